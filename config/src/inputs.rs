@@ -1,0 +1,98 @@
+//! Everything that [`compile`](crate::compile) may look at. Sources fill it; nothing in it is a clock, a socket or a
+//! private key, so two equal `Inputs` mean the same configuration.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::names::{Kind, ObjectKey, ObjectRef};
+use crate::problem::Origin;
+use crate::settings::Settings;
+use crate::{certmanager, core, envoy, gateway, metallb};
+
+/// What every object carries beside its spec.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Meta {
+    pub key: ObjectKey,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    /// 1 for files, which have no API server to count.
+    pub generation: i64,
+    /// RFC 3339 in UTC, so that text order is time order; absent in files, where precedence falls to the name.
+    pub created: Option<String>,
+    pub origin: Origin,
+}
+
+/// One object as a source delivered it: decoded, defaulted, valid by its schema.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Object<T> {
+    pub meta: Meta,
+    pub spec: T,
+}
+
+/// All objects of one kind, in the order of namespace and name.
+pub type Objects<T> = BTreeMap<ObjectKey, Arc<Object<T>>>;
+
+#[derive(Debug, Clone, Default)]
+pub struct Inputs {
+    pub settings: Arc<Settings>,
+    pub gateway_classes: Objects<gateway::GatewayClassSpec>,
+    pub gateways: Objects<gateway::GatewaySpec>,
+    pub listener_sets: Objects<gateway::ListenerSetSpec>,
+    pub http_routes: Objects<gateway::HttpRouteSpec>,
+    pub grpc_routes: Objects<gateway::GrpcRouteSpec>,
+    pub tls_routes: Objects<gateway::TlsRouteSpec>,
+    pub tcp_routes: Objects<gateway::L4RouteSpec>,
+    pub udp_routes: Objects<gateway::L4RouteSpec>,
+    pub reference_grants: Objects<gateway::ReferenceGrantSpec>,
+    pub backend_tls_policies: Objects<gateway::BackendTlsPolicySpec>,
+    pub namespaces: Objects<core::NamespaceSpec>,
+    pub services: Objects<core::ServiceSpec>,
+    pub endpoint_slices: Objects<core::EndpointSlice>,
+    pub secrets: Objects<core::Secret>,
+    pub config_maps: Objects<core::ConfigMap>,
+    pub issuers: Objects<certmanager::IssuerSpec>,
+    pub cluster_issuers: Objects<certmanager::IssuerSpec>,
+    pub certificates: Objects<certmanager::CertificateSpec>,
+    pub address_pools: Objects<metallb::IpAddressPoolSpec>,
+    pub l2_advertisements: Objects<metallb::L2AdvertisementSpec>,
+    pub bgp_peers: Objects<metallb::BgpPeerSpec>,
+    pub bgp_advertisements: Objects<metallb::BgpAdvertisementSpec>,
+    pub communities: Objects<metallb::CommunitySpec>,
+    pub bfd_profiles: Objects<metallb::BfdProfileSpec>,
+    pub client_traffic_policies: Objects<envoy::ClientTrafficPolicySpec>,
+    pub backend_traffic_policies: Objects<envoy::BackendTrafficPolicySpec>,
+    pub security_policies: Objects<envoy::SecurityPolicySpec>,
+    pub envoy_proxies: Objects<envoy::EnvoyProxySpec>,
+    pub backends: Objects<envoy::BackendSpec>,
+    /// Addresses given out before, from the store: a VIP never moves by itself. Keyed by Gateway.
+    pub assigned: BTreeMap<ObjectKey, Vec<IpAddr>>,
+    /// Objects that a source saw but could not use, with the reason: a reference to one of them is refused for that
+    /// reason instead of "not found".
+    pub unusable: BTreeMap<ObjectRef, String>,
+}
+
+impl Inputs {
+    /// The metadata of an object of any kind.
+    pub fn meta(&self, object: &ObjectRef) -> Option<&Meta> {
+        macro_rules! look {
+            ($($kind:ident => $field:ident),* $(,)?) => {
+                match object.kind {
+                    $(Kind::$kind => self.$field.get(&object.key).map(|found| &found.meta),)*
+                }
+            };
+        }
+        look! {
+            GatewayClass => gateway_classes, Gateway => gateways, ListenerSet => listener_sets,
+            HTTPRoute => http_routes, GRPCRoute => grpc_routes, TLSRoute => tls_routes,
+            TCPRoute => tcp_routes, UDPRoute => udp_routes, ReferenceGrant => reference_grants,
+            BackendTLSPolicy => backend_tls_policies, Namespace => namespaces, Service => services,
+            EndpointSlice => endpoint_slices, Secret => secrets, ConfigMap => config_maps,
+            Issuer => issuers, ClusterIssuer => cluster_issuers, Certificate => certificates,
+            IPAddressPool => address_pools, L2Advertisement => l2_advertisements, BGPPeer => bgp_peers,
+            BGPAdvertisement => bgp_advertisements, Community => communities, BFDProfile => bfd_profiles,
+            ClientTrafficPolicy => client_traffic_policies, BackendTrafficPolicy => backend_traffic_policies,
+            SecurityPolicy => security_policies, EnvoyProxy => envoy_proxies, Backend => backends,
+        }
+    }
+}
