@@ -1,0 +1,71 @@
+//! What compile has to say about every object: conditions in the words of the API, and findings in ours.
+//!
+//! A report knows the configuration only. What the world looks like (sockets bound, certificates at hand, workers that
+//! acknowledged) is the observed side; [`crate::status`] joins both into what users see.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use crate::names::ObjectRef;
+use crate::problem::Problem;
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Report {
+    pub objects: BTreeMap<ObjectRef, ObjectReport>,
+    /// In the order of place, then text.
+    pub problems: Vec<Problem>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct ObjectReport {
+    pub generation: i64,
+    /// Conditions of the object itself (GatewayClass, Gateway, ListenerSet, Certificate, pools and issuers).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// Gateway: assigned addresses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
+    /// Gateway and ListenerSet, in the order of the spec.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub listeners: Vec<ListenerReport>,
+    /// Gateway: how many ListenerSets are accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attached_listener_sets: Option<u32>,
+    /// Routes: one entry per parentRef that names a Gateway or ListenerSet of ours. Policies: one per ancestor.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parents: Vec<ParentReport>,
+    /// GatewayClass.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub supported_features: Vec<&'static str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ListenerReport {
+    pub name: Box<str>,
+    pub port: u16,
+    pub protocol: Box<str>,
+    pub hostname: Option<Box<str>>,
+    pub supported_kinds: Vec<crate::names::Kind>,
+    pub attached_routes: u32,
+    pub conditions: Vec<Condition>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ParentReport {
+    /// The reference exactly as the spec has it.
+    pub parent: crate::gateway::ParentReference,
+    pub conditions: Vec<Condition>,
+}
+
+/// A condition in the Kubernetes sense; `observedGeneration` is that of its object and is added on rendering.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Condition {
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    pub status: bool,
+    pub reason: &'static str,
+    /// Empty where there is nothing to add to the reason.
+    pub message: String,
+}
