@@ -1,0 +1,73 @@
+//! How bodies travel: a [`Source`] gives chunks, a [`Sink`] takes them. Each protocol has one of each, and an exchange
+//! pumps between any two without knowing which. Nothing is buffered beyond the chunk in hand.
+
+use std::io;
+
+use bytes::Bytes;
+
+use super::buffer::Buffer;
+use super::message::{Fields, Length, ResponseHead};
+
+/// Body bytes on their way. Never empty.
+#[derive(Debug)]
+pub enum Chunk {
+    /// Memory of this worker; it goes back to the worker's pool when dropped.
+    Pooled(Buffer),
+    /// A frame from an HTTP/2 connection, or a body that Edge made.
+    Shared(Bytes),
+}
+
+impl Chunk {
+    pub fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Pooled(buffer) => buffer.as_slice(),
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+/// Why a body, or a whole exchange, ended early; the side is known from where it happened.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The bytes break the protocol; the connection is of no further use.
+    #[error("malformed message: {0}")]
+    Malformed(&'static str),
+    /// The peer closed or reset before the end.
+    #[error("closed before the end")]
+    Closed,
+    #[error("nothing moved for too long")]
+    Stalled,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Where body bytes come from: a downstream request or an upstream response.
+pub trait Source {
+    fn length(&self) -> Length;
+
+    /// Whether [`next`](Self::next) would return without waiting for the peer.
+    fn is_ready(&self) -> bool;
+
+    /// The next bytes, or `None` at the proven end of the body. Every wait has a deadline inside.
+    async fn next(&mut self) -> Result<Option<Chunk>, StreamError>;
+
+    /// Trailer fields, once `next` has returned `None`.
+    fn trailers(&mut self) -> Option<Fields>;
+}
+
+/// Where a response goes to.
+pub trait Sink {
+    /// Sends an interim (1xx) response at once. HTTP/1.0 clients get none.
+    async fn interim(&mut self, head: &ResponseHead) -> Result<(), StreamError>;
+
+    /// Takes the head; it need not leave before the first chunk, `flush` or `finish`. `head.length` says what follows.
+    async fn head(&mut self, head: &ResponseHead) -> Result<(), StreamError>;
+
+    async fn chunk(&mut self, chunk: Chunk) -> Result<(), StreamError>;
+
+    /// Sends what is held back, because the source is going to wait.
+    async fn flush(&mut self) -> Result<(), StreamError>;
+
+    /// Ends the body properly. A sink that is dropped instead makes the truncation visible to the client.
+    async fn finish(&mut self, trailers: Option<&Fields>) -> Result<(), StreamError>;
+}

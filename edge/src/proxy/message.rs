@@ -1,0 +1,278 @@
+//! The canonical request and response: parsed strictly once, whatever the protocol, and seen by everything after that.
+//! Routing, filters, logs and forwarding read these types only, and the bytes that go upstream are written from them.
+//!
+//! A head owns one buffer and a list of spans into it, so that an edit appends instead of moving, and a connection
+//! reuses both for every message. Field names are lower case; names and values are valid by RFC 9110 §5 — the decoders
+//! ([`super::h1`], [`super::h2`]) guarantee it on the way in, the edits keep it.
+
+use std::ops::Range;
+
+/// A piece of a head's buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl Span {
+    fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+
+    pub fn len(self) -> usize {
+        (self.end - self.start) as usize
+    }
+}
+
+/// A bounded text store with fields. Both heads are made of one.
+#[derive(Debug, Default, Clone)]
+pub struct Fields {
+    buffer: Vec<u8>,
+    fields: Vec<Field>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Field {
+    pub name: Span,
+    pub value: Span,
+}
+
+impl Fields {
+    /// Forgets everything, keeps the memory.
+    pub fn clear(&mut self) {
+        self.buffer.clear();
+        self.fields.clear();
+    }
+
+    pub fn text(&self, span: Span) -> &[u8] {
+        self.buffer.get(span.range()).unwrap_or_default()
+    }
+
+    pub fn str(&self, span: Span) -> &str {
+        std::str::from_utf8(self.text(span)).unwrap_or_default()
+    }
+
+    /// Stores a text and says where.
+    pub fn store(&mut self, text: &[u8]) -> Span {
+        let start = self.buffer.len() as u32;
+        self.buffer.extend_from_slice(text);
+        Span { start, end: self.buffer.len() as u32 }
+    }
+
+    /// Stores a text in lower case (ASCII).
+    pub fn store_lower(&mut self, text: &[u8]) -> Span {
+        let span = self.store(text);
+        self.buffer[span.range()].make_ascii_lowercase();
+        span
+    }
+
+    /// Appends a field. `name` is lower case already.
+    pub fn add(&mut self, name: &[u8], value: &[u8]) {
+        let name = self.store(name);
+        let value = self.store(value);
+        self.fields.push(Field { name, value });
+    }
+
+    /// Appends a field whose name may have upper-case letters.
+    pub fn add_lower(&mut self, name: &[u8], value: &[u8]) {
+        let name = self.store_lower(name);
+        let value = self.store(value);
+        self.fields.push(Field { name, value });
+    }
+
+    /// Replaces every field of this name by one.
+    pub fn set(&mut self, name: &[u8], value: &[u8]) {
+        let value = self.store(value);
+        let mut found = false;
+        let buffer = &self.buffer;
+        self.fields.retain_mut(|field| {
+            if buffer[field.name.range()] != *name {
+                return true;
+            }
+            field.value = value;
+            !std::mem::replace(&mut found, true)
+        });
+        if !found {
+            let name = self.store(name);
+            self.fields.push(Field { name, value });
+        }
+    }
+
+    pub fn remove(&mut self, name: &[u8]) {
+        let buffer = &self.buffer;
+        self.fields.retain(|field| buffer[field.name.range()] != *name);
+    }
+
+    /// Removes every field for whose name `drop` says so.
+    pub fn remove_if(&mut self, mut drop: impl FnMut(&[u8]) -> bool) {
+        let buffer = &self.buffer;
+        self.fields.retain(|field| !drop(&buffer[field.name.range()]));
+    }
+
+    /// The first value of this (lower-case) name.
+    pub fn first(&self, name: &[u8]) -> Option<&[u8]> {
+        self.all(name).next()
+    }
+
+    pub fn all<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        self.iter().filter(move |(candidate, _)| *candidate == name).map(|(_, value)| value)
+    }
+
+    /// Every field as (name, value), in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.fields.iter().map(|field| (self.text(field.name), self.text(field.value)))
+    }
+
+    pub fn len(&self) -> usize {
+        self.fields.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Version {
+    #[default]
+    Http11,
+    Http10,
+    Http2,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Scheme {
+    #[default]
+    Http,
+    Https,
+}
+
+/// How a body is delimited, once the decoder has settled it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Length {
+    /// There is no body.
+    #[default]
+    None,
+    /// Exactly so many bytes.
+    Known(u64),
+    /// Delimited by the protocol: chunked, HTTP/2 END_STREAM, or (responses only) the end of the connection.
+    Unknown,
+}
+
+/// A request, canonical. The connection-level fields (Connection and those it names, Keep-Alive, Proxy-Connection, TE,
+/// Transfer-Encoding, Upgrade, HTTP2-Settings, Content-Length, Host) are not among `fields`: the decoders took them out
+/// and they live on as the members below. `te: trailers` lives on as `te_trailers`.
+#[derive(Debug, Default, Clone)]
+pub struct RequestHead {
+    pub fields: Fields,
+    pub method: Span,
+    /// Host and optional port as the client wrote them; forwarded unchanged unless rewritten.
+    pub authority: Span,
+    /// `authority` without port, in lower case: the key of routing.
+    pub host: Span,
+    /// Absolute path as received (no dot segments, no encoded slash: refused on the way in). `*` for OPTIONS.
+    pub path: Span,
+    /// Without the `?`.
+    pub query: Option<Span>,
+    pub version: Version,
+    pub scheme: Scheme,
+    pub length: Length,
+    /// The token of an Upgrade that may be honoured (`websocket`), only where the request is a valid one for it.
+    pub upgrade: Option<Span>,
+    pub te_trailers: bool,
+    pub expect_continue: bool,
+}
+
+impl RequestHead {
+    pub fn clear(&mut self) {
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clear();
+        *self = Self { fields, ..Self::default() };
+    }
+
+    pub fn method(&self) -> &str {
+        self.fields.str(self.method)
+    }
+
+    pub fn authority(&self) -> &str {
+        self.fields.str(self.authority)
+    }
+
+    pub fn host(&self) -> &str {
+        self.fields.str(self.host)
+    }
+
+    pub fn path(&self) -> &str {
+        self.fields.str(self.path)
+    }
+
+    pub fn query(&self) -> Option<&str> {
+        self.query.map(|span| self.fields.str(span))
+    }
+
+    pub fn set_authority(&mut self, authority: &str) {
+        self.authority = self.fields.store(authority.as_bytes());
+    }
+
+    pub fn set_path(&mut self, path: &str) {
+        self.path = self.fields.store(path.as_bytes());
+    }
+
+    /// RFC 9110 §9.2.2.
+    pub fn is_idempotent(&self) -> bool {
+        matches!(self.method(), "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
+    }
+
+    pub fn is_head(&self) -> bool {
+        self.method() == "HEAD"
+    }
+
+    pub fn is_grpc(&self) -> bool {
+        self.fields.first(b"content-type").is_some_and(|value| value.starts_with(b"application/grpc"))
+    }
+}
+
+impl edge_config::matching::RequestView for RequestHead {
+    fn method(&self) -> &str {
+        self.method()
+    }
+
+    fn path(&self) -> &str {
+        self.path()
+    }
+
+    fn query(&self) -> Option<&str> {
+        self.query()
+    }
+
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        self.fields.first(name.as_bytes())
+    }
+}
+
+/// A response, canonical; connection-level fields and Content-Length are taken out as for a request.
+#[derive(Debug, Default, Clone)]
+pub struct ResponseHead {
+    pub fields: Fields,
+    pub status: u16,
+    pub length: Length,
+    /// For a 101: the token of the Upgrade field.
+    pub upgrade: Option<Span>,
+}
+
+impl ResponseHead {
+    pub fn clear(&mut self) {
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clear();
+        *self = Self { fields, ..Self::default() };
+    }
+
+    /// Whether the status or the method rules a body out (RFC 9110 §6.4.1).
+    pub fn is_bodiless(&self, request_is_head: bool) -> bool {
+        request_is_head || matches!(self.status, 100..=199 | 204 | 304)
+    }
+}
