@@ -1,1 +1,4 @@
-
+pub mod hosts;
+pub mod matching;
+pub mod names;
+pub mod snapshot;
