@@ -1,0 +1,3 @@
+//! The daemon edged and its tool edgectl.
+
+pub mod store;
