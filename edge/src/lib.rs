@@ -1,2 +1,5 @@
 
 pub mod certs;
+//! The daemon edged and its tool edgectl.
+
+pub mod store;
