@@ -1,3 +1,5 @@
 //! The daemon edged and its tool edgectl.
 
+pub mod certs;
+pub mod proxy;
 pub mod store;

@@ -115,7 +115,7 @@ impl Fields {
 
     /// The first value of this (lower-case) name.
     pub fn first(&self, name: &[u8]) -> Option<&[u8]> {
-        self.all(name).next()
+        self.iter().find(|(candidate, _)| *candidate == name).map(|(_, value)| value)
     }
 
     pub fn all<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
