@@ -1,1 +1,4 @@
+//! The daemon and its tool.
 
+pub mod control;
+pub mod ctl;
