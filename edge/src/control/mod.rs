@@ -4,6 +4,7 @@
 //! values and through a unix socket ([`api`]). The views are pure functions; nothing here changes anything but by
 //! sending a [`world::Command`] to the supervisor, and nothing here runs on a worker thread.
 
+pub mod explain;
 pub mod observed;
 pub mod span;
 pub mod status;

@@ -24,7 +24,9 @@ use super::world::{Scene, World};
 
 pub(super) use backends::backend_rows;
 pub(super) use certificates::{certificate_row, certificate_rows};
-pub(super) use lookup::Lookup;
+pub(super) use listeners::certificate_covers as listener_covers;
+pub(super) use lookup::{Lookup, certificates as certificates_of};
+pub(super) use routes::{hostnames, is_route};
 
 /// Everything that `edgectl status` shows.
 pub fn status(world: &World, now: SystemTime) -> Status {
