@@ -1,0 +1,4 @@
+//! The data plane.
+pub mod filters;
+pub mod message;
+pub mod reason;
