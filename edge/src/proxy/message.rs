@@ -218,6 +218,17 @@ impl RequestHead {
         self.authority = self.fields.store(authority.as_bytes());
     }
 
+    /// What routing reads.
+    pub fn view(&self) -> edge_config::matching::RequestView<'_, Fields> {
+        edge_config::matching::RequestView {
+            host: self.host(),
+            method: self.method(),
+            path: self.path(),
+            query: self.query(),
+            fields: &self.fields,
+        }
+    }
+
     pub fn set_path(&mut self, path: &str) {
         self.path = self.fields.store(path.as_bytes());
     }
