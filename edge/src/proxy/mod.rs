@@ -1,7 +1,3 @@
-//! The data plane.
-pub mod filters;
-pub mod message;
-pub mod reason;
 //! The data plane: connections in, requests routed by the current snapshot, bytes out.
 //!
 //! In: generations (snapshot, endpoints, certificates, limits) from the supervisor, connections from clients. Out:
@@ -16,5 +12,7 @@ pub mod reason;
 pub mod body;
 pub mod buffer;
 pub mod clock;
+pub mod filters;
 pub mod io;
 pub mod message;
+pub mod reason;
