@@ -1,12 +1,21 @@
 //! What the client gets from the rule that won.
 
-use edge_config::snapshot::{Action, Backend, Cors, Listener, Redirect, Rule, Scheme, StreamRoute, Target};
+use edge_config::snapshot::{Action, Backend, Listener, Rule, StreamRoute, Target};
 
 use super::walk::Context;
 use super::{Answer, BackendStep, Kind, RuleStep, describe};
 use crate::control::view::State;
+use crate::proxy::filters::{cors, redirect, rewrite};
+use crate::proxy::message::{RequestHead, ResponseHead};
 
-pub fn rule(context: &Context<'_>, listener: &Listener, rule: &Rule, prefix: usize) -> (RuleStep, Answer) {
+/// `prefix` is how much of the path the match covered. The filters of the data plane itself are asked.
+pub fn rule(
+    context: &Context<'_>,
+    listener: &Listener,
+    rule: &Rule,
+    prefix: usize,
+    head: &mut RequestHead,
+) -> (RuleStep, Answer) {
     let mut step = RuleStep {
         route: rule.route.to_string(),
         rule: rule.index,
@@ -14,17 +23,32 @@ pub fn rule(context: &Context<'_>, listener: &Listener, rule: &Rule, prefix: usi
         applies: describe::rule(rule),
         backends: Vec::new(),
     };
-    if let Some(cors) = rule.filters.cors.as_ref().filter(|_| is_preflight(context)) {
-        return (step, preflight(context, cors));
+    let mut response = ResponseHead::default();
+    if rule.filters.cors.as_ref().is_some_and(|policy| cors::answer_preflight(policy, head, &mut response)) {
+        let origin = context.question.field("origin").unwrap_or_default();
+        let allowed = response.fields.first(b"access-control-allow-origin").is_some();
+        let text = format!("preflight: origin {origin} is {}allowed", if allowed { "" } else { "not " });
+        return (step, Answer::new(Kind::Preflight, response.status, text));
     }
     let answer = match &rule.action {
-        Action::Redirect(redirect) => {
-            let location = location(context, redirect, listener.port, prefix);
-            Answer::new(Kind::Redirect, redirect.status, format!("{} to {location}", redirect.status))
-        }
+        Action::Redirect(to) => match redirect::location(to, head, listener.port, prefix) {
+            Ok(location) => Answer::new(Kind::Redirect, to.status, format!("{} to {location}", to.status)),
+            Err(error) => Answer::new(Kind::Error, 500, error.to_string()),
+        },
         Action::Refuse { status, reason } => Answer::new(Kind::Error, *status, reason.to_string()),
         Action::Forward(backends) => {
             step.backends = steps(context, backends);
+            if let Some(edit) = &rule.filters.rewrite {
+                if let Err(error) = rewrite::apply(edit, head, prefix) {
+                    return (step, Answer::new(Kind::Error, 500, error.to_string()));
+                }
+                step.applies.push(format!(
+                    "the backend sees {} {} at {}",
+                    head.method(),
+                    head.path(),
+                    head.authority()
+                ));
+            }
             forwarded(&step.backends, backends, rule.grpc)
         }
     };
@@ -104,45 +128,4 @@ fn forwarded(steps: &[BackendStep], backends: &[Backend], grpc: bool) -> Answer 
     let rest: f64 = weighted.iter().map(|(step, _)| *step).filter(|step| !usable(step)).map(|step| step.share).sum();
     let rest = if rest > 0.0 { format!("; {rest} % of the requests fail") } else { String::new() };
     Answer::new(Kind::Backend, None, format!("answered by {}{rest}", names.join(" or ")))
-}
-
-/// Fetch §3.2.2
-fn is_preflight(context: &Context<'_>) -> bool {
-    let question = context.question;
-    question.method == "OPTIONS"
-        && question.field("origin").is_some()
-        && question.field("access-control-request-method").is_some()
-}
-
-fn preflight(context: &Context<'_>, cors: &Cors) -> Answer {
-    use edge_config::snapshot::Origin;
-    let origin = context.question.field("origin").unwrap_or_default();
-    let allowed = cors.allow_origins.iter().any(|allowed| match allowed {
-        Origin::Any => true,
-        Origin::Exact(text) => text.eq_ignore_ascii_case(origin),
-        Origin::Wildcard { before, after } => {
-            origin.len() > before.len() + after.len() && origin.starts_with(&**before) && origin.ends_with(&**after)
-        }
-    });
-    let text = if allowed {
-        format!("preflight, origin {origin} is allowed")
-    } else {
-        format!("preflight, origin {origin} is not allowed")
-    };
-    Answer::new(Kind::Preflight, 204, text)
-}
-
-/// HTTPRequestRedirectFilter, as the data plane writes it.
-fn location(context: &Context<'_>, redirect: &Redirect, listener_port: u16, prefix: usize) -> String {
-    let _ = prefix;
-    let scheme = match redirect.scheme {
-        Some(Scheme::Http) => "http",
-        Some(Scheme::Https) => "https",
-        None => &context.asked.protocol,
-    };
-    format!(
-        "{scheme}://{}:{listener_port}{}",
-        redirect.hostname.as_deref().unwrap_or(&context.asked.host),
-        context.asked.path
-    )
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::Asked;
+use crate::proxy::message::{RequestHead, Scheme};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -111,6 +112,23 @@ pub fn parse(question: &Question) -> Result<Asked, QuestionError> {
         path: if path.is_empty() { "/".to_owned() } else { path.to_owned() },
         query,
     })
+}
+
+/// The request as the data plane would decode it.
+pub fn head(asked: &Asked, question: &Question) -> RequestHead {
+    let scheme = if asked.protocol == "https" { Scheme::Https } else { Scheme::Http };
+    let mut head = RequestHead { scheme, ..RequestHead::default() };
+    for (name, value) in question.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("host")) {
+        head.fields.add(name.to_ascii_lowercase().as_bytes(), value.as_bytes());
+    }
+    head.method = head.fields.store(asked.method.as_bytes());
+    let literal = if asked.host.contains(':') { format!("[{}]", asked.host) } else { asked.host.clone() };
+    let well_known = matches!((asked.protocol.as_str(), asked.port), ("http", 80) | ("https", 443));
+    head.set_authority(&if well_known { literal } else { format!("{literal}:{}", asked.port) });
+    head.host = head.fields.store(asked.host.as_bytes());
+    head.set_path(&asked.path);
+    head.query = asked.query.as_ref().map(|query| head.fields.store(query.as_bytes()));
+    head
 }
 
 fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {

@@ -5,16 +5,18 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use edge_config::hosts::HostMap;
-use edge_config::matching::{Loss, Outcome, RequestView, RouteTable};
+use edge_config::matching::{Loss, Outcome, RouteTable};
 use edge_config::names::{HostPattern, Kind as ObjectKind, ObjectRef};
 use edge_config::snapshot::{Listener, ListenerId, ListenerServe, Port, PortServe, RuleId, StreamRoute, Transport};
 
 use super::{
     Answer, Asked, CANDIDATES, CandidateStep, Kind, ListenerStep, Question, SocketStep, Walk, answer, describe,
+    question,
 };
 use crate::control::observed::{SocketState, VipState};
 use crate::control::status::{Lookup, certificate_row, certificates_of, first_fault};
 use crate::control::view::{BackendRow, Health, State};
+use crate::proxy::filters::rewrite::is_path;
 
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
@@ -320,14 +322,12 @@ fn matched(
     table: &RouteTable,
 ) -> Answer {
     let asked = context.asked;
-    let fields = &context.question.headers[..];
-    let view = RequestView {
-        host: &asked.host,
-        method: &asked.method,
-        path: &asked.path,
-        query: asked.query.as_deref(),
-        fields,
-    };
+    let mut head = question::head(asked, context.question);
+    if !is_path(head.path()) && head.path() != "*" {
+        let text = format!("path {} is refused: a dot segment, an encoded slash or the like", asked.path);
+        return Answer::new(Kind::Error, 400, text);
+    }
+    let view = head.view();
     let rules = &context.lookup.scene.snapshot.rules;
     for candidate in table.explain(&view) {
         if candidate.outcome == Outcome::Lost(Loss::Host) {
@@ -364,7 +364,7 @@ fn matched(
         return Answer::new(Kind::Error, 500, "the rule is gone");
     };
     concerned.push(rule.route.clone());
-    let (step, answer) = answer::rule(context, listener, rule, found.prefix);
+    let (step, answer) = answer::rule(context, listener, rule, found.prefix, &mut head);
     walk.rule = Some(step);
     answer
 }
