@@ -18,6 +18,8 @@ pub struct Observed {
     pub workers: u32,
     /// How many workers have acknowledged the current generation.
     pub acknowledged: u32,
+    /// Whether every worker serves some generation.
+    pub serving: bool,
     pub sockets: BTreeMap<(SocketAddr, Transport), SocketState>,
     pub vips: BTreeMap<IpAddr, VipState>,
     pub certificates: BTreeMap<CertId, CertificateState>,

@@ -65,7 +65,11 @@ mod tests {
             (true, None, Some("dumb"), false),
             (false, None, Some("xterm"), false),
         ] {
-            assert_eq!(Style::decide(terminal, no_color, term, Some(80)).colour, colour, "{terminal} {no_color:?} {term:?}");
+            assert_eq!(
+                Style::decide(terminal, no_color, term, Some(80)).colour,
+                colour,
+                "{terminal} {no_color:?} {term:?}"
+            );
         }
         assert_eq!(Style::decide(false, None, None, Some(80)).width, None);
         assert_eq!(Style::default().state(State::Down, "down"), "down");

@@ -115,7 +115,8 @@ impl Table {
                     text.push('\n');
                     text.push_str(&" ".repeat(used));
                 }
-                let padding = if cell.right { widths.last().copied().unwrap_or(0).saturating_sub(width(line)) } else { 0 };
+                let padding =
+                    if cell.right { widths.last().copied().unwrap_or(0).saturating_sub(width(line)) } else { 0 };
                 text.push_str(&" ".repeat(padding));
                 text.push_str(&cell.painted(line, style));
             }
@@ -157,8 +158,16 @@ pub fn width(text: &str) -> usize {
     text.chars()
         .map(|c| match u32::from(c) {
             0x300..=0x36f | 0x200b..=0x200f | 0xfe00..=0xfe0f | 0x20d0..=0x20ff => 0,
-            0x1100..=0x115f | 0x2e80..=0xa4cf | 0xac00..=0xd7a3 | 0xf900..=0xfaff | 0xfe30..=0xfe6f | 0xff00..=0xff60
-            | 0xffe0..=0xffe6 | 0x1f300..=0x1f64f | 0x1f900..=0x1f9ff | 0x20000..=0x3fffd => 2,
+            0x1100..=0x115f
+            | 0x2e80..=0xa4cf
+            | 0xac00..=0xd7a3
+            | 0xf900..=0xfaff
+            | 0xfe30..=0xfe6f
+            | 0xff00..=0xff60
+            | 0xffe0..=0xffe6
+            | 0x1f300..=0x1f64f
+            | 0x1f900..=0x1f9ff
+            | 0x20000..=0x3fffd => 2,
             _ => 1,
         })
         .sum()

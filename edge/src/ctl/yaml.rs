@@ -174,7 +174,10 @@ mod tests {
 
     #[test]
     fn strings_that_need_quotes() {
-        for text in ["", "true", "No", "1", "1e3", "-", "~", "a ", " a", "a:", "a: b", "#", "a #b", "*x", "0x1f", "é\u{85}", "12:30"] {
+        for text in [
+            "", "true", "No", "1", "1e3", "-", "~", "a ", " a", "a:", "a: b", "#", "a #b", "*x", "0x1f", "é\u{85}",
+            "12:30",
+        ] {
             assert!(to_yaml(&json!(text)).starts_with('"'), "{text:?}");
         }
         for text in ["abc", "HTTPRoute shop/cart", "a:b", "/path/x", "x.example", "not bound"] {

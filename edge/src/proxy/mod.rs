@@ -12,5 +12,7 @@
 pub mod body;
 pub mod buffer;
 pub mod clock;
+pub mod filters;
 pub mod io;
 pub mod message;
+pub mod reason;
