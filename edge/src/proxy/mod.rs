@@ -14,3 +14,4 @@ pub mod buffer;
 pub mod clock;
 pub mod io;
 pub mod message;
+pub mod tls;
