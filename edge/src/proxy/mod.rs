@@ -12,5 +12,6 @@
 pub mod body;
 pub mod buffer;
 pub mod clock;
+pub mod h1;
 pub mod io;
 pub mod message;
