@@ -218,6 +218,17 @@ impl RequestHead {
         self.authority = self.fields.store(authority.as_bytes());
     }
 
+    /// What routing reads.
+    pub fn view(&self) -> edge_config::matching::RequestView<'_, Fields> {
+        edge_config::matching::RequestView {
+            host: self.host(),
+            method: self.method(),
+            path: self.path(),
+            query: self.query(),
+            fields: &self.fields,
+        }
+    }
+
     pub fn set_path(&mut self, path: &str) {
         self.path = self.fields.store(path.as_bytes());
     }
@@ -236,21 +247,9 @@ impl RequestHead {
     }
 }
 
-impl edge_config::matching::RequestView for RequestHead {
-    fn method(&self) -> &str {
-        self.method()
-    }
-
-    fn path(&self) -> &str {
-        self.path()
-    }
-
-    fn query(&self) -> Option<&str> {
-        self.query()
-    }
-
-    fn header(&self, name: &str) -> Option<&[u8]> {
-        self.fields.first(name.as_bytes())
+impl edge_config::matching::Fields for Fields {
+    fn first(&self, name: &str) -> Option<&[u8]> {
+        self.first(name.as_bytes())
     }
 }
 

@@ -12,6 +12,7 @@
 pub mod body;
 pub mod buffer;
 pub mod clock;
+pub mod h1;
 pub mod io;
 pub mod message;
 pub mod tls;

@@ -29,9 +29,13 @@ impl Socket {
 
     pub async fn read(&self, mut buffer: Buffer) -> (io::Result<usize>, Buffer) {
         loop {
+            let room = buffer.room();
             match self.stream.try_read(buffer.room_mut()) {
                 Ok(count) => {
                     buffer.grow(count);
+                    if count > 0 && count < room {
+                        self.drained();
+                    }
                     return (Ok(count), buffer);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -41,6 +45,12 @@ impl Socket {
                 return (Err(error), buffer);
             }
         }
+    }
+
+    /// Less than asked for came: the socket is empty, and the reactor tells when more comes. Taking the readiness away
+    /// spares the next wait a read, and the buffer for it. An end (0) is left visible, because it is not told twice.
+    fn drained(&self) {
+        let _ = self.stream.try_io::<()>(tokio::io::Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into()));
     }
 
     pub async fn write(&self, chunk: Chunk) -> (io::Result<()>, Chunk) {
