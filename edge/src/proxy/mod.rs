@@ -16,3 +16,7 @@ pub mod filters;
 pub mod io;
 pub mod message;
 pub mod reason;
+pub mod h1;
+pub mod io;
+pub mod message;
+pub mod tls;
