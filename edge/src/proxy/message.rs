@@ -233,6 +233,15 @@ impl RequestHead {
         self.path = self.fields.store(path.as_bytes());
     }
 
+    /// Replaces the first `covered` bytes of the path.
+    pub fn replace_path_prefix(&mut self, covered: usize, replacement: &str) {
+        let rest = self.path.range().start.saturating_add(covered).min(self.path.range().end)..self.path.range().end;
+        let start = self.fields.buffer.len() as u32;
+        self.fields.buffer.extend_from_slice(replacement.as_bytes());
+        self.fields.buffer.extend_from_within(rest);
+        self.path = Span { start, end: self.fields.buffer.len() as u32 };
+    }
+
     /// RFC 9110 §9.2.2.
     pub fn is_idempotent(&self) -> bool {
         matches!(self.method(), "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
