@@ -17,3 +17,4 @@ pub mod filters;
 pub mod io;
 pub mod message;
 pub mod reason;
+pub mod tls;
