@@ -108,7 +108,9 @@ impl Decoder {
 /// The end of a body without trailers.
 pub const END: &[u8] = b"0\r\n\r\n";
 /// The longest size line.
-const SIZE_LINE: usize = 18;
+pub const SIZE_LINE: usize = 18;
+/// What framing adds to a chunk, and the end of the body.
+pub const OVERHEAD: usize = SIZE_LINE + 2 + END.len();
 
 /// Frames a buffer in place; gives it back unframed when there is no room for the framing.
 pub fn frame(buffer: &mut Buffer) -> bool {
