@@ -15,6 +15,8 @@ pub mod clock;
 pub mod h1;
 pub mod filters;
 pub mod io;
+pub mod limits;
 pub mod message;
 pub mod reason;
 pub mod tls;
+pub mod upstream;
