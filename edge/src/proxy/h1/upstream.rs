@@ -14,6 +14,7 @@ use crate::proxy::body::{Chunk, Source, StreamError};
 use crate::proxy::clock::Clock;
 use crate::proxy::io::Io;
 use crate::proxy::message::{Fields, Length, RequestHead, ResponseHead};
+use crate::proxy::upstream;
 
 pub struct Connection<I> {
     io: I,
@@ -65,26 +66,25 @@ pub struct Upload<'a, I> {
     idle: Duration,
 }
 
-impl<I: Io> Upload<'_, I> {
-    pub async fn chunk(&mut self, chunk: Chunk) -> Result<(), StreamError> {
+impl<I: Io> upstream::Upload for Upload<'_, I> {
+    async fn chunk(&mut self, chunk: Chunk) -> Result<(), StreamError> {
         self.writer.chunk(self.io, chunk, self.idle).await
     }
 
-    pub async fn flush(&mut self) -> Result<(), StreamError> {
+    async fn flush(&mut self) -> Result<(), StreamError> {
         self.writer.flush(self.io, self.idle).await
     }
 
-    pub async fn finish(&mut self, trailers: Option<&Fields>) -> Result<(), StreamError> {
+    async fn finish(&mut self, trailers: Option<&Fields>) -> Result<(), StreamError> {
         self.writer.finish(self.io, trailers, self.idle).await
     }
 
-    /// After a 101: bytes as they come. Deadlines are the tunnel's.
-    pub fn begin_tunnel(&mut self) {
+    fn begin_tunnel(&mut self) {
         self.idle = Duration::ZERO;
         self.writer.begin_tunnel();
     }
 
-    pub async fn end_tunnel(&mut self) -> Result<(), StreamError> {
+    async fn end_tunnel(&mut self) -> Result<(), StreamError> {
         self.flush().await?;
         Ok(self.io.finish().await?)
     }
@@ -100,10 +100,10 @@ pub struct Download<'a, I> {
     length: Length,
 }
 
-impl<I: Io> Download<'_, I> {
-    /// The next head, interim ones included. [`StreamError::Closed`] with nothing received is what a connection that
+impl<I: Io> upstream::Download for Download<'_, I> {
+    /// [`StreamError::Closed`] with nothing received is what a connection that
     /// was closed while idle gives.
-    pub async fn head(&mut self, head: &mut ResponseHead) -> Result<(), StreamError> {
+    async fn head(&mut self, head: &mut ResponseHead) -> Result<(), StreamError> {
         self.reader.timer.set(self.idle);
         self.reader.wait(self.io).await.map_err(failure)?;
         let length = self.reader.head(self.io).await.map_err(failure)?;
@@ -115,12 +115,6 @@ impl<I: Io> Download<'_, I> {
         *self.keep_alive &= connection.keep_alive;
         self.length = head.length;
         Ok(())
-    }
-
-    pub fn begin_tunnel(&mut self) {
-        *self.keep_alive = false;
-        self.idle = Duration::ZERO;
-        self.reader.begin_tunnel();
     }
 }
 
@@ -139,6 +133,12 @@ impl<I: Io> Source for Download<'_, I> {
 
     fn trailers(&mut self) -> Option<Fields> {
         self.reader.trailers()
+    }
+
+    fn begin_tunnel(&mut self) {
+        *self.keep_alive = false;
+        self.idle = Duration::ZERO;
+        self.reader.begin_tunnel();
     }
 }
 

@@ -22,9 +22,34 @@ use foldhash::{HashMap, HashMapExt as _};
 
 use self::balance::Random;
 use self::endpoint::Endpoint;
+use crate::proxy::body::{Chunk, Source, StreamError};
+use crate::proxy::message::{Fields, ResponseHead};
 use crate::proxy::tls::table::{TlsTable, UpstreamConfig};
 
 pub use self::dial::{DialError, Lease};
+
+/// Sends a request to an endpoint, whose head was given already.
+pub trait Upload {
+    async fn chunk(&mut self, chunk: Chunk) -> Result<(), StreamError>;
+
+    /// Sends what is held back, the head included.
+    async fn flush(&mut self) -> Result<(), StreamError>;
+
+    async fn finish(&mut self, trailers: Option<&Fields>) -> Result<(), StreamError>;
+
+    /// After a 101: bytes as they come.
+    fn begin_tunnel(&mut self) {}
+
+    async fn end_tunnel(&mut self) -> Result<(), StreamError> {
+        Ok(())
+    }
+}
+
+/// Receives the response; the body is a [`Source`].
+pub trait Download: Source {
+    /// The next head, interim ones included.
+    async fn head(&mut self, head: &mut ResponseHead) -> Result<(), StreamError>;
+}
 
 /// An upstream as one generation sees it.
 pub struct Upstream {
