@@ -8,4 +8,5 @@ pub mod control;
 pub mod ctl;
 pub mod logging;
 pub mod proxy;
+pub mod resolve;
 pub mod store;
