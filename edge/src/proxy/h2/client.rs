@@ -128,13 +128,24 @@ impl Connections {
             active: Cell::new(0),
             heard,
             changed: Notify::new(),
+            greeted: Notify::new(),
             settings: self.settings,
             clock: Rc::clone(&self.clock),
         });
-        let place = live.enter(false, &self.freed);
-        self.live.borrow_mut().push(Rc::clone(&live));
         let timer = self.clock.timer();
-        tokio::task::spawn_local(Lazy::new(drive(connection, live, timer, Rc::clone(&self.freed)), flusher));
+        let drive = drive(connection, Rc::clone(&live), timer, Rc::clone(&self.freed));
+        tokio::task::spawn_local(Lazy::new(drive, flusher));
+        // Its SETTINGS say how many requests it takes at once; those beyond would be refused.
+        let mut opening = Opening(Some(live));
+        if let Some(live) = &opening.0 {
+            live.greeted.notified().await;
+        }
+        let live = opening.0.take().filter(|live| live.state() != Use::Over);
+        let live = live.ok_or_else(|| h2::Error::from(Reason::REFUSED_STREAM))?;
+        let place = live.enter(false, &self.freed);
+        self.live.borrow_mut().push(live);
+        // The requests that waited for this connection.
+        self.freed.notify_waiters();
         Ok(place)
     }
 }
@@ -153,10 +164,31 @@ fn into_io(error: h2::Error) -> std::io::Error {
     }
 }
 
+/// A connection that is not in use yet; given up, it ends.
+struct Opening(Option<Rc<Live>>);
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if let Some(live) = &self.0 {
+            live.retire();
+        }
+    }
+}
+
 /// Runs a connection to its end; idle for too long, it is told to end.
 async fn drive(connection: Connection<Wire, Data>, live: Rc<Live>, timer: Timer, freed: Rc<Notify>) {
     let mut connection = std::pin::pin!(connection);
-    loop {
+    // The first frame is SETTINGS (RFC 9113 §3.4).
+    let greeted = std::future::poll_fn(|cx| {
+        let ended = connection.as_mut().poll(cx).is_ready();
+        if ended || live.heard.get() > 0 { Poll::Ready(!ended) } else { Poll::Pending }
+    })
+    .await;
+    if !greeted {
+        live.retire();
+    }
+    live.greeted.notify_one();
+    while greeted {
         tokio::select! {
             biased;
             // Why it ended is told to the streams that were open.
@@ -184,6 +216,8 @@ struct Live {
     heard: Rc<Cell<u64>>,
     /// The first request has come or the last has gone.
     changed: Notify,
+    /// The endpoint has sent its first frame, or will not.
+    greeted: Notify,
     settings: Settings,
     clock: Rc<Clock>,
 }

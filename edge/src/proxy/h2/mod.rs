@@ -9,3 +9,6 @@ pub mod client;
 pub mod convert;
 pub mod serve;
 pub mod wire;
+
+#[cfg(test)]
+mod tests;
