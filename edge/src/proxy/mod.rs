@@ -15,6 +15,7 @@ pub mod buffer;
 pub mod clock;
 pub mod filters;
 pub mod io;
+pub mod l4;
 pub mod message;
 pub mod metrics;
 pub mod reason;
