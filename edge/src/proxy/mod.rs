@@ -15,13 +15,11 @@ pub mod body;
 pub mod buffer;
 pub mod challenge;
 pub mod clock;
-pub mod filters;
-pub mod h1;
-pub mod h2;
 pub mod exchange;
 pub mod filters;
 pub mod generation;
 pub mod h1;
+pub mod h2;
 pub mod io;
 pub mod limits;
 pub mod listening;
@@ -270,9 +268,6 @@ fn run_worker(seat: Seat) {
         tracing::error!(worker = index, %error, "worker cannot run");
     }
 }
-
-/// A connection that speaks HTTP/2 by prior knowledge.
-async fn http2(_worker: &Rc<Worker>, _io: io::Socket, _ahead: Option<buffer::Buffer>, _arrival: Arrival) {}
 
 /// A connection of a TCPRoute.
 async fn streams(_worker: &Rc<Worker>, _stream: tokio::net::TcpStream, _arrival: Arrival) {}
