@@ -1,5 +1,5 @@
 //! Plain scalars to values, as go-yaml 2 does it for Kubernetes: the YAML 1.1 words are booleans and a leading zero
-//! means octal.
+//! means octal. Only its single letters `y` and `n` stay strings: nobody means a boolean by them.
 
 use std::borrow::Cow;
 
@@ -8,8 +8,8 @@ use super::tree::Value;
 pub(super) fn resolve(text: Cow<'_, str>) -> Value<'_> {
     match text.as_ref() {
         "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
-        "true" | "True" | "TRUE" | "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => return Value::Bool(true),
-        "false" | "False" | "FALSE" | "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => {
+        "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => return Value::Bool(true),
+        "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => {
             return Value::Bool(false);
         }
         _ => {}
