@@ -1,0 +1,36 @@
+# Everything a newcomer types. Each target installs what it needs and says so.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PACKAGES := build-essential cmake iproute2 nghttp2-client curl strace procps
+PROFILE ?= quick
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+packages: ## install the Debian packages that building and testing need
+	@integration/run/packages $(PACKAGES)
+
+build: packages ## the two programs, optimised, in target/release
+	cargo build --release --bin edged --bin edgectl
+
+run: packages ## serve examples/quickstart on loopback, unprivileged
+	@integration/run/quickstart
+
+demo: packages ## the same as root, in network namespaces: client, edge, two backends
+	@integration/run/demo
+
+test: packages ## format, lints, unit, golden, property and scenario tests
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo build --workspace --bins
+	cargo test --workspace
+
+bench: packages ## Edge beside its peers, on this machine, into docs/performance.md
+	@integration/bench/run
+
+audit: ## licences, sources, bans and known vulnerabilities of every dependency
+	@integration/run/audit
+
+.PHONY: help packages build run demo test bench audit
