@@ -6,7 +6,7 @@
 //! decided a second time.
 
 mod answer;
-mod describe;
+pub(super) mod describe;
 mod hints;
 mod question;
 mod walk;

@@ -4,7 +4,9 @@
 //! values and through a unix socket ([`api`]). The views are pure functions; nothing here changes anything but by
 //! sending a [`world::Command`] to the supervisor, and nothing here runs on a worker thread.
 
+pub mod diff;
 pub mod explain;
+pub mod objects;
 pub mod observed;
 pub mod span;
 pub mod status;

@@ -26,7 +26,7 @@ pub(super) use backends::backend_rows;
 pub(super) use certificates::{certificate_row, certificate_rows};
 pub(super) use listeners::certificate_covers as listener_covers;
 pub(super) use lookup::{Lookup, certificates as certificates_of};
-pub(super) use routes::{hostnames, is_route};
+pub(super) use routes::{hostnames, is_route, parent_text};
 
 /// Everything that `edgectl status` shows.
 pub fn status(world: &World, now: SystemTime) -> Status {

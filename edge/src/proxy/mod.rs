@@ -12,7 +12,9 @@
 pub mod body;
 pub mod buffer;
 pub mod clock;
+pub mod h1;
 pub mod filters;
 pub mod io;
 pub mod message;
 pub mod reason;
+pub mod tls;

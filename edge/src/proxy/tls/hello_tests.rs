@@ -22,7 +22,10 @@ fn real(name: &'static str, protocols: &[&str]) -> Vec<u8> {
 /// The same message in records of at most `size` bytes.
 fn refragment(bytes: &[u8], size: usize) -> Vec<u8> {
     let payload = &bytes[RECORD_HEADER..];
-    payload.chunks(size).flat_map(|part| [&[0x16, 3, 1, (part.len() >> 8) as u8, part.len() as u8], part].concat()).collect()
+    payload
+        .chunks(size)
+        .flat_map(|part| [&[0x16, 3, 1, (part.len() >> 8) as u8, part.len() as u8], part].concat())
+        .collect()
 }
 
 fn built(extensions: &[u8]) -> Vec<u8> {
@@ -63,10 +66,8 @@ fn name_of(bytes: &[u8]) -> Result<Option<String>, String> {
 #[test]
 fn name_and_protocols_are_found_however_the_bytes_are_split() {
     let whole = real("Shop.Example", &["h2", "http/1.1"]);
-    let expected = Hello {
-        server_name: Some("shop.example".into()),
-        protocols: vec![b"h2"[..].into(), b"http/1.1"[..].into()],
-    };
+    let expected =
+        Hello { server_name: Some("shop.example".into()), protocols: vec![b"h2"[..].into(), b"http/1.1"[..].into()] };
     for size in [1, 2, 3, 4, 5, 7, 100, 5000] {
         let bytes = refragment(&whole, size);
         let mut known = 0;
@@ -103,7 +104,8 @@ fn odd_names() {
         (&[b'a'; 64], Err("server_name is no host name")),
         (&b"a.".repeat(128)[..255], Err("server_name is no host name")),
     ] {
-        let expected = expected.map(|name| name.map(str::to_owned)).map_err(|why| format!("malformed ClientHello: {why}"));
+        let expected =
+            expected.map(|name| name.map(str::to_owned)).map_err(|why| format!("malformed ClientHello: {why}"));
         assert_eq!(name_of(&built(&sni(name))), expected, "{name:?}");
     }
     assert_eq!(name_of(&built(&[])), Ok(None));
@@ -125,7 +127,10 @@ fn what_is_refused() {
         (vec![0x16, 3, 1, 0, 0], "malformed ClientHello: record length"),
         (vec![0x16, 3, 1, 0, 9, 2], "malformed ClientHello: another handshake message, expected ClientHello"),
         (changed(8, good[8] - 1), "malformed ClientHello: bytes behind it in the same record"),
-        ([&refragment(&good, 9)[..14], b"\x15\x03\x01"].concat(), "malformed ClientHello: another record type in between"),
+        (
+            [&refragment(&good, 9)[..14], b"\x15\x03\x01"].concat(),
+            "malformed ClientHello: another record type in between",
+        ),
         (built(&[sni(b"a.example"), sni(b"b.example")].concat()), "malformed ClientHello: two server_name extensions"),
         (built(&[0, 0, 0, 3, 0, 1, 0]), "malformed ClientHello: server_name"),
         (built(&[0, 0, 0, 1]), "malformed ClientHello: extension cut short"),

@@ -11,6 +11,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 pub mod hello;
 pub mod resolver;
+pub mod stream;
 pub mod table;
 pub mod trust;
 pub mod verify;

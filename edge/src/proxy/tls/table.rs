@@ -187,7 +187,8 @@ impl Build<'_> {
             let config = self.server_config(id, &entries, &context);
             return served(entries, context, config?);
         };
-        if before.entries.len() == entries.len() && before.entries.iter().zip(&entries).all(|(a, b)| Arc::ptr_eq(a, b)) {
+        if before.entries.len() == entries.len() && before.entries.iter().zip(&entries).all(|(a, b)| Arc::ptr_eq(a, b))
+        {
             return Some(Arc::clone(before));
         }
         let mut config = before.config.as_ref().clone();
@@ -303,7 +304,10 @@ impl Build<'_> {
         let (store, reasons) = TrustStore::system();
         reasons.into_iter().for_each(|text| self.reason(TlsSubject::SystemTrust, text));
         if store.is_empty() {
-            self.reason(TlsSubject::SystemTrust, "the system has no CA certificates: no upstream can be verified".into());
+            self.reason(
+                TlsSubject::SystemTrust,
+                "the system has no CA certificates: no upstream can be verified".into(),
+            );
         }
         Arc::clone(self.table.system.insert(Arc::new(store)))
     }

@@ -171,11 +171,16 @@ fn any_of(expected: &[SubjectAltName], certificate: &[u8], parsed: &ParsedCertif
     let names = names.map_or(&[][..], |extension| extension.value.general_names.as_slice());
     let found = expected.iter().any(|wanted| match wanted {
         // RFC 3986 §6.2.1: simple string comparison, as for SPIFFE IDs.
-        SubjectAltName::Uri(uri) => names.iter().any(|name| matches!(name, GeneralName::URI(given) if *given == &**uri)),
+        SubjectAltName::Uri(uri) => {
+            names.iter().any(|name| matches!(name, GeneralName::URI(given) if *given == &**uri))
+        }
         SubjectAltName::Dns(dns) => match dns.strip_prefix("*.") {
-            Some(suffix) => names.iter().any(|name| matches!(name, GeneralName::DNSName(given) if is_under(given, suffix))),
-            None => ServerName::try_from(&**dns)
-                .is_ok_and(|name| rustls::client::verify_server_name(parsed, &name).is_ok()),
+            Some(suffix) => {
+                names.iter().any(|name| matches!(name, GeneralName::DNSName(given) if is_under(given, suffix)))
+            }
+            None => {
+                ServerName::try_from(&**dns).is_ok_and(|name| rustls::client::verify_server_name(parsed, &name).is_ok())
+            }
         },
     });
     if found {
@@ -244,7 +249,9 @@ pub fn explain(error: &Error) -> String {
             }
             CertificateError::UnknownIssuer => "certificate is not signed by a trusted CA".into(),
             // Also what a CA of the right name but with another key leads to.
-            CertificateError::BadSignature => "certificate is not signed by a trusted CA (signature does not match)".into(),
+            CertificateError::BadSignature => {
+                "certificate is not signed by a trusted CA (signature does not match)".into()
+            }
             CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
                 "certificate is not meant for this use (extended key usage)".into()
             }
