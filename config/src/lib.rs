@@ -10,12 +10,18 @@ pub mod envoy;
 pub mod gateway;
 pub mod hosts;
 pub mod inputs;
+pub mod manifest;
 pub mod matching;
 pub mod metallb;
 pub mod names;
+pub mod patch;
 pub mod problem;
 pub mod report;
 pub mod settings;
+pub mod suggest;
+pub mod validate;
+pub mod wire;
+pub mod yaml;
 pub mod snapshot;
 pub mod wire;
 
