@@ -10,3 +10,4 @@ pub mod logging;
 pub mod proxy;
 pub mod resolve;
 pub mod store;
+pub mod vip;

@@ -61,9 +61,9 @@ pub fn kind_of(text: &str) -> Option<Kind> {
 
 fn plural(name: &str) -> String {
     match name.strip_suffix('y') {
-        Some(stem) => format!("{stem}ies"),
-        None if name.ends_with('s') => format!("{name}es"),
-        None => format!("{name}s"),
+        Some(stem) if !stem.ends_with('a') => format!("{stem}ies"),
+        _ if name.ends_with('s') => format!("{name}es"),
+        _ => format!("{name}s"),
     }
 }
 
@@ -247,6 +247,7 @@ mod tests {
             ("HTTPRoute", Kind::HTTPRoute),
             ("httproutes", Kind::HTTPRoute),
             ("gtw", Kind::Gateway),
+            ("gateways", Kind::Gateway),
             ("gatewayclasses", Kind::GatewayClass),
             ("svc", Kind::Service),
             ("backendtrafficpolicies", Kind::BackendTrafficPolicy),
