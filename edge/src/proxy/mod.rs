@@ -14,6 +14,7 @@ pub mod buffer;
 pub mod clock;
 pub mod filters;
 pub mod h1;
+pub mod h2;
 pub mod io;
 pub mod message;
 pub mod reason;
