@@ -26,7 +26,7 @@ use crate::proxy::body::{Chunk, Source, StreamError};
 use crate::proxy::message::{Fields, ResponseHead};
 use crate::proxy::tls::table::{TlsTable, UpstreamConfig};
 
-pub use self::dial::{DialError, Lease};
+pub use self::dial::{DialError, Dialer, Lease};
 
 /// Sends a request to an endpoint, whose head was given already.
 pub trait Upload {
