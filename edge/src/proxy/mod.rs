@@ -25,6 +25,7 @@ pub mod h1;
 pub mod io;
 pub mod limits;
 pub mod listening;
+pub mod l4;
 pub mod message;
 pub mod metrics;
 pub mod reason;
