@@ -1,0 +1,5 @@
+//! `edgectl`.
+
+pub mod style;
+pub mod table;
+pub mod yaml;
