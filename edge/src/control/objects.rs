@@ -13,6 +13,10 @@ pub fn counts(inputs: &Inputs) -> Value {
     Value::Object(counts.map(|(kind, count)| (kind.to_string(), count.into())).collect())
 }
 
+pub fn total(inputs: &Inputs) -> usize {
+    Kind::ALL.into_iter().map(|kind| keys(inputs, kind).len()).sum()
+}
+
 /// All objects of a kind, in the order of namespace and name.
 pub fn all(inputs: &Inputs, report: &Report, kind: Kind) -> Vec<Value> {
     keys(inputs, kind).into_iter().filter_map(|key| one(inputs, report, &ObjectRef::new(kind, key))).collect()
