@@ -7,6 +7,8 @@
 pub mod api;
 pub mod diff;
 pub mod explain;
+#[cfg(test)]
+pub mod fixture;
 pub mod objects;
 pub mod observed;
 pub mod peer;
