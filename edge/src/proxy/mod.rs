@@ -9,10 +9,17 @@
 //! `Sink` ([`body`]). Standards: RFC 9110, RFC 9112, RFC 9113, RFC 6455 (tunnel only), RFC 6265 (session cookies).
 #![allow(async_fn_in_trait)] // one thread per worker: no future needs to be Send
 
+pub mod access_log;
 pub mod body;
 pub mod buffer;
 pub mod clock;
 pub mod filters;
+pub mod h1;
+pub mod h2;
 pub mod io;
+pub mod limits;
 pub mod message;
+pub mod metrics;
 pub mod reason;
+pub mod tls;
+pub mod upstream;
