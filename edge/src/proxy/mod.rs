@@ -18,6 +18,7 @@ pub mod h1;
 pub mod h2;
 pub mod io;
 pub mod limits;
+pub mod l4;
 pub mod message;
 pub mod metrics;
 pub mod reason;
