@@ -238,7 +238,11 @@ fn parent() -> ParentReference {
 fn route_report(conditions: Vec<Condition>) -> ObjectReport {
     ObjectReport {
         generation: 1,
-        parents: vec![ParentReport { parent: parent(), conditions }],
+        parents: vec![ParentReport {
+            parent: parent(),
+            controller: "edge.internal/gateway-controller".into(),
+            conditions,
+        }],
         ..ObjectReport::default()
     }
 }

@@ -9,6 +9,7 @@ pub mod diff;
 pub mod explain;
 #[cfg(test)]
 pub mod fixture;
+pub mod metrics;
 pub mod objects;
 pub mod observed;
 pub mod peer;

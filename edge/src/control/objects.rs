@@ -230,7 +230,11 @@ fn status(report: &ObjectReport) -> Value {
     if !report.parents.is_empty() {
         let parents = report.parents.iter().map(|parent| {
             let reference = serde_json::to_value(&parent.parent).unwrap_or(Value::Null);
-            json!({ "parentRef": reference, "conditions": conditions(&parent.conditions) })
+            json!({
+                "parentRef": reference,
+                "controllerName": parent.controller,
+                "conditions": conditions(&parent.conditions),
+            })
         });
         map.insert("parents".to_owned(), parents.collect());
     }
