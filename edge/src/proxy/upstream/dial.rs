@@ -78,7 +78,7 @@ impl Lease {
             lease.reused = lease.connection.is_some();
         }
         if lease.connection.is_none() {
-            let stream = noted(&lease.endpoint, within(dialer, connect(upstream, &lease.endpoint, dialer)).await)?;
+            let stream = noted(&lease.endpoint, connect(upstream, &lease.endpoint, dialer).await)?;
             let Dialer { clock, limits, .. } = dialer;
             let connection = Connection::new(stream, clock, limits.head, limits.stream_idle_timeout);
             lease.connection = Some(Box::new(connection));
@@ -146,7 +146,7 @@ async fn place(upstream: &Upstream, endpoint: &Endpoint, dialer: Dialer<'_>) -> 
     };
     let connections = endpoint.connections(settings, dialer.clock);
     let dial = async || -> Result<(Wire, Flusher), DialError> {
-        Ok(match connect(upstream, endpoint, dialer).await? {
+        Ok(match open(upstream, endpoint, dialer).await? {
             Stream::Plain(socket) => wire::plain(socket, b"")?,
             Stream::Tls(stream) => wire::tls(*stream)?,
         })
@@ -158,7 +158,16 @@ async fn place(upstream: &Upstream, endpoint: &Endpoint, dialer: Dialer<'_>) -> 
     }
 }
 
-async fn connect(upstream: &Upstream, endpoint: &Endpoint, dialer: Dialer<'_>) -> Result<Stream, DialError> {
+/// Makes a connection that is not the pool's, within `connect_timeout`, TLS included.
+pub(in crate::proxy) async fn connect(
+    upstream: &Upstream,
+    endpoint: &Endpoint,
+    dialer: Dialer<'_>,
+) -> Result<Stream, DialError> {
+    within(dialer, open(upstream, endpoint, dialer)).await
+}
+
+async fn open(upstream: &Upstream, endpoint: &Endpoint, dialer: Dialer<'_>) -> Result<Stream, DialError> {
     // Before anything is sent: what cannot be verified is never called.
     let config = match &upstream.tls {
         None => None,
