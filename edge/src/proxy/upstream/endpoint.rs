@@ -30,6 +30,22 @@ pub struct Endpoint {
     epoch: Cell<u32>,
 }
 
+/// Work of an endpoint for as long as it is kept, for connections that are not leased from the pool.
+pub struct InFlight(Rc<Endpoint>);
+
+impl InFlight {
+    pub fn new(endpoint: Rc<Endpoint>) -> Self {
+        endpoint.add_in_flight();
+        Self(endpoint)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.remove_in_flight();
+    }
+}
+
 struct Idle {
     connection: Box<Connection<Stream>>,
     since: Instant,
