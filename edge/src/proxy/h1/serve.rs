@@ -122,13 +122,14 @@ impl<I: Io> Session<'_, I> {
     ) -> bool {
         let state = State {
             responded: Cell::new(false),
-            close: Cell::new(!connection.keep_alive || self.worker.is_draining()),
+            close: Cell::new(!connection.keep_alive),
             owes_continue: Cell::new(request.expect_continue),
             is_tunnel: Cell::new(false),
         };
         let idle = self.limits.stream_idle_timeout;
         let mut source = ClientSource { io: self.io, reader, state: &state, length: request.length, idle };
         let mut sink = ClientSink {
+            worker: self.worker,
             io: self.io,
             writer,
             state: &state,
@@ -204,8 +205,15 @@ impl<I: Io> Session<'_, I> {
         };
         // It may be a client that never reads: the answer is small, and its time too.
         let idle = self.limits.head_timeout;
-        let mut sink =
-            ClientSink { io: self.io, writer, state: &state, version: Version::Http11, is_head: false, idle };
+        let mut sink = ClientSink {
+            worker: self.worker,
+            io: self.io,
+            writer,
+            state: &state,
+            version: Version::Http11,
+            is_head: false,
+            idle,
+        };
         let body = answer.fill(false, response);
         let mut record = Record::begin(self.arrival, request);
         record.answered(answer.status, answer.reason);
@@ -300,6 +308,7 @@ impl<I: Io> Source for ClientSource<'_, I> {
 }
 
 struct ClientSink<'a, I> {
+    worker: &'a Worker,
     io: &'a I,
     writer: &'a mut Writer,
     state: &'a State,
@@ -321,7 +330,7 @@ impl<I: Io> Sink for ClientSink<'_, I> {
         let state = self.state;
         state.responded.set(true);
         // A client that still waits for a 100 may send its body or not: the connection would be out of step.
-        let close = state.close.get() || state.owes_continue.get();
+        let close = state.close.get() || state.owes_continue.get() || self.worker.is_draining();
         let client = Client { version: self.version, is_head: self.is_head, close };
         state.close.set(encode::response(head, client, self.writer));
         if head.status == 101 {
