@@ -9,4 +9,5 @@ pub mod ctl;
 pub mod logging;
 pub mod proxy;
 pub mod resolve;
+pub mod source;
 pub mod store;

@@ -12,8 +12,8 @@
 pub mod body;
 pub mod buffer;
 pub mod clock;
-pub mod h1;
 pub mod filters;
+pub mod h1;
 pub mod io;
 pub mod message;
 pub mod reason;

@@ -326,7 +326,11 @@ impl Disk {
                 Ok(())
             }
             (Err(database), Err(copies)) => {
-                let reason = if self.directory.is_none() { "no state directory".into() } else { format!("{database}; {copies}") };
+                let reason = if self.directory.is_none() {
+                    "no state directory".into()
+                } else {
+                    format!("{database}; {copies}")
+                };
                 self.degraded = Some(reason.clone());
                 Err(reason)
             }
@@ -337,7 +341,11 @@ impl Disk {
 /// Creates the directory where needed, proves that it can be written, and locks it.
 fn open_directory(directory: &Path) -> Result<File, String> {
     // 0755: the folders inside that hold secrets are 0700, and the internal CA's certificate is for everybody.
-    DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(|error| format!("cannot be created: {error}"))?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(directory)
+        .map_err(|error| format!("cannot be created: {error}"))?;
     let lock = OpenOptions::new()
         .write(true)
         .create(true)
@@ -388,7 +396,8 @@ fn open_disk(directory: &Path, lock: File, notices: &mut Vec<String>) -> (Disk, 
             }
         }
     }
-    let mut disk = Disk { directory: Some(directory.into()), _lock: Some(lock), database, copies, sequence, degraded: None };
+    let mut disk =
+        Disk { directory: Some(directory.into()), _lock: Some(lock), database, copies, sequence, degraded: None };
     if disk.database.is_none() {
         disk.degraded = Some("no database".into());
     } else if disk.copies.is_none() {
@@ -496,7 +505,10 @@ fn open_database(directory: &Path, notices: &mut Vec<String>) -> (Option<Databas
     match fresh {
         Ok((database, found)) => (Some(database), found),
         Err(error) => {
-            notices.push(format!("{}: a fresh database cannot be made: {error}; only plain copies are kept", path.display()));
+            notices.push(format!(
+                "{}: a fresh database cannot be made: {error}; only plain copies are kept",
+                path.display()
+            ));
             (None, Vec::new())
         }
     }

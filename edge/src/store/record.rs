@@ -175,7 +175,8 @@ mod tests {
     use super::*;
 
     fn sample() -> Vec<u8> {
-        Record { keyspace: Keyspace::Certificates, sequence: 7, key: "shop/cart tls", payload: b"\n\0payload\n" }.encode()
+        Record { keyspace: Keyspace::Certificates, sequence: 7, key: "shop/cart tls", payload: b"\n\0payload\n" }
+            .encode()
     }
 
     #[test]

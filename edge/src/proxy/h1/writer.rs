@@ -83,7 +83,8 @@ impl Writer {
             // Nothing may follow (a HEAD request, a 304): what comes all the same is not sent.
             Framing::None => return Ok(()),
             Framing::Length(left) => {
-                *left = left.checked_sub(length as u64).ok_or(StreamError::Malformed("body is longer than its length"))?;
+                *left =
+                    left.checked_sub(length as u64).ok_or(StreamError::Malformed("body is longer than its length"))?;
             }
             Framing::Chunked | Framing::Close => {}
         }
