@@ -9,8 +9,8 @@
 //! `Sink` ([`body`]). Standards: RFC 9110, RFC 9112, RFC 9113, RFC 6455 (tunnel only), RFC 6265 (session cookies).
 #![allow(async_fn_in_trait)] // one thread per worker: no future needs to be Send
 
-pub mod access_log;
 pub mod accept;
+pub mod access_log;
 pub mod body;
 pub mod buffer;
 pub mod challenge;
@@ -43,8 +43,8 @@ use edge_config::snapshot::Transport;
 use foldhash::{HashMap, HashMapExt as _};
 use tokio::sync::{Notify, watch};
 
-pub use self::generation::Generation;
 use self::filters::session::Tokens;
+pub use self::generation::Generation;
 use self::io::Backend;
 use self::listening::Bound;
 use self::metrics::WorkerMetrics;
@@ -271,9 +271,3 @@ fn run_worker(seat: Seat) {
 
 /// A connection that speaks HTTP/2 by prior knowledge.
 async fn http2(_worker: &Rc<Worker>, _io: io::Socket, _ahead: Option<buffer::Buffer>, _arrival: Arrival) {}
-
-/// A connection of a TCPRoute.
-async fn streams(_worker: &Rc<Worker>, _stream: tokio::net::TcpStream, _arrival: Arrival) {}
-
-/// The datagrams of a UDPRoute.
-async fn datagrams(_worker: Rc<Worker>, _socket: tokio::net::UdpSocket, _address: SocketAddr) {}

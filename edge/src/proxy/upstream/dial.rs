@@ -101,7 +101,12 @@ impl Drop for Lease {
     }
 }
 
-async fn connect(upstream: &Upstream, endpoint: &Endpoint, dialer: Dialer<'_>) -> Result<Stream, DialError> {
+/// Makes a connection that is not the pool's, within `connect_timeout`, TLS included.
+pub(in crate::proxy) async fn connect(
+    upstream: &Upstream,
+    endpoint: &Endpoint,
+    dialer: Dialer<'_>,
+) -> Result<Stream, DialError> {
     let attempt = async {
         let socket = Socket::connect(endpoint.address, dialer.backend).await?;
         match &upstream.tls {

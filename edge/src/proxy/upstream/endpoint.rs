@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::stream::Stream;
@@ -23,6 +24,22 @@ pub struct Endpoint {
     last_failure: RefCell<Option<Box<str>>>,
     /// Counts up when its connections must not be used any more.
     epoch: Cell<u32>,
+}
+
+/// Work of an endpoint for as long as it is kept, for connections that are not leased from the pool.
+pub struct InFlight(Rc<Endpoint>);
+
+impl InFlight {
+    pub fn new(endpoint: Rc<Endpoint>) -> Self {
+        endpoint.add_in_flight();
+        Self(endpoint)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.remove_in_flight();
+    }
 }
 
 struct Idle {
