@@ -33,7 +33,6 @@ pub mod upstream;
 pub mod worker;
 
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -48,7 +47,7 @@ pub use self::generation::Generation;
 use self::io::Backend;
 use self::listening::Bound;
 use self::metrics::WorkerMetrics;
-use self::worker::{Arrival, Seat, Worker};
+use self::worker::Seat;
 
 /// How the data plane is set up for the life of the daemon.
 pub struct ProxyOptions {
@@ -268,6 +267,3 @@ fn run_worker(seat: Seat) {
         tracing::error!(worker = index, %error, "worker cannot run");
     }
 }
-
-/// A connection that speaks HTTP/2 by prior knowledge.
-async fn http2(_worker: &Rc<Worker>, _io: io::Socket, _ahead: Option<buffer::Buffer>, _arrival: Arrival) {}
