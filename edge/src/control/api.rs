@@ -27,6 +27,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 
 use super::world::Handle;
+use crate::proxy::metrics::Text;
 
 /// A head must be there in this time, an answer too; a reload has longer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -51,8 +52,8 @@ pub enum ApiError {
     Thread(#[source] std::io::Error),
 }
 
-/// The text of `/metrics`, made on request.
-pub type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
+/// Appends the data plane's families to a page of `/metrics`, on request.
+pub type Metrics = Arc<dyn Fn(&mut Text) + Send + Sync>;
 
 #[derive(Clone)]
 pub struct Api {

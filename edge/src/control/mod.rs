@@ -7,6 +7,9 @@
 pub mod api;
 pub mod diff;
 pub mod explain;
+#[cfg(test)]
+pub mod fixture;
+pub mod metrics;
 pub mod objects;
 pub mod observed;
 pub mod peer;

@@ -13,6 +13,10 @@ pub fn counts(inputs: &Inputs) -> Value {
     Value::Object(counts.map(|(kind, count)| (kind.to_string(), count.into())).collect())
 }
 
+pub fn total(inputs: &Inputs) -> usize {
+    Kind::ALL.into_iter().map(|kind| keys(inputs, kind).len()).sum()
+}
+
 /// All objects of a kind, in the order of namespace and name.
 pub fn all(inputs: &Inputs, report: &Report, kind: Kind) -> Vec<Value> {
     keys(inputs, kind).into_iter().filter_map(|key| one(inputs, report, &ObjectRef::new(kind, key))).collect()
@@ -226,7 +230,11 @@ fn status(report: &ObjectReport) -> Value {
     if !report.parents.is_empty() {
         let parents = report.parents.iter().map(|parent| {
             let reference = serde_json::to_value(&parent.parent).unwrap_or(Value::Null);
-            json!({ "parentRef": reference, "conditions": conditions(&parent.conditions) })
+            json!({
+                "parentRef": reference,
+                "controllerName": parent.controller,
+                "conditions": conditions(&parent.conditions),
+            })
         });
         map.insert("parents".to_owned(), parents.collect());
     }

@@ -5,6 +5,8 @@
 
 pub mod args;
 pub mod client;
+pub mod offline;
+pub mod run;
 pub mod show;
 pub mod style;
 pub mod table;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use edge_config::names::{Kind, ObjectKey, ObjectRef};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use serde_json::json;
@@ -15,9 +15,11 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Api, PATIENCE};
 use crate::control::diff::Effective;
 use crate::control::explain::{self, Question};
+use crate::control::metrics;
 use crate::control::objects;
 use crate::control::status;
 use crate::control::world::{Command, World};
+use crate::proxy::metrics::{Format, Text};
 
 const MAX_BODY: usize = 64 << 10;
 /// A reload reads every file again.
@@ -67,7 +69,14 @@ pub async fn answer(api: &Api, access: Access, request: Request<Incoming>) -> An
             error(StatusCode::FORBIDDEN, "a reload takes root, the user of edged, or a member of the socket's group")
         }
         "/v1/reload" => reload(&api.handle.commands).await,
-        "/metrics" => text("text/plain; version=0.0.4; charset=utf-8", (api.metrics)()),
+        "/metrics" => {
+            let accept = head.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let format = Format::of_accept(accept);
+            let mut page = Text::new(format);
+            metrics::write(&world, SystemTime::now(), &mut page);
+            (api.metrics)(&mut page);
+            text(format.content_type(), page.finish())
+        }
         "/healthz" => text("text/plain; charset=utf-8", "ok\n".to_owned()),
         "/readyz" => match world.ready() {
             Ok(()) => text("text/plain; charset=utf-8", "ok\n".to_owned()),

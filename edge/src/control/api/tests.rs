@@ -6,6 +6,7 @@ use tokio::net::UnixStream;
 
 use super::*;
 use crate::control::world::{Command, Reloaded, World, channels};
+use crate::proxy::metrics::MetricType;
 
 struct Served {
     directory: tempfile::TempDir,
@@ -24,7 +25,13 @@ impl Served {
         let metrics = sockets.metrics_address().unwrap();
         let (publish, commands, handle) = channels(World::empty("edge-1", SystemTime::now()));
         let (stop, stopped) = watch::channel(false);
-        let api = Api { handle, metrics: Arc::new(|| "edge_up 1\n".to_owned()) };
+        let api = Api {
+            handle,
+            metrics: Arc::new(|text: &mut Text| {
+                text.family("edge_of_the_data_plane", MetricType::Gauge, "Test.");
+                text.sample(&[], 1);
+            }),
+        };
         let thread = Some(start(api, sockets, stopped).unwrap());
         Self { directory, publish, commands, stop, thread, metrics }
     }
@@ -73,7 +80,8 @@ async fn pages() {
     for (path, code, part) in [
         ("/healthz", 200, "ok"),
         ("/readyz", 503, "no generation"),
-        ("/metrics", 200, "edge_up 1"),
+        ("/metrics", 200, "edge_generation 0\n"),
+        ("/metrics", 200, "edge_of_the_data_plane 1\n"),
         ("/v1/problems", 200, "[]"),
         ("/v1/config", 200, "/var/lib/edge"),
         ("/v1/routing", 200, "\"routes\":{}"),
@@ -166,7 +174,7 @@ async fn only_metrics_are_on_tcp() {
 #[tokio::test]
 async fn who_only_reads_cannot_reload() {
     let (_publish, _commands, handle) = channels(World::empty("edge-1", SystemTime::now()));
-    let api = Api { handle, metrics: Arc::new(String::new) };
+    let api = Api { handle, metrics: Arc::new(|_: &mut Text| {}) };
     let (client, server) = UnixStream::pair().unwrap();
     let connection = tokio::spawn(async move {
         let service = service_fn(move |request| {
