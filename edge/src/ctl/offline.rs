@@ -9,6 +9,7 @@ use edge_config::names::ObjectKey;
 use edge_config::problem::Problem;
 use edge_config::{Compiled, compile};
 
+use crate::control::findings::findings;
 use crate::control::observed::Observed;
 use crate::control::world::Scene;
 
@@ -72,9 +73,8 @@ impl OfflineWorld {
         &self.compiled.assigned
     }
 
-    /// Findings of reading and of compiling.
-    pub fn into_problems(mut self) -> Vec<Problem> {
-        self.problems.append(&mut self.compiled.report.problems);
-        self.problems
+    /// Everything that is wrong with it.
+    pub fn findings(&self) -> Vec<Problem> {
+        findings(self.scene(), &self.problems)
     }
 }
