@@ -3,7 +3,7 @@
 //! `EDGE_GENESTACK`, or `../shared/genestack` beside the workspace.
 
 // A failed expectation is what a test is for.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::panic, clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! `examples/openstack`, our own files in Genestack's shape: runs everywhere, as it is.
 
 // A failed expectation is what a test is for.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::panic, clippy::unwrap_used)]
 
 use std::net::SocketAddr;
 use std::time::Duration;

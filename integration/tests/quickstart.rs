@@ -1,7 +1,7 @@
 //! `examples/quickstart`, and the scripts behind `make run` and `make demo` that show it.
 
 // A failed expectation is what a test is for.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::panic, clippy::unwrap_used)]
 
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpStream};

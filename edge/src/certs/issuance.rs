@@ -134,8 +134,8 @@ impl Issuance {
         let now = clock();
         let plan = self.plan(wanted, now);
         publish(self.look(wanted, &plan, now));
-        // What could not be issued now has a wait; only a plan that changed under our hands has more to do at once.
-        Progress::Until(if plan.issue.is_empty() { plan.next } else { Some(now) })
+        // What could not be issued has a wait now; only a plan that changed under our hands has more to do at once.
+        Progress::Until(plan.next)
     }
 
     /// Parses what is used and not parsed yet, and forgets what is not used any more.

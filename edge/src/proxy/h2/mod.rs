@@ -4,5 +4,11 @@
 //! HTTP/1, so that an exchange does not know which protocol it serves. No server push, no extended CONNECT, no upgrade
 //! from HTTP/1.1.
 
+pub mod body;
+pub mod client;
 pub mod convert;
+pub mod serve;
 pub mod wire;
+
+#[cfg(test)]
+mod tests;

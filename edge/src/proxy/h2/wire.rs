@@ -5,7 +5,7 @@
 //! tasks that are runnable already and may have more to say. What is unsent stays noted until the socket has taken all
 //! of it, whether it waits here or sealed inside rustls (forgetting the latter is how such a scheme hangs).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, Read as _, Write as _};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -46,6 +46,8 @@ struct State {
     /// To be sent, not sealed yet. Without TLS the first `sent` bytes are out already.
     pending: Vec<u8>,
     sent: usize,
+    /// Counts reads that brought something.
+    heard: Rc<Cell<u64>>,
 }
 
 /// A stream in clear. `ahead` is what was read before.
@@ -61,9 +63,16 @@ pub fn tls(stream: TlsStream<Socket>) -> io::Result<(Wire, Flusher)> {
 }
 
 fn wire(socket: TcpStream, tls: Option<Box<Connection>>, ahead: Vec<u8>) -> (Wire, Flusher) {
-    let state = State { socket, tls, ahead, consumed: 0, pending: Vec::new(), sent: 0 };
+    let state = State { socket, tls, ahead, consumed: 0, pending: Vec::new(), sent: 0, heard: Rc::default() };
     let state = Rc::new(RefCell::new(state));
     (Wire(Rc::clone(&state)), Flusher(state))
+}
+
+impl Flusher {
+    /// A counter that moves whenever the peer is heard of.
+    pub fn heard(&self) -> Rc<Cell<u64>> {
+        Rc::clone(&self.0.borrow().heard)
+    }
 }
 
 impl State {
@@ -88,7 +97,9 @@ impl State {
             return self.poll_read_tls(cx, into);
         }
         if self.ahead().is_empty() {
-            return Pin::new(&mut self.socket).poll_read(cx, into);
+            ready!(Pin::new(&mut self.socket).poll_read(cx, into))?;
+            self.heard.set(self.heard.get().wrapping_add(1));
+            return Poll::Ready(Ok(()));
         }
         let count = self.ahead().len().min(into.remaining());
         into.put_slice(self.ahead().get(..count).unwrap_or_default());
@@ -97,7 +108,7 @@ impl State {
     }
 
     fn poll_read_tls(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { socket, tls: Some(tls), ahead, consumed, .. } = self else { return Poll::Ready(Ok(())) };
+        let Self { socket, tls: Some(tls), ahead, consumed, heard, .. } = self else { return Poll::Ready(Ok(())) };
         loop {
             match tls.reader().read(into.initialize_unfilled()) {
                 Ok(count) => {
@@ -127,6 +138,7 @@ impl State {
                     Ok(count) => count,
                     Err(error) => return Err(error),
                 };
+                heard.set(heard.get().wrapping_add(1));
                 let mut bytes = scratch.get(..count).unwrap_or_default();
                 // What rustls does not take yet, because plaintext waits in it, is kept.
                 while !bytes.is_empty() && tls.wants_read() {

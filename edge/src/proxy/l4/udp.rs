@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use edge_config::snapshot::{StreamRoute, UpstreamId};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -28,6 +29,8 @@ use crate::proxy::reason::Reason;
 const LARGEST: usize = 65_535;
 /// Datagrams taken from one socket before others have their turn.
 const BATCH: usize = 64;
+/// An ICMP error alone makes a socket ready for nothing but errors.
+const ANSWER: Interest = Interest::READABLE.add(Interest::ERROR);
 
 #[derive(Debug, Clone, Copy)]
 pub struct UdpLimits {
@@ -277,12 +280,17 @@ impl<T: Targets + 'static> Udp<T> {
         loop {
             let limit = if session.answered.get() { self.limits.idle } else { self.limits.unanswered };
             let deadline = session.last.get() + limit;
-            match tokio::time::timeout_at(deadline, session.socket.readable()).await {
+            match tokio::time::timeout_at(deadline, session.socket.ready(ANSWER)).await {
                 // What came in meanwhile may have moved the deadline.
                 Err(_) if session.last.get() + limit > Instant::now() => continue,
                 Err(_) => return self.remove(&session, None),
                 Ok(Err(error)) => return self.fail(&session, &error),
-                Ok(Ok(())) => {}
+                Ok(Ok(ready)) if ready.is_error() => {
+                    if let Some(error) = pending_error(&session.socket) {
+                        return self.fail(&session, &error);
+                    }
+                }
+                Ok(Ok(_)) => {}
             }
             for _ in 0..BATCH {
                 let mut scratch = self.scratch.borrow_mut();
@@ -359,6 +367,12 @@ fn connect(endpoint: SocketAddr) -> io::Result<UdpSocket> {
     socket.bind(&any.into())?;
     socket.connect(&endpoint.into())?;
     UdpSocket::from_std(socket.into())
+}
+
+/// Takes the error of a socket, and the readiness for it.
+fn pending_error(socket: &UdpSocket) -> Option<io::Error> {
+    let look = || SockRef::from(socket).take_error()?.ok_or(io::ErrorKind::WouldBlock.into());
+    socket.try_io(Interest::ERROR, look).ok()
 }
 
 /// What ICMP errors become on a connected socket.
