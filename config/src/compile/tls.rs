@@ -62,7 +62,7 @@ pub(super) fn find_cas<'r>(
                     found.source.push_str(", ");
                 }
                 found.source.push_str(&object.to_string());
-                found.certificates.extend(certificates.iter().map(|certificate| Arc::from(certificate.as_slice())));
+                found.certificates.extend_from_slice(certificates);
             }
             Err(fault) => {
                 first.get_or_insert(fault);
@@ -77,7 +77,7 @@ fn find_ca<'a>(
     (from, home): (Kind, &str),
     (group, kind, namespace, name): (&str, &str, &str, &str),
     reasons: &CaReasons,
-) -> Result<(ObjectRef, &'a [Vec<u8>]), Fault> {
+) -> Result<(ObjectRef, &'a [Arc<[u8]>]), Fault> {
     let kind = match Kind::of(group, kind) {
         Some(kind @ (Kind::ConfigMap | Kind::Secret)) => kind,
         _ => {
