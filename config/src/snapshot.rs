@@ -97,12 +97,20 @@ pub struct Port {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub enum PortServe {
     /// Plaintext HTTP/1.1 and h2c by prior knowledge. The most specific listener for the request's host takes it.
-    Http { hosts: HostMap<ListenerId> },
+    Http {
+        hosts: HostMap<ListenerId>,
+    },
     /// TLS: the ClientHello's server name picks the listener, which terminates or passes through. A listener without a
     /// hostname also takes connections without a server name.
-    Tls { names: HostMap<ListenerId> },
-    Tcp { listener: ListenerId },
-    Udp { listener: ListenerId },
+    Tls {
+        names: HostMap<ListenerId>,
+    },
+    Tcp {
+        listener: ListenerId,
+    },
+    Udp {
+        listener: ListenerId,
+    },
 }
 
 /// One listener of a Gateway or ListenerSet that serves.
@@ -200,7 +208,10 @@ pub enum Action {
     /// Weighted choice; an entry of weight 0 is kept for explanations and never chosen.
     Forward(Vec<Backend>),
     /// No backend may be used at all, or a filter cannot be honoured: the answer is this status for this reason.
-    Refuse { status: u16, reason: Arc<str> },
+    Refuse {
+        status: u16,
+        reason: Arc<str>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -216,7 +227,10 @@ pub struct Backend {
 pub enum Target {
     Upstream(UpstreamId),
     /// An invalid reference keeps its share of the traffic (HTTPRouteRule.backendRefs): 500 for that share.
-    Invalid { status: u16, reason: Arc<str> },
+    Invalid {
+        status: u16,
+        reason: Arc<str>,
+    },
 }
 
 /// Filters in the form in which they are applied. Header names are lower case and valid field names; values are valid
@@ -299,7 +313,10 @@ pub enum Origin {
     Any,
     Exact(Box<str>),
     /// `scheme://*.suffix[:port]`: what stands before and after the `*`.
-    Wildcard { before: Box<str>, after: Box<str> },
+    Wildcard {
+        before: Box<str>,
+        after: Box<str>,
+    },
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -438,7 +455,9 @@ pub struct WantedCertificate {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum WantedIssuer {
     /// Edge's own CA: no issuer was named, or the named one cannot issue (then `instead_of` says which and why).
-    Internal { instead_of: Option<String> },
+    Internal {
+        instead_of: Option<String>,
+    },
     SelfSigned,
     /// Signed by the key of another certificate, which may itself be wanted.
     Ca(CertId),
@@ -460,7 +479,10 @@ pub type Endpoints = Vec<Arc<EndpointSet>>;
 pub enum EndpointSet {
     Addresses(Vec<Endpoint>),
     /// ExternalName or an FQDN Backend: a resolver turns it into addresses.
-    Dns { host: Box<str>, port: u16 },
+    Dns {
+        host: Box<str>,
+        port: u16,
+    },
 }
 
 impl Default for EndpointSet {

@@ -1,1 +1,14 @@
+//! The daemon edged and its tool edgectl: everything of Edge that touches the world.
+//!
+//! [`source`] reads configuration, the [`supervisor`] compiles and publishes it, [`proxy`] carries traffic, [`certs`] and
+//! [`vip`] make the world match, [`store`] remembers, [`control`] shows. Nobody imports this crate.
 
+pub mod certs;
+pub mod control;
+pub mod ctl;
+pub mod logging;
+pub mod notify;
+pub mod proxy;
+pub mod resolve;
+pub mod store;
+pub mod vip;

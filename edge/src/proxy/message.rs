@@ -115,7 +115,7 @@ impl Fields {
 
     /// The first value of this (lower-case) name.
     pub fn first(&self, name: &[u8]) -> Option<&[u8]> {
-        self.all(name).next()
+        self.iter().find(|(candidate, _)| *candidate == name).map(|(_, value)| value)
     }
 
     pub fn all<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
@@ -218,8 +218,28 @@ impl RequestHead {
         self.authority = self.fields.store(authority.as_bytes());
     }
 
+    /// What routing reads.
+    pub fn view(&self) -> edge_config::matching::RequestView<'_, Fields> {
+        edge_config::matching::RequestView {
+            host: self.host(),
+            method: self.method(),
+            path: self.path(),
+            query: self.query(),
+            fields: &self.fields,
+        }
+    }
+
     pub fn set_path(&mut self, path: &str) {
         self.path = self.fields.store(path.as_bytes());
+    }
+
+    /// Replaces the first `covered` bytes of the path.
+    pub fn replace_path_prefix(&mut self, covered: usize, replacement: &str) {
+        let rest = self.path.range().start.saturating_add(covered).min(self.path.range().end)..self.path.range().end;
+        let start = self.fields.buffer.len() as u32;
+        self.fields.buffer.extend_from_slice(replacement.as_bytes());
+        self.fields.buffer.extend_from_within(rest);
+        self.path = Span { start, end: self.fields.buffer.len() as u32 };
     }
 
     /// RFC 9110 §9.2.2.
@@ -236,21 +256,9 @@ impl RequestHead {
     }
 }
 
-impl edge_config::matching::RequestView for RequestHead {
-    fn method(&self) -> &str {
-        self.method()
-    }
-
-    fn path(&self) -> &str {
-        self.path()
-    }
-
-    fn query(&self) -> Option<&str> {
-        self.query()
-    }
-
-    fn header(&self, name: &str) -> Option<&[u8]> {
-        self.fields.first(name.as_bytes())
+impl edge_config::matching::Fields for Fields {
+    fn first(&self, name: &str) -> Option<&[u8]> {
+        self.first(name.as_bytes())
     }
 }
 

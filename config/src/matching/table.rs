@@ -1,0 +1,160 @@
+//! The table itself: matches by host, sorted by precedence, with an index where there are many.
+
+use std::sync::Arc;
+
+use foldhash::{HashMap, HashMapExt};
+use serde::{Serialize, Serializer};
+
+use super::order::{PathMatch, RouteMatch, ends_segment};
+use super::{Fields, RequestView};
+use crate::hosts::HostMap;
+use crate::names::HostPattern;
+use crate::snapshot::RuleId;
+
+/// Up to here a host's matches are tried one by one, which is faster than hashing and needs no index.
+const SCANNED: usize = 8;
+
+/// All matches of one listener.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct RouteTable {
+    pub(super) hosts: HostMap<Matches>,
+}
+
+/// The rule that takes a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Matched {
+    pub rule: RuleId,
+    /// Place of the match in the rule.
+    pub index: u32,
+    /// How many bytes of the path a PathPrefix covered, without a trailing slash: what ReplacePrefixMatch replaces.
+    pub prefix: usize,
+}
+
+impl RouteTable {
+    /// Builds a table of matches and the hosts at which each holds. A match may be shared by many hosts.
+    pub fn build(matches: impl IntoIterator<Item = (HostPattern, Arc<RouteMatch>)>) -> Self {
+        let mut hosts: HostMap<Matches> = HostMap::new();
+        for (host, entry) in matches {
+            hosts.entry_or_default(&host).sorted.push(entry);
+        }
+        for matches in hosts.values_mut() {
+            matches.finish();
+        }
+        Self { hosts }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.hosts.is_empty()
+    }
+
+    /// The match with the highest precedence among those that hold. A more specific host goes first, but only if one of
+    /// its matches holds.
+    pub fn find<F: Fields + ?Sized>(&self, request: &RequestView<'_, F>) -> Option<Matched> {
+        self.hosts.candidates(request.host).find_map(|matches| matches.find(request))
+    }
+
+    /// All hosts with their matches in the order of precedence.
+    pub fn iter(&self) -> impl Iterator<Item = (String, &[Arc<RouteMatch>])> {
+        self.hosts.iter().map(|(host, matches)| (host, &*matches.sorted))
+    }
+}
+
+/// The matches of one host pattern.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Matches {
+    pub(super) sorted: Vec<Arc<RouteMatch>>,
+    index: Option<Box<Index>>,
+}
+
+/// Ranges of `sorted`.
+#[derive(Debug, Clone, Default)]
+struct Index {
+    exact: HashMap<Box<str>, (u32, u32)>,
+    /// Regular expressions for paths.
+    regex: (u32, u32),
+    prefix: HashMap<Box<str>, (u32, u32)>,
+    /// Lengths of the keys of `prefix`, longest first. Only these are tried, so a path of many segments costs no more
+    /// look-ups than there are lengths.
+    lengths: Vec<u32>,
+    /// gRPC expressions and methods, then the prefix `/`.
+    rest: (u32, u32),
+}
+
+impl Matches {
+    fn finish(&mut self) {
+        self.sorted.sort_unstable_by(|a, b| a.precedence(b));
+        self.sorted.shrink_to_fit();
+        if self.sorted.len() > SCANNED {
+            self.index = Some(Box::new(Index::of(&self.sorted)));
+        }
+    }
+
+    fn find<F: Fields + ?Sized>(&self, request: &RequestView<'_, F>) -> Option<Matched> {
+        let all = (0, u32::try_from(self.sorted.len()).unwrap_or(u32::MAX));
+        let Some(index) = &self.index else { return self.scan(all, request) };
+        index
+            .exact
+            .get(request.path)
+            .and_then(|range| self.scan(*range, request))
+            .or_else(|| self.scan(index.regex, request))
+            .or_else(|| {
+                index.lengths.iter().find_map(|length| {
+                    let length = *length as usize;
+                    let head = request.path.get(..length).filter(|_| ends_segment(request.path, length))?;
+                    self.scan(*index.prefix.get(head)?, request)
+                })
+            })
+            .or_else(|| self.scan(index.rest, request))
+    }
+
+    fn scan<F: Fields + ?Sized>(&self, (from, to): (u32, u32), request: &RequestView<'_, F>) -> Option<Matched> {
+        let range = self.sorted.get(from as usize..to as usize)?;
+        range.iter().find_map(|entry| {
+            let prefix = entry.path.matches(request.path)?;
+            entry.conditions_hold(request).then_some(Matched { rule: entry.rule, index: entry.index, prefix })
+        })
+    }
+}
+
+impl Index {
+    fn of(sorted: &[Arc<RouteMatch>]) -> Self {
+        let mut index = Self { exact: HashMap::new(), ..Self::default() };
+        for (place, entry) in (0u32..).zip(sorted) {
+            let range = match &entry.path {
+                PathMatch::Exact(path) => ranged(&mut index.exact, path),
+                PathMatch::Regex(_) => &mut index.regex,
+                PathMatch::Prefix(prefix) if !prefix.is_empty() => {
+                    let length = u32::try_from(prefix.len()).unwrap_or(u32::MAX);
+                    if index.lengths.last() != Some(&length) {
+                        index.lengths.push(length);
+                    }
+                    ranged(&mut index.prefix, prefix)
+                }
+                PathMatch::Prefix(_) | PathMatch::GrpcRegex { .. } | PathMatch::GrpcMethod(_) => &mut index.rest,
+            };
+            if range.1 == 0 {
+                range.0 = place;
+            }
+            range.1 = place + 1;
+        }
+        index
+    }
+}
+
+fn ranged<'m>(map: &'m mut HashMap<Box<str>, (u32, u32)>, key: &str) -> &'m mut (u32, u32) {
+    map.entry(key.into()).or_default()
+}
+
+impl PartialEq for Matches {
+    fn eq(&self, other: &Self) -> bool {
+        // The index follows from the rest.
+        self.sorted == other.sorted
+    }
+}
+
+impl Serialize for Matches {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.sorted.serialize(serializer)
+    }
+}

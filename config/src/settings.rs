@@ -1,0 +1,317 @@
+//! The decoded form of `edge.toml`: plain typed fields, every one with the default that an absent key means. Decoding
+//! text into it is `toml`'s; nothing here reads or writes anything.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::names::{Kind, ObjectKey};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Settings {
+    /// `[state] directory`: the store and its plain copies.
+    pub state_directory: PathBuf,
+    /// `[gateway] controller_names`: the GatewayClasses that are claimed.
+    pub controller_names: Vec<String>,
+    /// `[gateway] cluster_domain`
+    pub cluster_domain: String,
+    pub manifests: Vec<ManifestSource>,
+    pub patches: Vec<PatchSource>,
+    pub secrets: Vec<SecretSource>,
+    /// Texts replaced in every manifest and patch before parsing.
+    pub substitute: BTreeMap<String, String>,
+    pub pools: Vec<Pool>,
+    pub vips: VipSettings,
+    pub proxy: ProxySettings,
+    pub access_log: AccessLog,
+    pub log: LogSettings,
+    pub control: ControlSettings,
+    pub certificates: CertificateSettings,
+}
+
+/// A path is relative to the directory of `edge.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum TextSource {
+    Path(PathBuf),
+    /// The text itself and the line of `edge.toml` on which it starts.
+    Inline {
+        text: String,
+        line: u32,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ManifestSource {
+    pub source: TextSource,
+    /// File names, or path prefixes relative to the source's path, that are left out.
+    pub exclude: Vec<String>,
+    /// For namespaced objects that name none.
+    pub namespace: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum PatchType {
+    /// RFC 6902
+    Json,
+    /// RFC 7396
+    Merge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PatchTarget {
+    /// Absent: the group that the kind has in Edge.
+    pub group: Option<String>,
+    pub kind: Kind,
+    pub key: ObjectKey,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PatchSource {
+    pub source: TextSource,
+    pub format: PatchType,
+    pub target: PatchTarget,
+    /// The line of `edge.toml` at which the patch is declared.
+    pub line: u32,
+}
+
+/// A TLS Secret from two PEM files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SecretSource {
+    pub key: ObjectKey,
+    pub certificate: PathBuf,
+    pub private_key: PathBuf,
+    /// The line of `edge.toml` at which it is declared.
+    pub line: u32,
+}
+
+/// Addresses of a pool, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct AddressRange {
+    pub first: IpAddr,
+    pub last: IpAddr,
+}
+
+impl AddressRange {
+    /// Parses `192.0.2.0/28`, `192.0.2.1-192.0.2.9` or one address.
+    pub fn parse(text: &str) -> Result<Self, AddressRangeError> {
+        let text = text.trim();
+        if let Some((first, last)) = text.split_once('-') {
+            let parse = |text: &str| text.trim().parse::<IpAddr>().map_err(|_| AddressRangeError::Address);
+            let (first, last) = (parse(first)?, parse(last)?);
+            if first.is_ipv4() != last.is_ipv4() {
+                return Err(AddressRangeError::Family);
+            }
+            if first > last {
+                return Err(AddressRangeError::Order);
+            }
+            return Ok(Self { first, last });
+        }
+        if text.contains('/') {
+            let net: ipnet::IpNet = text.parse().map_err(|_| AddressRangeError::Network)?;
+            return Ok(Self { first: net.network(), last: net.broadcast() });
+        }
+        let address = text.parse::<IpAddr>().map_err(|_| AddressRangeError::Address)?;
+        Ok(Self { first: address, last: address })
+    }
+
+    pub fn contains(&self, address: IpAddr) -> bool {
+        address.is_ipv4() == self.first.is_ipv4() && self.first <= address && address <= self.last
+    }
+}
+
+/// Why a text is no range of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AddressRangeError {
+    #[error("not an IP address, expected an address, \"first-last\" or a network such as \"192.0.2.0/28\"")]
+    Address,
+    #[error("not a network, expected one such as \"192.0.2.0/28\" or \"2001:db8::/120\"")]
+    Network,
+    #[error("begins and ends in different address families")]
+    Family,
+    #[error("ends before it begins")]
+    Order,
+}
+
+/// A pool beside MetalLB's, with the same meaning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Pool {
+    pub name: String,
+    pub addresses: Vec<AddressRange>,
+    pub auto_assign: bool,
+    pub avoid_buggy_ips: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum BindVips {
+    /// Add an address where it is missing and remove it at the end.
+    Auto,
+    /// Addresses are somebody else's job.
+    Never,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VipSettings {
+    pub bind: BindVips,
+    /// Where `Auto` adds addresses.
+    pub interface: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum IoBackend {
+    Auto,
+    IoUring,
+    Epoll,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ProxySettings {
+    /// 0 means one per CPU; at most 512.
+    pub workers: u16,
+    pub io: IoBackend,
+    /// Of the whole daemon; one more is closed at accept.
+    pub max_connections: u32,
+    /// Bytes of a request's head, its first line included; 4 KiB to 1 MiB.
+    pub max_head: usize,
+    /// Header fields of a request; 10 to 1000.
+    pub max_fields: usize,
+    /// From accept, or the end of the last request, to a complete head.
+    pub head_timeout: Duration,
+    /// A kept-alive connection without a request.
+    pub idle_timeout: Duration,
+    /// A body that moves no byte in either direction.
+    pub stream_idle_timeout: Duration,
+    /// Upgraded and L4 connections; zero is off.
+    pub tunnel_idle_timeout: Duration,
+    /// To an endpoint, TLS included.
+    pub connect_timeout: Duration,
+    /// A pooled upstream connection.
+    pub upstream_idle_timeout: Duration,
+    /// Pooled per endpoint and worker.
+    pub upstream_idle_connections: usize,
+    /// In-flight requests get this long at the end.
+    pub drain_timeout: Duration,
+    /// Entries of `X-Forwarded-For` that are trusted; a ClientTrafficPolicy overrides it.
+    pub trusted_hops: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum AccessLog {
+    Off,
+    Stdout,
+    /// Reopened on SIGUSR1.
+    File(PathBuf),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum LogFormat {
+    /// Human on a terminal, JSON elsewhere.
+    Auto,
+    Human,
+    Json,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LogSettings {
+    pub level: LogLevel,
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ControlSettings {
+    /// Unix socket for edgectl.
+    pub socket: PathBuf,
+    /// Where /metrics, /healthz and /readyz are served, if anywhere.
+    pub metrics: Option<SocketAddr>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CertificateSettings {
+    /// Whether a listener whose Secret is missing serves a certificate of the internal CA.
+    pub placeholder: bool,
+    /// Common name of the internal CA, used when it is created.
+    pub internal_ca: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            state_directory: PathBuf::from("/var/lib/edge"),
+            controller_names: vec!["edge.internal/gateway-controller".to_owned()],
+            cluster_domain: "cluster.local".to_owned(),
+            manifests: Vec::new(),
+            patches: Vec::new(),
+            secrets: Vec::new(),
+            substitute: BTreeMap::new(),
+            pools: Vec::new(),
+            vips: VipSettings { bind: BindVips::Auto, interface: "lo".to_owned() },
+            proxy: ProxySettings::default(),
+            access_log: AccessLog::Off,
+            log: LogSettings { level: LogLevel::Info, format: LogFormat::Auto },
+            control: ControlSettings { socket: PathBuf::from("/run/edge/edged.sock"), metrics: None },
+            certificates: CertificateSettings { placeholder: true, internal_ca: "Edge internal CA".to_owned() },
+        }
+    }
+}
+
+impl Default for ProxySettings {
+    fn default() -> Self {
+        Self {
+            workers: 0,
+            io: IoBackend::Auto,
+            max_connections: 100_000,
+            max_head: 64 << 10,
+            max_fields: 100,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            stream_idle_timeout: Duration::from_secs(300),
+            tunnel_idle_timeout: Duration::ZERO,
+            connect_timeout: Duration::from_secs(5),
+            upstream_idle_timeout: Duration::from_secs(60),
+            upstream_idle_connections: 256,
+            drain_timeout: Duration::from_secs(30),
+            trusted_hops: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_ranges() {
+        for (text, first, last) in [
+            ("192.0.2.0/28", "192.0.2.0", "192.0.2.15"),
+            ("10.74.8.99/32", "10.74.8.99", "10.74.8.99"),
+            ("127.0.0.10-127.0.0.20", "127.0.0.10", "127.0.0.20"),
+            ("127.0.0.10 - 127.0.0.20", "127.0.0.10", "127.0.0.20"),
+            ("2001:db8::/120", "2001:db8::", "2001:db8::ff"),
+            ("192.0.2.7", "192.0.2.7", "192.0.2.7"),
+        ] {
+            let range = AddressRange { first: first.parse().unwrap(), last: last.parse().unwrap() };
+            assert_eq!(AddressRange::parse(text), Ok(range), "{text}");
+            assert!(range.contains(range.last));
+        }
+        for (text, error) in [
+            ("", AddressRangeError::Address),
+            ("10.0.0.300", AddressRangeError::Address),
+            ("10.0.0.0/33", AddressRangeError::Network),
+            ("10.0.0.9-10.0.0.1", AddressRangeError::Order),
+            ("10.0.0.9-2001:db8::1", AddressRangeError::Family),
+        ] {
+            assert_eq!(AddressRange::parse(text), Err(error), "{text}");
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! What users see and ask: views, and the API that serves them.
+//!
+//! A [`world::World`] flows in, published by the supervisor; status, explanations, differences and metrics flow out, as
+//! values and through a unix socket ([`api`]). The views are pure functions; nothing here changes anything but by
+//! sending a [`world::Command`] to the supervisor, and nothing here runs on a worker thread.
+
+pub mod api;
+pub mod diff;
+pub mod explain;
+#[cfg(test)]
+pub mod fixture;
+pub mod metrics;
+pub mod objects;
+pub mod observed;
+pub mod peer;
+pub mod span;
+pub mod status;
+pub mod view;
+pub mod world;

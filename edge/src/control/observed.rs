@@ -1,0 +1,109 @@
+//! What the actors see of the world, as plain values: the other half of every status.
+//!
+//! The supervisor collects it from the workers, the VIP and certificate actors, the sources and the store; the views
+//! read it. It holds no key and no handle to anything alive.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::SystemTime;
+
+use edge_config::names::CertId;
+use edge_config::snapshot::{Transport, UpstreamKey};
+
+/// Absent entries mean "not known yet" and show as pending. [`Observed::offline`] is for files that nobody serves.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Observed {
+    /// Nothing runs: views say nothing about sockets, certificates at hand or health.
+    pub offline: bool,
+    pub workers: u32,
+    /// How many workers have acknowledged the current generation.
+    pub acknowledged: u32,
+    /// Whether every worker serves some generation.
+    pub serving: bool,
+    pub sockets: BTreeMap<(SocketAddr, Transport), SocketState>,
+    pub vips: BTreeMap<IpAddr, VipState>,
+    pub certificates: BTreeMap<CertId, CertificateState>,
+    pub upstreams: BTreeMap<UpstreamKey, UpstreamState>,
+    pub sources: Vec<SourceState>,
+    /// What the store has to say, one line each.
+    pub notices: Vec<String>,
+    pub drain: Option<Drain>,
+}
+
+impl Observed {
+    /// Of a configuration that is only looked at.
+    pub fn offline() -> Self {
+        Self { offline: true, ..Self::default() }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SocketState {
+    Bound,
+    /// Why it is not: the error of bind or listen.
+    Failed(String),
+}
+
+/// Whether an address is on an interface of this machine and known to the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VipState {
+    /// On an interface, by us or by somebody else. `announced` names how: `bgp`, `l2`; none: nobody announces it.
+    Bound { announced: Option<String> },
+    /// On an interface, but held back from the network for this reason.
+    Withheld(String),
+    /// Not on an interface, for this reason.
+    Failed(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateState {
+    pub source: CertificateSource,
+    pub names: Vec<String>,
+    pub not_before: Option<SystemTime>,
+    pub not_after: Option<SystemTime>,
+    pub renews_at: Option<SystemTime>,
+    /// What went wrong last, such as a failed renewal or a Secret that cannot be used.
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CertificateSource {
+    /// Supplied by a Secret or `[[secret]]`.
+    Secret,
+    /// Issued by Edge: `internal CA`, `self-signed`, `CA ns/name`.
+    Issued(String),
+    /// Served in place of one that is missing.
+    Placeholder,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UpstreamState {
+    /// Requests or connections under way, of all workers.
+    pub in_flight: u64,
+    /// What a name resolved to, for upstreams that are one; or why it did not.
+    pub resolved: Option<Result<Vec<SocketAddr>, String>>,
+    /// Endpoints that are out of rotation on at least one worker.
+    pub ejected: BTreeMap<SocketAddr, Ejection>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ejection {
+    pub since: SystemTime,
+    /// `connection refused`, `5 answers with 5xx in a row`, …
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceState {
+    /// A path as the user wrote it, or the name of another source.
+    pub name: String,
+    pub last_good: Option<SystemTime>,
+    /// Why the last read failed; the last good version serves.
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drain {
+    pub since: SystemTime,
+    pub until: SystemTime,
+}

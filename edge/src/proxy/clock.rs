@@ -1,0 +1,238 @@
+//! Deadlines for many connections at the cost of a store: one clock per worker, one entry per waiting party.
+//!
+//! A timer of the runtime takes a lock and moves in a wheel each time it is set, and nearly every deadline of a proxy
+//! is moved before it fires. Here setting one writes a number; a task looks at all entries no earlier than the first
+//! could fire, and at most every [`GRAIN`]. A deadline therefore fires late by up to that, never early.
+
+use std::cell::{Cell, RefCell};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+use tokio::sync::Notify;
+
+/// The least time between two looks at the entries.
+pub const GRAIN: Duration = Duration::from_millis(10);
+/// No deadline.
+const NEVER: u64 = u64::MAX;
+
+/// The deadline passed before the future was done. What it left half done is to be aborted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the deadline has passed")]
+pub struct Elapsed;
+
+/// The clock of a worker; [`Clock::run`] must be a task of the same thread.
+pub struct Clock {
+    origin: Instant,
+    /// No entry fires before this.
+    next: Cell<u64>,
+    entries: RefCell<Slab<Rc<Entry>>>,
+    earlier: Notify,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Milliseconds since the clock's origin.
+    deadline: Cell<u64>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Clock {
+    pub fn new() -> Rc<Self> {
+        Rc::new(Self {
+            origin: Instant::now(),
+            next: Cell::new(NEVER),
+            entries: RefCell::default(),
+            earlier: Notify::new(),
+        })
+    }
+
+    /// An entry of this clock, without a deadline yet.
+    pub fn timer(self: &Rc<Self>) -> Timer {
+        let entry = Rc::new(Entry { deadline: Cell::new(NEVER), waker: RefCell::new(None) });
+        let key = self.entries.borrow_mut().insert(Rc::clone(&entry));
+        Timer { clock: Rc::clone(self), entry, key }
+    }
+
+    /// Wakes whoever waits past its deadline, for ever.
+    pub async fn run(self: Rc<Self>) {
+        loop {
+            let next = self.next.get();
+            if next == NEVER {
+                self.earlier.notified().await;
+                continue;
+            }
+            let at = self.origin + Duration::from_millis(next);
+            tokio::select! {
+                () = tokio::time::sleep_until(at.into()) => {}
+                () = self.earlier.notified() => continue,
+            }
+            self.fire();
+            tokio::time::sleep(GRAIN).await;
+        }
+    }
+
+    /// Wakes everybody who waits, so that they look at something other than their deadline.
+    pub fn wake_all(&self) {
+        for (_, entry) in self.entries.borrow().iter() {
+            if let Some(waker) = entry.waker.borrow_mut().take() {
+                waker.wake();
+            }
+        }
+    }
+
+    fn now(&self) -> u64 {
+        self.milliseconds(Instant::now())
+    }
+
+    fn milliseconds(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.origin).as_millis()).unwrap_or(NEVER)
+    }
+
+    /// Wakes all that are due and notes when the next can be.
+    fn fire(&self) {
+        let now = self.now();
+        let mut next = NEVER;
+        for (_, entry) in self.entries.borrow().iter() {
+            let deadline = entry.deadline.get();
+            if deadline > now {
+                next = next.min(deadline);
+            } else if let Some(waker) = entry.waker.borrow_mut().take() {
+                waker.wake();
+            }
+        }
+        self.next.set(next);
+    }
+
+    fn expect(&self, deadline: u64) {
+        if deadline < self.next.get() {
+            self.next.set(deadline);
+            self.earlier.notify_one();
+        }
+    }
+}
+
+/// One deadline, set again and again.
+pub struct Timer {
+    clock: Rc<Clock>,
+    entry: Rc<Entry>,
+    key: usize,
+}
+
+impl Timer {
+    /// Moves the deadline to `wait` from now. Zero means none.
+    pub fn set(&self, wait: Duration) {
+        if wait.is_zero() {
+            return self.clear();
+        }
+        // One more millisecond: the fraction that counting in milliseconds cuts off must not make it early.
+        let wait = u64::try_from(wait.as_millis()).unwrap_or(NEVER).saturating_add(1);
+        self.set_milliseconds(self.clock.now().saturating_add(wait));
+    }
+
+    /// Moves the deadline to a moment.
+    pub fn set_at(&self, at: Instant) {
+        self.set_milliseconds(self.clock.milliseconds(at).saturating_add(1));
+    }
+
+    fn set_milliseconds(&self, deadline: u64) {
+        self.entry.deadline.set(deadline);
+        self.clock.expect(deadline);
+    }
+
+    pub fn clear(&self) {
+        self.entry.deadline.set(NEVER);
+    }
+
+    pub fn has_passed(&self) -> bool {
+        let deadline = self.entry.deadline.get();
+        deadline != NEVER && deadline <= self.clock.now()
+    }
+
+    /// Runs a future up to the deadline as it stands or is moved meanwhile. One future at a time per timer, or several
+    /// of one task.
+    pub async fn limit<F: Future>(&self, future: F) -> Result<F::Output, Elapsed> {
+        let mut future = pin!(future);
+        std::future::poll_fn(|cx| self.poll(cx, future.as_mut())).await
+    }
+
+    /// `set`, then `limit`.
+    pub async fn within<F: Future>(&self, wait: Duration, future: F) -> Result<F::Output, Elapsed> {
+        self.set(wait);
+        self.limit(future).await
+    }
+
+    fn poll<F: Future>(&self, cx: &mut Context<'_>, future: Pin<&mut F>) -> Poll<Result<F::Output, Elapsed>> {
+        // The future first: what is there in time is not lost to a late look.
+        if let Poll::Ready(output) = future.poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        if self.entry.deadline.get() != NEVER && self.has_passed() {
+            return Poll::Ready(Err(Elapsed));
+        }
+        let mut waker = self.entry.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.clock.entries.borrow_mut().try_remove(self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on_a_worker<F: Future>(future: impl FnOnce(Rc<Clock>) -> F) -> F::Output {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let clock = Clock::new();
+            tokio::task::spawn_local(Rc::clone(&clock).run());
+            future(clock).await
+        })
+    }
+
+    #[test]
+    fn fires_after_the_deadline_and_not_before() {
+        on_a_worker(|clock| async move {
+            let timer = clock.timer();
+            for wait in [1, 30, 5] {
+                let wait = Duration::from_millis(wait);
+                let start = Instant::now();
+                assert_eq!(timer.within(wait, std::future::pending::<()>()).await, Err(Elapsed));
+                assert!(start.elapsed() >= wait);
+                assert!(start.elapsed() < wait + Duration::from_secs(2));
+            }
+        });
+    }
+
+    #[test]
+    fn an_earlier_deadline_of_another_timer_is_not_missed() {
+        on_a_worker(|clock| async move {
+            let (late, early) = (clock.timer(), clock.timer());
+            late.set(Duration::from_secs(3600));
+            tokio::task::yield_now().await;
+            assert_eq!(early.within(Duration::from_millis(5), std::future::pending::<()>()).await, Err(Elapsed));
+            assert!(!late.has_passed());
+        });
+    }
+
+    #[test]
+    fn zero_is_no_deadline_and_a_result_in_time_counts() {
+        on_a_worker(|clock| async move {
+            let timer = clock.timer();
+            let sleep = tokio::time::sleep(Duration::from_millis(20));
+            assert_eq!(timer.within(Duration::ZERO, sleep).await, Ok(()));
+            assert_eq!(timer.within(Duration::from_secs(60), async { 7 }).await, Ok(7));
+            drop(timer);
+            assert!(clock.entries.borrow().is_empty());
+        });
+    }
+}
