@@ -28,7 +28,7 @@ fn every_example_passes_the_check_and_starts() {
         for name in names {
             assert!(workspace().join("examples").join(&name).join("README.md").exists(), "{name}: no README.md");
             let example = copy_example(&name);
-            let check = edgectl(&["check", &example.path().to_string_lossy()]);
+            let check = edgectl(&["check", &example.path().join("edge.toml").to_string_lossy()]);
             assert_eq!(check.code, Some(0), "{name}: {check:?}");
             let mut edged = start_example(example.path(), &[]);
             edged.wait_control();
