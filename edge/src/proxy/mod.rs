@@ -21,8 +21,6 @@ pub mod generation;
 pub mod h1;
 pub mod h2;
 pub mod health;
-pub mod filters;
-pub mod h1;
 pub mod io;
 pub mod l4;
 pub mod limits;
