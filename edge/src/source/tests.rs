@@ -109,7 +109,7 @@ fn the_last_good_version_keeps_serving() {
     site.write("manifests/r.yaml", &good.replace("[b.b]", "["));
     let (hosts, problems) = site.look();
     assert_eq!(hosts, both);
-    assert!(problems.iter().any(|problem| problem.contains("manifests/r.yaml:10:1: not valid YAML")), "{problems:?}");
+    assert!(problems.iter().any(|problem| problem.contains("manifests/r.yaml:9:20: not valid YAML")), "{problems:?}");
     assert!(problems.iter().any(|problem| problem.contains("HTTPRoute n/b: is not found beside a broken document")));
     // And it stays so, however often it is looked at, until it is mended or gone.
     assert_eq!(site.look(), (both, problems));
@@ -207,13 +207,13 @@ fn patches_substitutions_and_inline_manifests() {
             && problem.ends_with("the last good version keeps serving")),
         "{problems:?}"
     );
-    site.write("patches/1.json", &patch("NO"));
+    site.write("patches/1.json", &patch("A_B"));
     let (listeners, _, problems) = hosts(&mut site);
     assert_eq!(listeners, Vec::<String>::new());
     assert!(
         problems
             .iter()
-            .any(|problem| problem.starts_with("patches/1.json:1:87: Gateway n/g: spec.listeners[1].hostname: \"NO\"")),
+            .any(|problem| problem.starts_with("patches/1.json:1:90: Gateway n/g: spec.listeners[1].hostname: \"A_B\"")),
         "{problems:?}"
     );
 }
