@@ -64,6 +64,11 @@ impl Writer {
         self.framing = framing;
     }
 
+    /// Bytes as they come from now on.
+    pub fn begin_tunnel(&mut self) {
+        self.framing = Framing::Close;
+    }
+
     pub fn framing(&self) -> Framing {
         self.framing
     }
