@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -285,7 +286,7 @@ impl fmt::Display for KeyAlgorithm {
 
 /// Trust anchors: the DER certificates in their order, or why there are none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct CaBundle(pub Result<Vec<Vec<u8>>, String>);
+pub struct CaBundle(pub Result<Vec<Arc<[u8]>>, String>);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ConfigMap {

@@ -6,17 +6,23 @@
 pub mod certmanager;
 pub mod compile;
 pub mod core;
+pub mod edge_toml;
 pub mod envoy;
 pub mod gateway;
 pub mod hosts;
 pub mod inputs;
+pub mod manifest;
 pub mod matching;
 pub mod metallb;
 pub mod names;
+pub mod patch;
 pub mod problem;
 pub mod report;
 pub mod settings;
 pub mod snapshot;
+pub mod suggest;
+pub mod validate;
 pub mod wire;
+pub mod yaml;
 
 pub use compile::{Compiled, compile};

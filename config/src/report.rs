@@ -56,6 +56,8 @@ pub struct ListenerReport {
 pub struct ParentReport {
     /// The reference exactly as the spec has it.
     pub parent: crate::gateway::ParentReference,
+    /// The controller name under which we answer: that of the Gateway's class.
+    pub controller: std::sync::Arc<str>,
     pub conditions: Vec<Condition>,
 }
 

@@ -7,6 +7,8 @@ pub mod certs;
 pub mod control;
 pub mod ctl;
 pub mod logging;
+pub mod notify;
 pub mod proxy;
 pub mod resolve;
 pub mod store;
+pub mod vip;

@@ -1,11 +1,50 @@
-//! From [`Inputs`] to a [`Snapshot`] and a [`Report`].
+//! From [`Inputs`] to a [`Snapshot`] and a [`Report`]: the only place where anything is decided.
+//!
+//! Flows in: objects as sources decoded them, and the addresses given out before. Flows out: what the actors serve, a
+//! condition or finding for everything that is not served as asked for, the endpoints, and the addresses to remember.
+//! It reads no clock, does no I/O, logs nothing and never fails: an invalid object costs itself only.
+//!
+//! Order of work: classes → Gateways and sets → listeners against each other → addresses → TLS → policies → routes →
+//! ports → reports. Later steps fill in the state that earlier ones made; objects themselves are never changed.
+//!
+//! Standards: Gateway API v1.6.1 (GEP-1713, GEP-1619, GEP-1911, GEP-2257); MetalLB's pools and annotations;
+//! cert-manager's issuers and annotations; Envoy Gateway's traffic policies.
+
+mod attach;
+mod backend_tls;
+mod backends;
+mod certificates;
+mod classes;
+mod context;
+mod endpoints;
+mod filters;
+mod gateway_status;
+mod gateways;
+mod grants;
+mod listeners;
+mod policies;
+mod ports;
+mod routes_grpc;
+mod routes_http;
+mod routes_stream;
+mod rules;
+mod tls;
+mod vips;
+
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+pub use endpoints::endpoints;
+
 use crate::inputs::Inputs;
-use crate::names::ObjectKey;
-use crate::report::Report;
+use crate::names::{HostPattern, Kind, ObjectKey, ObjectRef};
+use crate::report::{ObjectReport, Report};
 use crate::snapshot::{Endpoints, Snapshot};
+use backends::{Backends, Upstreams};
+use context::{Context, Fault, condition};
 
 /// Everything that follows from the inputs.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -20,12 +59,61 @@ pub struct Compiled {
 
 /// Total and deterministic: equal inputs, in whatever order they were inserted, give equal bytes.
 pub fn compile(inputs: &Inputs) -> Compiled {
-    let _ = inputs;
-    Compiled::default()
+    let context = Context::new(inputs);
+    let mut reports: Vec<(ObjectRef, ObjectReport)> = Vec::new();
+    let mut snapshot = Snapshot::default();
+
+    let classes = classes::classes(&context, &mut reports);
+    let mut gateways = gateways::gateways(&context, &classes);
+    listeners::listeners(&context, &mut gateways);
+    vips::assign(&context, &mut gateways, &mut reports);
+
+    let mut upstreams = Upstreams::default();
+    let mut certificates = certificates::Certificates::new(&context);
+    tls::tls(&context, &mut gateways, &mut certificates, &mut upstreams.trust);
+    certificates.objects(&context, &mut reports);
+
+    policies::client_traffic(&context, &mut gateways, &mut reports);
+    let traffic = policies::backend_traffic(&context, &mut gateways, &mut reports);
+    policies::security(&context, &gateways, &mut reports);
+
+    let tls_policies = backend_tls::TlsPolicies::new(&context);
+    let backends = Backends::new(&context, &tls_policies);
+    snapshot.rules = rules::routes(&backends, &mut gateways, &traffic, &mut upstreams, &mut reports);
+    routes_stream::routes(&backends, &mut gateways, &mut upstreams, &mut reports);
+    tls_policies.report(&gateways, &mut reports);
+
+    for listener in gateways.iter().flat_map(|gateway| &gateway.listeners) {
+        if let Some(tls) = listener.terminate.as_ref().filter(|_| listener.hostname == HostPattern::Any) {
+            for id in &tls.certificates {
+                certificates.add_names(id, listener.route_hosts.iter());
+            }
+        }
+    }
+    ports::build(&mut gateways, &mut snapshot);
+    gateway_status::report(&gateways, &mut reports);
+    backend_reports(inputs, &mut reports);
+    let assigned = vips::assigned(&context, &gateways);
+
+    snapshot.upstreams = upstreams.list;
+    snapshot.trust = upstreams.trust.list;
+    snapshot.certificates = certificates.into_wanted();
+    let endpoints = endpoints(inputs, &snapshot);
+    let report = Report { objects: reports.into_iter().collect(), problems: context.into_problems() };
+    Compiled { snapshot, report, endpoints, assigned }
 }
 
-/// The endpoints of every upstream of a snapshot, when only EndpointSlices or Backends changed since it was made.
-pub fn endpoints(inputs: &Inputs, snapshot: &Snapshot) -> Endpoints {
-    let _ = (inputs, snapshot);
-    Endpoints::default()
+/// Envoy Gateway's Backends say whether they can be used.
+fn backend_reports(inputs: &Inputs, out: &mut Vec<(ObjectRef, ObjectReport)>) {
+    for (key, backend) in &inputs.backends {
+        let fault = backends::backend_fault(&backend.spec).map(|why| Fault::new("Invalid", why));
+        out.push((
+            ObjectRef::new(Kind::Backend, key.clone()),
+            ObjectReport {
+                generation: backend.meta.generation,
+                conditions: vec![condition("Accepted", "Accepted", fault.as_ref())],
+                ..ObjectReport::default()
+            },
+        ));
+    }
 }

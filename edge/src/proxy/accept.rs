@@ -88,7 +88,7 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, arrival: Arrival) {
             let Ok(socket) = into_socket(stream, worker.backend) else { return };
             drop(current);
             if let Served::Http2 { io, ahead } = h1::serve::serve(&worker, socket, &arrival).await {
-                super::http2(&worker, io, ahead, arrival).await;
+                super::h2::front::plain(&worker, io, ahead, arrival).await;
             }
         }
         Some(PortServe::Tls { .. }) => {

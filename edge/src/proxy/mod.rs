@@ -9,8 +9,8 @@
 //! `Sink` ([`body`]). Standards: RFC 9110, RFC 9112, RFC 9113, RFC 6455 (tunnel only), RFC 6265 (session cookies).
 #![allow(async_fn_in_trait)] // one thread per worker: no future needs to be Send
 
-pub mod accept;
 pub mod access_log;
+pub mod accept;
 pub mod body;
 pub mod buffer;
 pub mod challenge;
@@ -19,10 +19,11 @@ pub mod exchange;
 pub mod filters;
 pub mod generation;
 pub mod h1;
+pub mod h2;
 pub mod io;
-pub mod l4;
 pub mod limits;
 pub mod listening;
+pub mod l4;
 pub mod message;
 pub mod metrics;
 pub mod reason;
@@ -32,7 +33,6 @@ pub mod upstream;
 pub mod worker;
 
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -42,12 +42,12 @@ use edge_config::snapshot::Transport;
 use foldhash::{HashMap, HashMapExt as _};
 use tokio::sync::{Notify, watch};
 
-use self::filters::session::Tokens;
 pub use self::generation::Generation;
+use self::filters::session::Tokens;
 use self::io::Backend;
 use self::listening::Bound;
 use self::metrics::WorkerMetrics;
-use self::worker::{Arrival, Seat, Worker};
+use self::worker::Seat;
 
 /// How the data plane is set up for the life of the daemon.
 pub struct ProxyOptions {
@@ -267,6 +267,3 @@ fn run_worker(seat: Seat) {
         tracing::error!(worker = index, %error, "worker cannot run");
     }
 }
-
-/// A connection that speaks HTTP/2 by prior knowledge.
-async fn http2(_worker: &Rc<Worker>, _io: io::Socket, _ahead: Option<buffer::Buffer>, _arrival: Arrival) {}

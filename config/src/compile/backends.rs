@@ -1,0 +1,345 @@
+//! References to backends: whether they may be followed and where they lead. One Service port, as one Gateway speaks
+//! to it, is one upstream, however many routes use it.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use foldhash::{HashMap, HashMapExt};
+
+use super::backend_tls::TlsPolicies;
+use super::context::{Context, Fault, fingerprint};
+use super::gateways::Profile;
+use super::tls::TrustStore;
+use crate::core::{PortProtocol, ServicePort, ServiceSpec};
+use crate::envoy::{BackendProtocol, BackendSpec, BackendType};
+use crate::gateway::{BackendObjectRef, BackendRef};
+use crate::inputs::Object;
+use crate::names::{CertId, Kind, ObjectKey, ObjectRef};
+use crate::snapshot::{Target, Upstream, UpstreamId, UpstreamKey, UpstreamProtocol, UpstreamTls};
+
+/// The variant of an upstream that is spoken to in UDP.
+pub(super) const UDP: &str = "udp";
+
+/// What a route does with its backends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Use {
+    Http,
+    Grpc,
+    /// TCP; BackendTLSPolicy applies where TLS does not reach through to the backend.
+    Stream {
+        passthrough: bool,
+    },
+    Udp,
+}
+
+/// A reference, whichever shape it was written in.
+#[derive(Clone, Copy)]
+pub(super) struct Reference<'r> {
+    group: &'r str,
+    kind: &'r str,
+    namespace: Option<&'r str>,
+    name: &'r str,
+    port: Option<u16>,
+}
+
+impl<'r, F> From<&'r BackendRef<F>> for Reference<'r> {
+    fn from(r: &'r BackendRef<F>) -> Self {
+        Self { group: &r.group, kind: &r.kind, namespace: r.namespace.as_deref(), name: &r.name, port: r.port }
+    }
+}
+
+impl<'r> From<&'r BackendObjectRef> for Reference<'r> {
+    fn from(r: &'r BackendObjectRef) -> Self {
+        Self { group: &r.group, kind: &r.kind, namespace: r.namespace.as_deref(), name: &r.name, port: r.port }
+    }
+}
+
+/// Services and Backends by name, and the policies about them.
+pub(super) struct Backends<'c, 'a> {
+    pub context: &'c Context<'a>,
+    pub policies: &'c TlsPolicies<'a>,
+    services: HashMap<(&'a str, &'a str), &'a Object<ServiceSpec>>,
+}
+
+/// The upstreams of a snapshot, each once, in the order of first use.
+#[derive(Default)]
+pub(super) struct Upstreams<'a> {
+    pub list: Vec<Upstream>,
+    pub trust: TrustStore,
+    known: HashMap<Identity<'a>, (UpstreamId, Arc<str>)>,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+struct Identity<'a> {
+    kind: Kind,
+    object: &'a ObjectKey,
+    port: u16,
+    protocol: UpstreamProtocol,
+    udp: bool,
+    /// Index of the BackendTLSPolicy.
+    policy: Option<usize>,
+    client_certificate: Option<CertId>,
+}
+
+/// Who refers, and on behalf of which Gateways.
+#[derive(Clone, Copy)]
+pub(super) struct Referrer<'r> {
+    pub kind: Kind,
+    pub namespace: &'r str,
+    pub gateways: &'r [usize],
+    pub profile: &'r Profile,
+}
+
+/// A reference that was judged.
+pub(super) struct Resolved {
+    pub reference: Arc<str>,
+    pub target: Target,
+    pub fault: Option<Fault>,
+}
+
+impl<'c, 'a> Backends<'c, 'a> {
+    pub fn new(context: &'c Context<'a>, policies: &'c TlsPolicies<'a>) -> Self {
+        let mut services = HashMap::with_capacity(context.inputs.services.len());
+        for (key, service) in &context.inputs.services {
+            services.insert((&*key.namespace, &*key.name), &**service);
+        }
+        Self { context, policies, services }
+    }
+
+    /// Follows a reference. What is wrong with it becomes a status for its share of the traffic: 500, or 503 in gRPC,
+    /// which the data plane tells as UNAVAILABLE.
+    pub fn resolve(
+        &self,
+        referrer: Referrer<'_>,
+        reference: Reference<'_>,
+        purpose: Use,
+        upstreams: &mut Upstreams<'a>,
+    ) -> Resolved {
+        match self.target(referrer, reference, purpose, upstreams) {
+            Ok((id, text)) => Resolved { reference: text, target: Target::Upstream(id), fault: None },
+            Err((fault, unresolved)) => {
+                let status = if purpose == Use::Grpc { 503 } else { 500 };
+                let target = Target::Invalid { status, reason: fault.message.as_str().into() };
+                let fault = unresolved.then_some(fault);
+                Resolved { reference: describe(referrer, reference).into(), target, fault }
+            }
+        }
+    }
+
+    /// The flag says whether the fault is one of the route's references (ResolvedRefs), rather than a policy's.
+    fn target(
+        &self,
+        referrer: Referrer<'_>,
+        reference: Reference<'_>,
+        purpose: Use,
+        upstreams: &mut Upstreams<'a>,
+    ) -> Result<(UpstreamId, Arc<str>), (Fault, bool)> {
+        let namespace = reference.namespace.unwrap_or(referrer.namespace);
+        let refuse = |reason, message: String| (Fault::new(reason, message), true);
+        let kind = match Kind::of(reference.group, reference.kind) {
+            Some(kind @ (Kind::Service | Kind::Backend)) => kind,
+            _ => {
+                let message = format!(
+                    "backend {} {}: kind of group {:?} is not supported, expected a Service",
+                    reference.kind, reference.name, reference.group
+                );
+                return Err(refuse("InvalidKind", message));
+            }
+        };
+        // Before anything is looked up: whether the object exists is not for the unpermitted to know.
+        if !self.context.grants.permit(referrer.kind, referrer.namespace, kind, namespace, reference.name) {
+            let message =
+                format!("backend {} not permitted (no ReferenceGrant in {namespace})", describe(referrer, reference));
+            return Err(refuse("RefNotPermitted", message));
+        }
+        let found = match kind {
+            Kind::Service => self.service(namespace, reference, purpose),
+            _ => self.backend(namespace, reference, purpose),
+        };
+        let found = found.map_err(|fault| (fault, true))?;
+        let with_policy = match purpose {
+            Use::Http | Use::Grpc => true,
+            Use::Stream { passthrough } => !passthrough,
+            Use::Udp => false,
+        };
+        let policy =
+            with_policy.then(|| self.policies.of(kind, found.object, found.port_name, referrer.gateways)).flatten();
+        if let Some((_, policy)) = policy
+            && let Some(fault) = &policy.fault
+        {
+            let message = format!("BackendTLSPolicy {}: {}", policy.key(), fault.message);
+            return Err((Fault::new(fault.reason, message), false));
+        }
+        if found.needs_tls && policy.is_none() {
+            let message = format!("backend {} speaks TLS, but has no BackendTLSPolicy", describe(referrer, reference));
+            return Err(refuse("UnsupportedProtocol", message));
+        }
+        let identity = Identity {
+            kind,
+            object: found.object,
+            port: found.port,
+            protocol: found.protocol,
+            udp: purpose == Use::Udp,
+            policy: policy.map(|(index, _)| index),
+            client_certificate: policy.and_then(|_| referrer.profile.client_certificate.clone()),
+        };
+        if let Some((id, text)) = upstreams.known.get(&identity) {
+            return Ok((*id, Arc::clone(text)));
+        }
+        let tls = policy.map(|(_, policy)| UpstreamTls {
+            hostname: policy.hostname.clone(),
+            subject_alt_names: policy.names.clone(),
+            trust: policy.cas.as_ref().map(|cas| upstreams.trust.intern(cas.clone())),
+            client_certificate: identity.client_certificate.clone(),
+        });
+        let object = ObjectRef::new(kind, found.object.clone());
+        let text: Arc<str> = match kind {
+            Kind::Service => format!("{object}:{}", found.port).into(),
+            _ => object.to_string().into(),
+        };
+        let variant =
+            variant(found.protocol, identity.udp, policy.map(|(_, policy)| policy.print), &identity.client_certificate);
+        let id = UpstreamId(u32::try_from(upstreams.list.len()).unwrap_or(u32::MAX));
+        upstreams.list.push(Upstream {
+            key: UpstreamKey { object, port: found.port, variant: variant.into() },
+            protocol: found.protocol,
+            tls,
+        });
+        upstreams.known.insert(identity, (id, Arc::clone(&text)));
+        Ok((id, text))
+    }
+
+    fn service(&self, namespace: &str, reference: Reference<'_>, purpose: Use) -> Result<Found<'a>, Fault> {
+        let Some(service) = self.services.get(&(namespace, reference.name)) else {
+            let missing = self.context.missing(Kind::Service, &ObjectKey::new(namespace, reference.name));
+            return Err(Fault::new("BackendNotFound", missing));
+        };
+        let key = &service.meta.key;
+        let not_found = |message: String| Fault::new("BackendNotFound", message);
+        let number = reference.port.ok_or_else(|| not_found(format!("Service {key}: the reference names no port")))?;
+        let transport = if purpose == Use::Udp { PortProtocol::Udp } else { PortProtocol::Tcp };
+        let port = service.spec.ports.iter().find(|port| port.port == number && port.protocol == transport);
+        let Some(port) = port else {
+            // ExternalName Services need no ports.
+            if service.spec.external_name.is_some() && service.spec.ports.is_empty() {
+                let protocol = protocol(None, purpose).map_or(UpstreamProtocol::Http1, |(protocol, _)| protocol);
+                return Ok(Found { object: key, port: number, port_name: None, protocol, needs_tls: false });
+            }
+            return Err(not_found(format!("Service {key} has no {transport} port {number}")));
+        };
+        let Some((protocol, needs_tls)) = protocol(port.app_protocol.as_deref(), purpose) else {
+            let app = port.app_protocol.as_deref().unwrap_or_default();
+            let message = format!("Service {key}:{number}: appProtocol {app:?} is not supported");
+            return Err(Fault::new("UnsupportedProtocol", message));
+        };
+        let port_name = port_name(port);
+        Ok(Found { object: key, port: number, port_name, protocol, needs_tls })
+    }
+
+    /// Envoy Gateway's Backend. Its endpoints have ports of their own.
+    fn backend(&self, namespace: &str, reference: Reference<'_>, purpose: Use) -> Result<Found<'a>, Fault> {
+        let key = ObjectKey::new(namespace, reference.name);
+        let backend = self.context.inputs.backends.get(&key);
+        let backend =
+            backend.ok_or_else(|| Fault::new("BackendNotFound", self.context.missing(Kind::Backend, &key)))?;
+        let unsupported = |why: &str| Fault::new("UnsupportedProtocol", format!("Backend {key}: {why}"));
+        if let Some(why) = backend_fault(&backend.spec) {
+            return Err(unsupported(&why));
+        }
+        let (protocol, needs_tls) = match (purpose, backend.spec.app_protocols.first()) {
+            (Use::Udp, _) => return Err(unsupported("UDP is not supported")),
+            (Use::Stream { .. }, _) => (UpstreamProtocol::Stream, false),
+            (Use::Grpc, _) | (_, Some(BackendProtocol::H2c)) => (UpstreamProtocol::Http2, false),
+            (_, Some(BackendProtocol::Wss)) => (UpstreamProtocol::Http1, true),
+            (_, None | Some(BackendProtocol::Ws)) => (UpstreamProtocol::Http1, false),
+            (_, Some(BackendProtocol::Other(other))) => {
+                return Err(unsupported(&format!("appProtocol {other:?} is not supported")));
+            }
+        };
+        Ok(Found { object: &backend.meta.key, port: 0, port_name: None, protocol, needs_tls })
+    }
+}
+
+/// Why a Backend cannot be used, if so.
+pub(super) fn backend_fault(spec: &BackendSpec) -> Option<String> {
+    if spec.kind != BackendType::Endpoints {
+        return Some(format!("type {} is not supported", spec.kind));
+    }
+    if spec.tls.is_some() {
+        return Some("tls is not acted on by this version; use a BackendTLSPolicy".to_owned());
+    }
+    let names = spec.endpoints.iter().filter(|endpoint| endpoint.fqdn.is_some()).count();
+    if spec.endpoints.iter().any(|endpoint| endpoint.unix.is_some()) {
+        Some("unix sockets are not supported".to_owned())
+    } else if names > 0 && spec.endpoints.len() > 1 {
+        Some("an endpoint by name must be the only one".to_owned())
+    } else if let Some(ip) = spec
+        .endpoints
+        .iter()
+        .filter_map(|endpoint| endpoint.ip.as_ref())
+        .find(|ip| ip.address.parse::<std::net::IpAddr>().is_err())
+    {
+        Some(format!("{:?} is no IP address", ip.address))
+    } else if spec.endpoints.is_empty() {
+        Some("it has no endpoints".to_owned())
+    } else {
+        None
+    }
+}
+
+/// The name under which EndpointSlices and policies know a port; the only port of a Service may have none.
+pub(super) fn port_name(port: &ServicePort) -> Option<&str> {
+    port.name.as_deref().filter(|name| !name.is_empty())
+}
+
+struct Found<'a> {
+    object: &'a ObjectKey,
+    port: u16,
+    port_name: Option<&'a str>,
+    protocol: UpstreamProtocol,
+    needs_tls: bool,
+}
+
+/// What is spoken to a port (GEP-1911), and whether it needs TLS. `None`: nothing that this kind of route can speak.
+/// Plain `https` is not asked to have a policy: Services carried it before BackendTLSPolicy, and the suite's own do.
+fn protocol(app: Option<&str>, purpose: Use) -> Option<(UpstreamProtocol, bool)> {
+    match purpose {
+        Use::Stream { .. } | Use::Udp => return Some((UpstreamProtocol::Stream, false)),
+        Use::Grpc => return Some((UpstreamProtocol::Http2, false)),
+        Use::Http => {}
+    }
+    let app = app.unwrap_or_default();
+    let is = |names: &[&str]| names.iter().any(|name| app.eq_ignore_ascii_case(name));
+    if is(&["", "http", "https", "tcp", "tls", "ws", "kubernetes.io/ws"]) {
+        Some((UpstreamProtocol::Http1, false))
+    } else if is(&["kubernetes.io/h2c", "h2c", "http2", "grpc"]) {
+        Some((UpstreamProtocol::Http2, false))
+    } else if is(&["kubernetes.io/wss", "wss"]) {
+        Some((UpstreamProtocol::Http1, true))
+    } else {
+        None
+    }
+}
+
+fn variant(protocol: UpstreamProtocol, udp: bool, policy: Option<u64>, client: &Option<CertId>) -> String {
+    let mut text = match protocol {
+        _ if udp => UDP,
+        UpstreamProtocol::Http1 => "",
+        UpstreamProtocol::Http2 => "h2",
+        UpstreamProtocol::Stream => "stream",
+    }
+    .to_owned();
+    if let Some(print) = policy {
+        let space = if text.is_empty() { "" } else { " " };
+        let client_print =
+            client.as_ref().map(|client| fingerprint([client.0.namespace.as_bytes(), client.0.name.as_bytes()]));
+        let _ = write!(text, "{space}tls {:08x}", print.wrapping_add(client_print.unwrap_or(0)) & 0xffff_ffff);
+    }
+    text
+}
+
+fn describe(referrer: Referrer<'_>, reference: Reference<'_>) -> String {
+    let namespace = reference.namespace.unwrap_or(referrer.namespace);
+    let port = reference.port.map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{} {namespace}/{}{port}", reference.kind, reference.name)
+}

@@ -1,0 +1,130 @@
+//! GatewayClasses: which are ours, whether we accept them, and what we support.
+
+use std::sync::Arc;
+
+use foldhash::{HashMap, HashMapExt};
+
+use super::context::{Context, Fault, condition};
+use crate::names::{Kind, ObjectKey, ObjectRef};
+use crate::problem::Severity;
+use crate::report::ObjectReport;
+
+/// A GatewayClass whose `controllerName` is one of ours.
+pub(super) struct Class {
+    pub controller: Arc<str>,
+    pub fault: Option<Fault>,
+}
+
+/// Gateway API v1.6.1 feature names that Edge implements, sorted ascending as `supportedFeatures` must be. Not claimed:
+/// GatewayInfrastructurePropagation (no objects are created for a Gateway) and all of mesh.
+pub(super) const FEATURES: [&str; 47] = [
+    "BackendTLSPolicy",
+    "BackendTLSPolicySANValidation",
+    "GRPCRoute",
+    "GRPCRouteNamedRouteRule",
+    "Gateway",
+    "GatewayAddressEmpty",
+    "GatewayBackendClientCertificate",
+    "GatewayFrontendClientCertificateValidation",
+    "GatewayFrontendClientCertificateValidationInsecureFallback",
+    "GatewayHTTPListenerIsolation",
+    "GatewayHTTPSListenerDetectMisdirectedRequests",
+    "GatewayPort8080",
+    "GatewayStaticAddresses",
+    "HTTPRoute",
+    "HTTPRoute303RedirectStatusCode",
+    "HTTPRoute307RedirectStatusCode",
+    "HTTPRoute308RedirectStatusCode",
+    "HTTPRouteBackendProtocolH2C",
+    "HTTPRouteBackendProtocolWebSocket",
+    "HTTPRouteBackendRequestHeaderModification",
+    "HTTPRouteBackendTimeout",
+    "HTTPRouteCORS",
+    "HTTPRouteDestinationPortMatching",
+    "HTTPRouteHostRewrite",
+    "HTTPRouteMethodMatching",
+    "HTTPRouteNamedRouteRule",
+    "HTTPRouteParentRefPort",
+    "HTTPRoutePathRedirect",
+    "HTTPRoutePathRewrite",
+    "HTTPRoutePortRedirect",
+    "HTTPRouteQueryParamMatching",
+    "HTTPRouteRequestMirror",
+    "HTTPRouteRequestMultipleMirrors",
+    "HTTPRouteRequestPercentageMirror",
+    "HTTPRouteRequestTimeout",
+    "HTTPRouteResponseHeaderModification",
+    "HTTPRouteRetry",
+    "HTTPRouteRetryBackendTimeout",
+    "HTTPRouteRetryConnectionError",
+    "HTTPRouteSchemeRedirect",
+    "ListenerSet",
+    "ReferenceGrant",
+    "TCPRoute",
+    "TLSRoute",
+    "TLSRouteModeMixed",
+    "TLSRouteModeTerminate",
+    "UDPRoute",
+];
+
+/// Our classes by name. Others are reported as not claimed, so that a forgotten `controller_names` shows.
+pub(super) fn classes<'a>(context: &Context<'a>, out: &mut Vec<(ObjectRef, ObjectReport)>) -> HashMap<&'a str, Class> {
+    let inputs = context.inputs;
+    let mut classes = HashMap::new();
+    for (key, class) in &inputs.gateway_classes {
+        if !inputs.settings.controller_names.contains(&class.spec.controller_name) {
+            context.problem(
+                Severity::Inert,
+                Kind::GatewayClass,
+                &class.meta,
+                format!(
+                    "controllerName {:?} is none of [gateway] controller_names, so its Gateways are left to others",
+                    class.spec.controller_name
+                ),
+            );
+            continue;
+        }
+        let fault = class.spec.parameters_ref.as_ref().and_then(|reference| {
+            let namespace = reference.namespace.as_deref().unwrap_or_default();
+            parameters_fault(context, (&reference.group, &reference.kind), (namespace, &reference.name))
+        });
+        out.push((
+            ObjectRef::new(Kind::GatewayClass, key.clone()),
+            ObjectReport {
+                generation: class.meta.generation,
+                conditions: vec![condition("Accepted", "Accepted", fault.as_ref())],
+                supported_features: FEATURES.to_vec(),
+                ..ObjectReport::default()
+            },
+        ));
+        classes.insert(&*key.name, Class { controller: class.spec.controller_name.as_str().into(), fault });
+    }
+    classes
+}
+
+/// `parametersRef` of a GatewayClass or of a Gateway's infrastructure. An EnvoyProxy is accepted, so that Envoy
+/// Gateway's manifests work unchanged; its fields are reported as not acted on where it is parsed.
+pub(super) fn parameters_fault(
+    context: &Context<'_>,
+    (group, kind): (&str, &str),
+    (namespace, name): (&str, &str),
+) -> Option<Fault> {
+    let invalid = |message: String| Some(Fault::new("InvalidParameters", message));
+    if Kind::of(group, kind) != Some(Kind::EnvoyProxy) {
+        return invalid(format!("parametersRef: {kind} of group {group:?} is not supported"));
+    }
+    let key = ObjectKey::new(namespace, name);
+    if context.inputs.envoy_proxies.contains_key(&key) {
+        return None;
+    }
+    invalid(format!("parametersRef: {}", context.missing(Kind::EnvoyProxy, &key)))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn features_are_sorted_and_few_enough() {
+        assert!(super::FEATURES.is_sorted());
+        assert!(super::FEATURES.len() <= 64);
+    }
+}

@@ -1,0 +1,155 @@
+//! The Gateways of our classes with the ListenerSets attached to them: what later steps fill in and read.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use foldhash::HashMap;
+
+use super::classes::{Class, parameters_fault};
+use super::context::{Context, Fault, by_age};
+use super::listeners::ListenerState;
+use crate::gateway::{AddressType, GatewaySpec, ListenerSetSpec};
+use crate::inputs::Object;
+use crate::names::{CertId, Kind, ObjectKey, ObjectRef};
+use crate::problem::Severity;
+use crate::snapshot::Balance;
+
+/// A Gateway of ours.
+pub(super) struct GatewayState<'a> {
+    pub object: &'a Object<GatewaySpec>,
+    pub controller: Arc<str>,
+    /// Why it is not Accepted; nothing of it is served then.
+    pub fault: Option<Fault>,
+    /// Its sets, oldest first, the refused ones included.
+    pub sets: Vec<SetState<'a>>,
+    /// Its own listeners, then those of its sets in the order of `sets`.
+    pub listeners: Vec<ListenerState<'a>>,
+    pub addresses: Vec<(IpAddr, String)>,
+    /// Why not every wanted address is there (reason of Programmed).
+    pub address_fault: Option<Fault>,
+    /// Shown to backends that ask for a client certificate.
+    pub client_certificate: Option<CertId>,
+    /// ResolvedRefs of what belongs to no listener.
+    pub refs_fault: Option<Fault>,
+    /// Some HTTPS listener asks for client certificates but accepts any.
+    pub insecure_validation: bool,
+    pub profile: Profile,
+}
+
+/// What a Gateway adds to the rules of its routes. Gateways with equal profiles share rules.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Profile {
+    pub client_certificate: Option<CertId>,
+    pub balance: Option<Balance>,
+    pub request_timeout: Option<std::time::Duration>,
+}
+
+/// A ListenerSet whose parent is a Gateway of ours.
+pub(super) struct SetState<'a> {
+    pub object: &'a Object<ListenerSetSpec>,
+    /// Why no listener of it is attached.
+    pub fault: Option<Fault>,
+}
+
+impl GatewayState<'_> {
+    pub fn key(&self) -> &ObjectKey {
+        &self.object.meta.key
+    }
+}
+
+/// All Gateways of ours in the order of age, with their sets, before any listener is judged.
+pub(super) fn gateways<'a>(context: &Context<'a>, classes: &HashMap<&str, Class>) -> Vec<GatewayState<'a>> {
+    let inputs = context.inputs;
+    let mut gateways = Vec::new();
+    for object in inputs.gateways.values() {
+        let object: &'a Object<GatewaySpec> = object;
+        let name = object.spec.gateway_class_name.as_str();
+        let Some(class) = classes.get(name) else {
+            let key = ObjectKey::new("", name);
+            if !inputs.gateway_classes.contains_key(&key) {
+                let message = context.missing(Kind::GatewayClass, &key);
+                context.problem(Severity::Warning, Kind::Gateway, &object.meta, message);
+            }
+            continue;
+        };
+        gateways.push(GatewayState {
+            object,
+            controller: Arc::clone(&class.controller),
+            fault: fault(context, object, class),
+            sets: Vec::new(),
+            listeners: Vec::new(),
+            addresses: Vec::new(),
+            address_fault: None,
+            client_certificate: None,
+            refs_fault: None,
+            insecure_validation: false,
+            profile: Profile::default(),
+        });
+        if object.spec.default_scope.as_deref().is_some_and(|scope| scope != "None") {
+            context.problem(Severity::Inert, Kind::Gateway, &object.meta, "spec.defaultScope");
+        }
+    }
+    gateways.sort_by(|a, b| by_age(&a.object.meta, &b.object.meta));
+    attach_sets(context, &mut gateways);
+    gateways
+}
+
+fn fault(context: &Context<'_>, object: &Object<GatewaySpec>, class: &Class) -> Option<Fault> {
+    if let Some(fault) = &class.fault {
+        return Some(Fault::new("InvalidParameters", format!("its GatewayClass is not accepted: {}", fault.message)));
+    }
+    let reference =
+        object.spec.infrastructure.as_ref().and_then(|infrastructure| infrastructure.parameters_ref.as_ref());
+    if let Some(reference) = reference {
+        let target = (&*object.meta.key.namespace, reference.name.as_str());
+        let fault = parameters_fault(context, (&reference.group, &reference.kind), target);
+        if fault.is_some() {
+            return fault;
+        }
+    }
+    let unknown = object.spec.addresses.iter().find(|address| address.kind != AddressType::IpAddress)?;
+    Some(Fault::new(
+        "UnsupportedAddress",
+        format!("address type {:?} is not supported, expected IPAddress", unknown.kind.as_str()),
+    ))
+}
+
+/// GEP-1713: listeners merge in the order: Gateway, then sets from the oldest to the newest, then by namespace/name.
+fn attach_sets<'a>(context: &Context<'a>, gateways: &mut [GatewayState<'a>]) {
+    let inputs = context.inputs;
+    if inputs.listener_sets.is_empty() {
+        return;
+    }
+    let index: HashMap<&'a ObjectKey, usize> =
+        gateways.iter().enumerate().map(|(index, gateway)| (&gateway.object.meta.key, index)).collect();
+    for object in inputs.listener_sets.values() {
+        let object: &'a Object<ListenerSetSpec> = object;
+        let parent = &object.spec.parent_ref;
+        if Kind::of(&parent.group, &parent.kind) != Some(Kind::Gateway) {
+            let message = format!("parentRef: {} of group {:?} cannot be a parent", parent.kind, parent.group);
+            context.problem(Severity::Warning, Kind::ListenerSet, &object.meta, message);
+            continue;
+        }
+        let home = &*object.meta.key.namespace;
+        let key = ObjectKey::new(parent.namespace.as_deref().unwrap_or(home), parent.name.as_str());
+        let Some(gateway) = index.get(&key).and_then(|index| gateways.get_mut(*index)) else {
+            if !inputs.gateways.contains_key(&key) {
+                let message = format!("parentRef: {}", context.missing(Kind::Gateway, &key));
+                context.problem(Severity::Warning, Kind::ListenerSet, &object.meta, message);
+            }
+            continue;
+        };
+        let allowed = &gateway.object.spec.allowed_listeners.namespaces;
+        let fault = if !context.allows(&allowed.from, allowed.selector.as_ref(), &key.namespace, home) {
+            let message =
+                format!("{} does not allow ListenerSets of namespace {home}", ObjectRef::new(Kind::Gateway, key));
+            Some(Fault::new("NotAllowed", message))
+        } else {
+            gateway.fault.as_ref().map(|fault| Fault::new("ParentNotAccepted", fault.message.clone()))
+        };
+        gateway.sets.push(SetState { object, fault });
+    }
+    for gateway in gateways {
+        gateway.sets.sort_by(|a, b| by_age(&a.object.meta, &b.object.meta));
+    }
+}

@@ -1,0 +1,346 @@
+//! Envoy Gateway's policies, as far as they are acted on: what a ClientTrafficPolicy says of listeners, and a
+//! BackendTrafficPolicy of rules. One that cannot be honoured is not in effect and says so; it is never half in effect.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::{HashMap, HashMapExt};
+
+use super::attach::Parents;
+use super::backend_tls::MOST_ANCESTORS;
+use super::context::{Context, Fault, by_age, condition};
+use super::gateways::GatewayState;
+use crate::envoy::{BackendTrafficPolicySpec, ClientTrafficPolicySpec, LoadBalancerType};
+use crate::gateway::{ParentReference, PolicyTargetRef};
+use crate::inputs::{Meta, Object, Objects};
+use crate::names::{Kind, ObjectKey, ObjectRef};
+use crate::problem::Severity;
+use crate::report::{ObjectReport, ParentReport};
+use crate::snapshot::{Balance, ClientSettings};
+
+/// Stands for "no timeout" where a duration is needed; far enough away, and safe to add to a clock.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// An ancestor in a policy's status.
+pub(super) fn ancestor(gateway: &ObjectKey, section: Option<&str>) -> ParentReference {
+    ParentReference {
+        group: crate::gateway::GROUP.to_owned(),
+        kind: Kind::Gateway.as_str().to_owned(),
+        namespace: Some(gateway.namespace.to_string()),
+        name: gateway.name.to_string(),
+        section_name: section.map(str::to_owned),
+        port: None,
+    }
+}
+
+/// Collects the ancestors of one policy.
+struct Status<'p> {
+    kind: Kind,
+    meta: &'p Meta,
+    parents: Vec<ParentReport>,
+}
+
+impl<'p> Status<'p> {
+    fn new(kind: Kind, meta: &'p Meta) -> Self {
+        Self { kind, meta, parents: Vec::new() }
+    }
+
+    fn add(&mut self, context: &Context<'_>, parent: ParentReference, controller: &Arc<str>, fault: Option<&Fault>) {
+        if let Some(fault) = fault {
+            context.problem(Severity::Error, self.kind, self.meta, fault.message.clone());
+        }
+        if self.parents.len() < MOST_ANCESTORS && !self.parents.iter().any(|known| known.parent == parent) {
+            let conditions = vec![condition("Accepted", "Accepted", fault)];
+            self.parents.push(ParentReport { parent, controller: Arc::clone(controller), conditions });
+        }
+    }
+
+    /// A target that is nowhere. Policies reach objects of their own namespace only, which is easily forgotten.
+    fn not_found(&mut self, context: &Context<'_>, target: &PolicyTargetRef, kind: Kind, elsewhere: Option<&str>) {
+        let key = ObjectKey::new(&*self.meta.key.namespace, target.name.as_str());
+        let mut message = format!("targetRefs: {}", context.missing(kind, &key));
+        if let Some(namespace) = elsewhere {
+            message.push_str(&format!(
+                "; there is one in {namespace}, but a policy reaches objects of its own namespace only"
+            ));
+        }
+        let fault = Fault::new("TargetNotFound", message);
+        let parent = ParentReference {
+            group: target.group.clone(),
+            kind: target.kind.clone(),
+            namespace: Some(key.namespace.to_string()),
+            name: target.name.clone(),
+            section_name: target.section_name.clone(),
+            port: None,
+        };
+        let controller = context.inputs.settings.controller_names.first().map_or("", String::as_str).into();
+        self.add(context, parent, &controller, Some(&fault));
+    }
+
+    fn finish(self, out: &mut Vec<(ObjectRef, ObjectReport)>) {
+        out.push((
+            ObjectRef::new(self.kind, self.meta.key.clone()),
+            ObjectReport { generation: self.meta.generation, parents: self.parents, ..ObjectReport::default() },
+        ));
+    }
+}
+
+fn oldest_first<T>(objects: &Objects<T>) -> Vec<&Object<T>> {
+    let mut sorted: Vec<&Object<T>> = objects.values().map(|object| &**object).collect();
+    sorted.sort_by(|a, b| by_age(&a.meta, &b.meta));
+    sorted
+}
+
+fn invalid(message: String) -> Fault {
+    Fault::new("Invalid", message)
+}
+
+fn conflicted(rival: &ObjectKey) -> Fault {
+    Fault::new("Conflicted", format!("the older policy {rival} has the same target"))
+}
+
+/// Gives every listener its client settings: edge.toml's, as changed by the policy for its section or its Gateway.
+pub(super) fn client_traffic(
+    context: &Context<'_>,
+    gateways: &mut [GatewayState<'_>],
+    out: &mut Vec<(ObjectRef, ObjectReport)>,
+) {
+    let index: HashMap<ObjectKey, usize> =
+        gateways.iter().enumerate().map(|(index, gateway)| (gateway.key().clone(), index)).collect();
+    // Gateway and section → policy.
+    let mut chosen: HashMap<(usize, Option<&str>), &Object<ClientTrafficPolicySpec>> = HashMap::new();
+    for policy in oldest_first(&context.inputs.client_traffic_policies) {
+        let mut status = Status::new(Kind::ClientTrafficPolicy, &policy.meta);
+        for target in policy.spec.targets() {
+            let key = ObjectKey::new(&*policy.meta.key.namespace, target.name.as_str());
+            let section = target.section_name.as_deref().filter(|name| !name.is_empty());
+            if Kind::of(&target.group, &target.kind) != Some(Kind::Gateway) {
+                let message = format!("targetRefs: {} of group {:?} cannot be a target", target.kind, target.group);
+                context.problem(Severity::Error, Kind::ClientTrafficPolicy, &policy.meta, message);
+                continue;
+            }
+            let Some(found) = index.get(&key).copied() else {
+                if !context.inputs.gateways.contains_key(&key) {
+                    let elsewhere = context.inputs.gateways.keys().find(|other| other.name == key.name);
+                    status.not_found(context, target, Kind::Gateway, elsewhere.map(|key| &*key.namespace));
+                }
+                continue;
+            };
+            let gateway = &gateways[found];
+            let known = section.is_none_or(|section| gateway.object.spec.listeners.iter().any(|l| l.name == section));
+            let fault = if !known {
+                let message = format!("targetRefs: Gateway {key} has no listener {}", section.unwrap_or_default());
+                Some(Fault::new("TargetNotFound", message))
+            } else {
+                match chosen.entry((found, section)) {
+                    std::collections::hash_map::Entry::Occupied(rival) => Some(conflicted(&rival.get().meta.key)),
+                    std::collections::hash_map::Entry::Vacant(free) => {
+                        free.insert(policy);
+                        None
+                    }
+                }
+            };
+            let controller = Arc::clone(&gateway.controller);
+            status.add(context, ancestor(&key, section), &controller, fault.as_ref());
+        }
+        status.finish(out);
+    }
+    let proxy = &context.inputs.settings.proxy;
+    for (index, gateway) in gateways.iter_mut().enumerate() {
+        for listener in &mut gateway.listeners {
+            let section = listener.spec.name.as_str();
+            // A section is one of the Gateway's own listeners; a policy for the whole also holds for its sets.
+            let special = chosen.get(&(index, Some(section))).filter(|_| listener.set.is_none());
+            let policy = special.or_else(|| chosen.get(&(index, None)));
+            let mut client = ClientSettings {
+                trusted_hops: proxy.trusted_hops,
+                idle_timeout: proxy.idle_timeout,
+                head_timeout: proxy.head_timeout,
+                buffer_limit: None,
+            };
+            if let Some(policy) = policy {
+                apply(&policy.spec, &mut client);
+            }
+            listener.client = Some(client);
+        }
+    }
+}
+
+fn apply(spec: &ClientTrafficPolicySpec, client: &mut ClientSettings) {
+    let forwarded = spec.client_ip_detection.as_ref().and_then(|detection| detection.x_forwarded_for.as_ref());
+    if let Some(hops) = forwarded.and_then(|forwarded| forwarded.num_trusted_hops) {
+        client.trusted_hops = hops;
+    }
+    if let Some(limit) = spec.connection.as_ref().and_then(|connection| connection.buffer_limit) {
+        client.buffer_limit = Some(limit.0);
+    }
+    let Some(http) = spec.timeout.as_ref().and_then(|timeout| timeout.http) else { return };
+    if let Some(idle) = http.idle_timeout {
+        client.idle_timeout = if idle.0.is_zero() { NEVER } else { idle.0 };
+    }
+    // It limits a request up to its last byte, so its head all the more; a longer one does not loosen ours.
+    if let Some(received) = http.request_received_timeout.filter(|received| !received.0.is_zero()) {
+        client.head_timeout = client.head_timeout.min(received.0);
+    }
+}
+
+/// What a BackendTrafficPolicy says of the rules that it is about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Traffic {
+    pub balance: Option<Balance>,
+    pub request_timeout: Option<Duration>,
+}
+
+/// The policies of routes; those of Gateways are in their profiles.
+pub(super) type RouteTraffic = BTreeMap<ObjectRef, Traffic>;
+
+/// A policy of a route goes before, and wholly replaces, one of its Gateway.
+pub(super) fn backend_traffic(
+    context: &Context<'_>,
+    gateways: &mut [GatewayState<'_>],
+    out: &mut Vec<(ObjectRef, ObjectReport)>,
+) -> RouteTraffic {
+    let mut routes = RouteTraffic::new();
+    if context.inputs.backend_traffic_policies.is_empty() {
+        return routes;
+    }
+    let index: HashMap<ObjectKey, usize> =
+        gateways.iter().enumerate().map(|(index, gateway)| (gateway.key().clone(), index)).collect();
+    let parents = Parents::new(gateways);
+    let mut taken: HashMap<ObjectRef, &ObjectKey> = HashMap::new();
+    let mut of_gateways: Vec<(usize, Traffic)> = Vec::new();
+    for policy in oldest_first(&context.inputs.backend_traffic_policies) {
+        let mut status = Status::new(Kind::BackendTrafficPolicy, &policy.meta);
+        let judged = traffic(&policy.spec);
+        inert(context, policy);
+        for target in policy.spec.targets() {
+            let key = ObjectKey::new(&*policy.meta.key.namespace, target.name.as_str());
+            let kind = Kind::of(&target.group, &target.kind);
+            let refused =
+                |message: String| context.problem(Severity::Error, Kind::BackendTrafficPolicy, &policy.meta, message);
+            let Some(kind) = kind.filter(|kind| matches!(kind, Kind::Gateway | Kind::HTTPRoute | Kind::GRPCRoute))
+            else {
+                refused(format!("targetRefs: {} of group {:?} cannot be a target", target.kind, target.group));
+                continue;
+            };
+            if let Some(section) = target.section_name.as_deref().filter(|section| !section.is_empty()) {
+                refused(format!("targetRefs: sectionName {section:?} is not acted on by this version"));
+                continue;
+            }
+            let object = ObjectRef::new(kind, key);
+            if context.inputs.meta(&object).is_none() {
+                let elsewhere = elsewhere(context, kind, &object.key.name);
+                status.not_found(context, target, kind, elsewhere);
+                continue;
+            }
+            let fault = match (taken.get(&object), &judged) {
+                (Some(rival), _) => Some(conflicted(rival)),
+                (None, Err(fault)) => Some(fault.clone()),
+                (None, Ok(traffic)) => {
+                    taken.insert(object.clone(), &policy.meta.key);
+                    match (kind, index.get(&object.key)) {
+                        (Kind::Gateway, Some(gateway)) => of_gateways.push((*gateway, *traffic)),
+                        (Kind::Gateway, None) => {}
+                        _ => {
+                            routes.insert(object.clone(), *traffic);
+                        }
+                    }
+                    None
+                }
+            };
+            match (kind, index.get(&object.key)) {
+                (Kind::Gateway, Some(gateway)) => {
+                    status.add(context, ancestor(&object.key, None), &gateways[*gateway].controller, fault.as_ref());
+                }
+                (Kind::Gateway, None) => {}
+                _ => {
+                    for (parent, gateway) in route_parents(context, &parents, &object) {
+                        status.add(context, parent, &gateways[gateway].controller, fault.as_ref());
+                    }
+                }
+            }
+        }
+        status.finish(out);
+    }
+    for (gateway, traffic) in of_gateways {
+        gateways[gateway].profile.balance = traffic.balance;
+        gateways[gateway].profile.request_timeout = traffic.request_timeout;
+    }
+    routes
+}
+
+fn traffic(spec: &BackendTrafficPolicySpec) -> Result<Traffic, Fault> {
+    let balance = match spec.load_balancer.as_ref().map(|balancer| &balancer.kind) {
+        None => None,
+        Some(LoadBalancerType::RoundRobin) => Some(Balance::RoundRobin),
+        Some(LoadBalancerType::LeastRequest) => Some(Balance::LeastRequest),
+        Some(LoadBalancerType::Random) => Some(Balance::Random),
+        Some(other) => return Err(invalid(format!("loadBalancer.type {other} is not acted on by this version"))),
+    };
+    let http = spec.timeout.as_ref().and_then(|timeout| timeout.http);
+    let request_timeout = http.and_then(|http| http.request_timeout).map(|timeout| timeout.0);
+    Ok(Traffic { balance, request_timeout })
+}
+
+fn inert(context: &Context<'_>, policy: &Object<BackendTrafficPolicySpec>) {
+    let Some(timeout) = &policy.spec.timeout else { return };
+    for (field, used) in [
+        ("spec.timeout.tcp.connectTimeout", timeout.tcp.is_some_and(|tcp| tcp.connect_timeout.is_some())),
+        (
+            "spec.timeout.http.connectionIdleTimeout",
+            timeout.http.is_some_and(|http| http.connection_idle_timeout.is_some()),
+        ),
+    ] {
+        if used {
+            context.problem(Severity::Inert, Kind::BackendTrafficPolicy, &policy.meta, field);
+        }
+    }
+}
+
+fn elsewhere<'a>(context: &Context<'a>, kind: Kind, name: &str) -> Option<&'a str> {
+    let inputs = context.inputs;
+    let same = |key: &&'a ObjectKey| &*key.name == name;
+    let found = match kind {
+        Kind::HTTPRoute => inputs.http_routes.keys().find(same),
+        Kind::GRPCRoute => inputs.grpc_routes.keys().find(same),
+        _ => inputs.gateways.keys().find(same),
+    };
+    found.map(|key| &*key.namespace)
+}
+
+/// The Gateways that a route names as parents, in Envoy Gateway's manner: with the section, as ancestors of a policy.
+fn route_parents(context: &Context<'_>, parents: &Parents<'_>, route: &ObjectRef) -> Vec<(ParentReference, usize)> {
+    let inputs = context.inputs;
+    let references = match route.kind {
+        Kind::HTTPRoute => inputs.http_routes.get(&route.key).map(|route| &route.spec.parent_refs),
+        _ => inputs.grpc_routes.get(&route.key).map(|route| &route.spec.parent_refs),
+    };
+    let mut found = Vec::new();
+    for reference in references.into_iter().flatten() {
+        let namespace = reference.namespace.as_deref().unwrap_or(&route.key.namespace);
+        if let Some(gateway) = parents.gateway_of(reference, namespace) {
+            let mut parent = reference.clone();
+            parent.namespace = Some(namespace.to_owned());
+            found.push((parent, gateway));
+        }
+    }
+    found
+}
+
+/// SecurityPolicies are read so that nobody takes them for granted.
+pub(super) fn security(context: &Context<'_>, gateways: &[GatewayState<'_>], out: &mut Vec<(ObjectRef, ObjectReport)>) {
+    for policy in context.inputs.security_policies.values() {
+        let mut status = Status::new(Kind::SecurityPolicy, &policy.meta);
+        let fault = invalid("SecurityPolicy is not acted on by this version: its targets are not protected".to_owned());
+        for target in policy.spec.targets() {
+            let key = ObjectKey::new(&*policy.meta.key.namespace, target.name.as_str());
+            let ours = gateways.iter().find(|gateway| *gateway.key() == key);
+            if let Some(gateway) = ours.filter(|_| Kind::of(&target.group, &target.kind) == Some(Kind::Gateway)) {
+                status.add(context, ancestor(&key, target.section_name.as_deref()), &gateway.controller, Some(&fault));
+            }
+        }
+        context.problem(Severity::Error, Kind::SecurityPolicy, &policy.meta, fault.message);
+        status.finish(out);
+    }
+}

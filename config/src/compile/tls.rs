@@ -1,0 +1,289 @@
+//! TLS of listeners: certificate references, validation of client certificates, and the client certificate of a
+//! Gateway. A reference that may not be followed, or leads nowhere, costs its listener only.
+
+use std::sync::Arc;
+
+use foldhash::HashMap;
+
+use super::certificates::{Certificates, Supply};
+use super::context::{Context, Fault};
+use super::gateways::GatewayState;
+use super::listeners::ListenerState;
+use crate::core::CaBundle;
+use crate::gateway::{FrontendTlsValidation, FrontendValidationMode, Protocol, SecretRef};
+use crate::names::{CertId, Kind, ObjectKey, ObjectRef};
+use crate::snapshot::{ClientValidation, Terminate, Trust, TrustId};
+
+/// Sets of CA certificates, each once.
+#[derive(Default)]
+pub(super) struct TrustStore {
+    pub list: Vec<Trust>,
+    ids: HashMap<String, TrustId>,
+}
+
+impl TrustStore {
+    pub fn intern(&mut self, found: FoundCas) -> TrustId {
+        let next = TrustId(u32::try_from(self.list.len()).unwrap_or(u32::MAX));
+        let Self { list, ids } = self;
+        *ids.entry(found.source.clone()).or_insert_with(|| {
+            list.push(Trust { source: found.source, certificates: found.certificates });
+            next
+        })
+    }
+}
+
+/// CA certificates that references led to; empty where none did.
+#[derive(Default, Clone)]
+pub(super) struct FoundCas {
+    pub source: String,
+    pub certificates: Vec<Arc<[u8]>>,
+}
+
+/// The words for a reference to a CA that is no good; listeners and policies have different ones.
+pub(super) struct CaReasons {
+    pub kind: &'static str,
+    pub reference: &'static str,
+}
+
+/// Follows references to CA certificates (`ca.crt` of ConfigMaps, as the specification has it, and of Secrets). What
+/// is good among them is found, whatever is wrong with the others; the first fault is returned beside it.
+pub(super) fn find_cas<'r>(
+    context: &Context<'_>,
+    (from, home): (Kind, &str),
+    references: impl Iterator<Item = (&'r str, &'r str, &'r str, &'r str)>,
+    reasons: &CaReasons,
+) -> (FoundCas, Option<Fault>) {
+    let mut found = FoundCas::default();
+    let mut first = None;
+    for (group, kind, namespace, name) in references {
+        match find_ca(context, (from, home), (group, kind, namespace, name), reasons) {
+            Ok((object, certificates)) => {
+                if !found.source.is_empty() {
+                    found.source.push_str(", ");
+                }
+                found.source.push_str(&object.to_string());
+                found.certificates.extend(certificates.iter().cloned());
+            }
+            Err(fault) => {
+                first.get_or_insert(fault);
+            }
+        }
+    }
+    (found, first)
+}
+
+fn find_ca<'a>(
+    context: &Context<'a>,
+    (from, home): (Kind, &str),
+    (group, kind, namespace, name): (&str, &str, &str, &str),
+    reasons: &CaReasons,
+) -> Result<(ObjectRef, &'a [Arc<[u8]>]), Fault> {
+    let kind = match Kind::of(group, kind) {
+        Some(kind @ (Kind::ConfigMap | Kind::Secret)) => kind,
+        _ => {
+            let message = format!("CA certificate {kind} {name} of group {group:?}: expected a ConfigMap or a Secret");
+            return Err(Fault::new(reasons.kind, message));
+        }
+    };
+    let object = ObjectRef::new(kind, ObjectKey::new(namespace, name));
+    if !context.grants.permit(from, home, kind, namespace, name) {
+        return Err(Fault::new("RefNotPermitted", format!("{object}: no ReferenceGrant in {namespace} permits it")));
+    }
+    let bundle: Option<Option<&'a CaBundle>> = match kind {
+        Kind::ConfigMap => context.inputs.config_maps.get(&object.key).map(|found| found.spec.ca.as_ref()),
+        _ => context.inputs.secrets.get(&object.key).map(|found| found.spec.ca()),
+    };
+    let wrong = |message: String| Fault::new(reasons.reference, message);
+    match bundle {
+        None => Err(wrong(context.missing(kind, &object.key))),
+        Some(None) => Err(wrong(format!("{object} has no ca.crt"))),
+        Some(Some(CaBundle(Err(why)))) => Err(wrong(format!("{object}: {why}"))),
+        Some(Some(CaBundle(Ok(certificates)))) if certificates.is_empty() => {
+            Err(wrong(format!("{object}: ca.crt holds no certificate")))
+        }
+        Some(Some(CaBundle(Ok(certificates)))) => Ok((object, certificates)),
+    }
+}
+
+/// The key of the Secret that a reference leads to, if it may be followed.
+fn secret_of(
+    context: &Context<'_>,
+    (from, home): (Kind, &str),
+    reference: &SecretRef,
+    invalid: &'static str,
+) -> Result<ObjectKey, Fault> {
+    if Kind::of(&reference.group, &reference.kind) != Some(Kind::Secret) {
+        let message = format!(
+            "certificate {} {} of group {:?}: expected a Secret",
+            reference.kind, reference.name, reference.group
+        );
+        return Err(Fault::new(invalid, message));
+    }
+    let namespace = reference.namespace.as_deref().unwrap_or(home);
+    if !context.grants.permit(from, home, Kind::Secret, namespace, &reference.name) {
+        let message = format!("Secret {namespace}/{}: no ReferenceGrant in {namespace} permits it", reference.name);
+        return Err(Fault::new("RefNotPermitted", message));
+    }
+    Ok(ObjectKey::new(namespace, reference.name.as_str()))
+}
+
+/// Resolves everything about TLS of all listeners.
+pub(super) fn tls<'a>(
+    context: &Context<'a>,
+    gateways: &mut [GatewayState<'_>],
+    certificates: &mut Certificates<'a>,
+    trust: &mut TrustStore,
+) {
+    for gateway in gateways {
+        client_certificate(context, gateway);
+        let frontend = gateway.object.spec.tls.as_ref().and_then(|tls| tls.frontend.as_ref());
+        let key = &gateway.object.meta.key;
+        for listener in gateway.listeners.iter_mut().filter(|listener| listener.terminates()) {
+            let meta = match listener.set.and_then(|set| gateway.sets.get(set)) {
+                Some(set) => &set.object.meta,
+                None => &gateway.object.meta,
+            };
+            let annotations = [&meta.annotations, &gateway.object.meta.annotations];
+            let held = listener_certificates(context, listener, annotations, certificates);
+            // "perPort overrides default entirely"; validation is for HTTPS only.
+            let validation = frontend.filter(|_| listener.spec.protocol == Protocol::Https).and_then(|frontend| {
+                let port = frontend.per_port.iter().find(|entry| entry.port == listener.spec.port);
+                port.map_or(&frontend.default, |entry| &entry.tls).validation.as_ref()
+            });
+            let client_validation = match validation {
+                None => ClientValidation::Off,
+                Some(validation) => {
+                    let insecure = validation.mode == FrontendValidationMode::AllowInsecureFallback;
+                    gateway.insecure_validation |= insecure;
+                    match client_validation(context, key, listener, validation, trust) {
+                        None => continue,
+                        Some(trust) if insecure => ClientValidation::Requested { trust },
+                        Some(trust) => ClientValidation::Required { trust },
+                    }
+                }
+            };
+            if !held.is_empty() {
+                listener.terminate = Some(Terminate { certificates: held, client_validation });
+            }
+        }
+    }
+}
+
+/// The certificates that a listener can show, in the order of its references. The first fault among them is ResolvedRefs'.
+fn listener_certificates<'a>(
+    context: &Context<'a>,
+    listener: &mut ListenerState<'_>,
+    annotations: [&std::collections::BTreeMap<String, String>; 2],
+    certificates: &mut Certificates<'a>,
+) -> Vec<CertId> {
+    const INVALID: &str = "InvalidCertificateRef";
+    let (kind, home) = (listener.kind(), &*listener.parent.namespace);
+    let references = listener.spec.tls.as_ref().map_or(&[][..], |tls| &tls.certificate_refs);
+    let mut held = Vec::new();
+    let mut proper = false;
+    let mut first = None;
+    if references.is_empty() {
+        first = Some(Fault::new(INVALID, "tls.certificateRefs is empty, expected a Secret"));
+    }
+    for reference in references {
+        let key = match secret_of(context, (kind, home), reference, INVALID) {
+            Ok(key) => key,
+            Err(fault) => {
+                first.get_or_insert(fault);
+                continue;
+            }
+        };
+        let id = CertId(key.clone());
+        let why = match context.inputs.secrets.get(&key) {
+            Some(secret) => match secret.spec.certificate() {
+                Ok(_) => {
+                    proper = true;
+                    held.push(id);
+                    continue;
+                }
+                Err(why) => format!("Secret {key}: {why}"),
+            },
+            None => context.missing(Kind::Secret, &key),
+        };
+        match certificates.supply(context, listener, annotations, &id, &why) {
+            Supply::Issued => {
+                proper = true;
+                held.push(id);
+            }
+            Supply::Placeholder(instead) => {
+                held.push(id);
+                let message = match instead {
+                    Some(issuer) => format!("{why}; {issuer}; a placeholder of the internal CA is served"),
+                    None => format!("{why}; a placeholder of the internal CA is served"),
+                };
+                first.get_or_insert(Fault::new(INVALID, message));
+            }
+            Supply::Nothing(instead) => {
+                let message = instead.map_or_else(|| why.clone(), |issuer| format!("{why}; {issuer}"));
+                first.get_or_insert(Fault::new(INVALID, message));
+            }
+        }
+    }
+    held.dedup();
+    if let Some(fault) = first {
+        if !proper {
+            listener.programmed_fault = Some(Fault::new("Invalid", fault.message.clone()));
+        }
+        // A certificate that is no good matters more than a route kind that is not served.
+        listener.refs_fault = Some(fault);
+    }
+    held
+}
+
+/// The CA certificates for a listener's clients, or `None` if there is none, which makes the listener invalid: it must
+/// not let in clients that nobody validated.
+fn client_validation(
+    context: &Context<'_>,
+    gateway: &ObjectKey,
+    listener: &mut ListenerState<'_>,
+    validation: &FrontendTlsValidation,
+    trust: &mut TrustStore,
+) -> Option<TrustId> {
+    if let FrontendValidationMode::Other(mode) = &validation.mode {
+        let message = format!("client validation mode {mode:?} is not supported");
+        listener.fault.get_or_insert(Fault::new("UnsupportedValue", message));
+        return None;
+    }
+    let home = &*gateway.namespace;
+    let references = validation.ca_certificate_refs.iter().map(|reference| {
+        let namespace = reference.namespace.as_deref().unwrap_or(home);
+        (reference.group.as_str(), reference.kind.as_str(), namespace, reference.name.as_str())
+    });
+    let reasons = CaReasons { kind: "InvalidCACertificateKind", reference: "InvalidCACertificateRef" };
+    let (found, fault) = find_cas(context, (Kind::Gateway, home), references, &reasons);
+    if found.certificates.is_empty() {
+        let why = fault.as_ref().map_or("no CA certificate is named", |fault| &fault.message).to_owned();
+        listener.fault.get_or_insert(Fault::new("NoValidCACertificate", why));
+    }
+    if let Some(fault) = fault {
+        listener.refs_fault = Some(fault);
+    }
+    (!found.certificates.is_empty()).then(|| trust.intern(found))
+}
+
+/// Gateway `spec.tls.backend.clientCertificateRef`.
+fn client_certificate(context: &Context<'_>, gateway: &mut GatewayState<'_>) {
+    let tls = gateway.object.spec.tls.as_ref();
+    let Some(reference) = tls.and_then(|tls| tls.backend.as_ref()?.client_certificate_ref.as_ref()) else { return };
+    const INVALID: &str = "InvalidClientCertificateRef";
+    let home = &*gateway.object.meta.key.namespace;
+    let found = secret_of(context, (Kind::Gateway, home), reference, INVALID).and_then(|key| {
+        let secret = context.inputs.secrets.get(&key);
+        let secret = secret.ok_or_else(|| Fault::new(INVALID, context.missing(Kind::Secret, &key)))?;
+        let usable = secret.spec.certificate().map(|_| ());
+        usable.map_err(|why| Fault::new(INVALID, format!("Secret {key}: {why}")))?;
+        Ok(key)
+    });
+    match found {
+        Ok(key) => {
+            gateway.client_certificate = Some(CertId(key.clone()));
+            gateway.profile.client_certificate = Some(CertId(key));
+        }
+        Err(fault) => gateway.refs_fault = Some(fault),
+    }
+}
