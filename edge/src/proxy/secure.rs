@@ -16,7 +16,7 @@ use super::reason::Reason;
 use super::tls::hello::{self, Hello, HelloError};
 use super::tls::stream::{TlsError, TlsStream};
 use super::worker::{Arrival, Settled, Worker};
-use super::{h1, h2};
+use super::{h1, h2, l4};
 
 /// Serves a connection to its end.
 pub async fn serve(worker: &Rc<Worker>, socket: Socket, mut arrival: Arrival) {
@@ -65,7 +65,27 @@ pub async fn serve(worker: &Rc<Worker>, socket: Socket, mut arrival: Arrival) {
                 h1::serve::serve(worker, stream, &arrival).await;
             }
         }
-        _ => refuse(worker, &arrival, Reason::NoListener, &"the listener takes no TLS"),
+        ListenerServe::TlsTerminate { routes, .. } => {
+            let config = current.generation.tls.listener(id).cloned();
+            let (Some(config), true) = (config, routes.best(name).is_some()) else {
+                return refuse(worker, &arrival, Reason::NoRoute, &"no certificate, or no route for this server name");
+            };
+            drop(current);
+            let accepted = timer.limit(TlsStream::accept(socket, &config, bytes)).await;
+            let Some(stream) = accept(worker, &mut arrival, accepted) else { return };
+            drop((timer, config));
+            l4::terminated(worker, stream, Buffer::with_size(0), &arrival, id).await;
+        }
+        ListenerServe::TlsPassthrough { .. } => {
+            drop((current, timer));
+            match socket.into_tokio() {
+                Ok(client) => l4::passthrough(worker, client, bytes, &arrival, id).await,
+                Err(error) => refuse(worker, &arrival, Reason::Internal, &error),
+            }
+        }
+        ListenerServe::Http { .. } | ListenerServe::Tcp { .. } | ListenerServe::Udp { .. } => {
+            refuse(worker, &arrival, Reason::NoListener, &"the listener takes no TLS");
+        }
     }
 }
 

@@ -32,7 +32,7 @@ pub async fn streams(worker: &Rc<Worker>, client: TcpStream, arrival: Arrival) {
         // The port is gone or has become another one since the connection was accepted.
         _ => return reset(client),
     };
-    carry(worker, Plain { client, first: Buffer::with_size(0) }, &arrival, listener, "TCP").await;
+    carry(worker, Plain { client, first: None }, &arrival, listener, "TCP").await;
 }
 
 /// A connection of a TLSRoute that is not terminated; `first` was read from it.
@@ -43,12 +43,17 @@ pub async fn passthrough(
     arrival: &Arrival,
     listener: ListenerId,
 ) {
-    carry(worker, Plain { client, first }, arrival, listener, "TLS").await;
+    carry(worker, Plain { client, first: filled(first) }, arrival, listener, "TLS").await;
 }
 
 /// A connection of a TLSRoute inside TLS that Edge has terminated; `first` was read from it.
 pub async fn terminated<I: Io>(worker: &Rc<Worker>, io: I, first: Buffer, arrival: &Arrival, listener: ListenerId) {
-    carry(worker, Inside { io, first }, arrival, listener, "TCP").await;
+    carry(worker, Inside { io, first: filled(first) }, arrival, listener, "TCP").await;
+}
+
+/// A tunnel holds no empty buffer.
+fn filled(buffer: Buffer) -> Option<Buffer> {
+    Some(buffer).filter(|buffer| !buffer.is_empty())
 }
 
 /// The client's side of a tunnel.
@@ -61,19 +66,19 @@ trait Downstream {
 
 struct Plain {
     client: TcpStream,
-    first: Buffer,
+    first: Option<Buffer>,
 }
 
 struct Inside<I> {
     io: I,
-    first: Buffer,
+    first: Option<Buffer>,
 }
 
 impl Downstream for Plain {
     async fn join(self, upstream: Stream, idle: Duration, meter: &Meters) -> TunnelEnd {
         match upstream {
             Stream::Plain(socket) => match socket.into_tokio() {
-                Ok(upstream) => tunnel(&self.client, &upstream, [self.first.as_slice(), &[]], idle, meter).await,
+                Ok(upstream) => tunnel(&self.client, &upstream, self.first, idle, meter).await,
                 Err(_) => {
                     reset(self.client);
                     TunnelEnd { a_to_b: 0, b_to_a: 0, cause: Cause::BrokenB }
