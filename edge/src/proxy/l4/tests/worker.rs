@@ -203,17 +203,18 @@ fn through_workers(backend: Backend) {
         until(&line, || page().lines().any(|found| found == line));
     }
 
-    for stream in [&old, &new] {
-        stream.shutdown(Shutdown::Both).unwrap();
-    }
-    drop((old, new));
-    until("all connections are over", || proxy.connections() == 0);
+    old.shutdown(Shutdown::Both).unwrap();
+    drop(old);
+    until("the old connection is over", || proxy.connections() == 1);
+    // The other one ends with its worker.
     proxy.stop();
+    drop(new);
     let log = std::fs::read_to_string(&path).unwrap();
     let entries: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let with = |key: &str, value: &str| entries.iter().filter(|entry| entry[key] == *value).count();
     assert_eq!((with("protocol", "TCP"), with("protocol", "UDP")), (3, 2), "{log}");
-    assert_eq!((with("reason", "invalid_backend"), with("backend", "Service a/s0:1")), (1, 2), "{log}");
+    assert_eq!((with("reason", "invalid_backend"), with("reason", "draining")), (1, 1), "{log}");
+    assert_eq!((with("backend", "Service a/s0:1"), with("backend", "Service a/s1:1")), (2, 2), "{log}");
     let long = entries.iter().find(|entry| entry["protocol"] == "TCP" && entry["bytes_in"] == 10).unwrap();
     assert_eq!((&long["bytes_out"], &long["listener"]), (&11.into(), &"Gateway infra/gw/tcp".into()));
     assert_eq!((&long["route"], &long["endpoint"]), (&"TCPRoute a/b".into(), &a.to_string().into()));
