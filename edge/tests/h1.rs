@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use edge::proxy::limits::Limits;
 use edge_config::snapshot::{
-    Action, Cors, Mirror, PathEdit, Redirect, Retry, Rewrite, Scheme, SessionCarrier, SessionPersistence, Target, UpstreamId,
+    Action, Cors, Mirror, PathEdit, Redirect, Retry, Rewrite, Scheme, SessionCarrier, SessionPersistence, Target,
+    UpstreamId,
 };
 use rig::{Client, Origin, Rig, backend, forward, on_both, rule};
 
@@ -24,7 +25,9 @@ fn requests_on_one_connection_share_one_upstream_connection() {
         let rig = Rig::plain(backend, origin.address);
         let mut client = rig.client();
         for round in 0..5 {
-            client.send(&format!("GET /{round}?q HTTP/1.1\r\nHost: Example.test:80\r\nX-A: b\r\nConnection: x-c\r\nX-C: d\r\n\r\n"));
+            client.send(&format!(
+                "GET /{round}?q HTTP/1.1\r\nHost: Example.test:80\r\nX-A: b\r\nConnection: x-c\r\nX-C: d\r\n\r\n"
+            ));
             let (head, body) = client.message();
             assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
             assert_eq!(
@@ -135,7 +138,8 @@ fn a_websocket_is_tunnelled_after_101_and_half_closed() {
         let origin = Origin::new(|client, _| {
             let head = client.head();
             if head.contains("upgrade: websocket\r\n") && head.contains("connection: upgrade\r\n") {
-                client.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nhello");
+                client
+                    .send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nhello");
                 let text = client.rest();
                 client.send(&format!("got {text}"));
             } else {
@@ -154,7 +158,9 @@ fn a_websocket_is_tunnelled_after_101_and_half_closed() {
         client.stream.shutdown(Shutdown::Write).unwrap();
         assert_eq!(client.rest(), "got GET / HTTP/1.1\r\n\r\n");
         // Other protocols, and websocket without Connection: upgrade, are requests like any other.
-        for fields in ["Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA", "Upgrade: websocket"] {
+        for fields in
+            ["Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA", "Upgrade: websocket"]
+        {
             let answer = rig.ask(&format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\nConnection: close\r\n\r\n"));
             assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
         }
@@ -365,7 +371,8 @@ fn malformed_requests_are_refused_and_the_connection_closed() {
         assert!(rig.ask(&format!("GET / HTTP/1.1\r\nx: {long}")).starts_with("HTTP/1.1 431 "));
         assert_eq!(origin.connections(), 0);
         // A large head that is within the limit passes.
-        let answer = rig.ask(&format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nx: {}\r\n\r\n", &long[..50_000]));
+        let answer =
+            rig.ask(&format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nx: {}\r\n\r\n", &long[..50_000]));
         assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains(&long[..50_000]));
     });
 }
@@ -491,7 +498,9 @@ fn timeouts_answer_504_in_time() {
         body.timeouts.request = limit;
         let rules = vec![("/request", whole), ("/backend", single), ("/body", body)];
         let rig = Rig::new(io, rules, vec![vec![origin.address], vec![slow_body.address]]);
-        for (path, end) in [("/request", "request_timeout\n"), ("/backend", "backend_timeout\n"), ("/body", "\r\n\r\nab")] {
+        for (path, end) in
+            [("/request", "request_timeout\n"), ("/backend", "backend_timeout\n"), ("/body", "\r\n\r\nab")]
+        {
             let start = Instant::now();
             let answer = rig.ask(&format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"));
             assert!(answer.ends_with(end), "{path} {answer}");
@@ -592,8 +601,7 @@ fn mirrors_get_copies_and_are_not_waited_for() {
         });
         let mut with = rule(0);
         let target = Target::Upstream(UpstreamId(1));
-        with.filters.mirrors =
-            vec![Mirror { reference: "m".into(), target, numerator: 1, denominator: 1 }];
+        with.filters.mirrors = vec![Mirror { reference: "m".into(), target, numerator: 1, denominator: 1 }];
         let rig = Rig::new(io, vec![("", with)], vec![vec![origin.address], vec![mirror.address]]);
         let mut client = rig.client();
         client.send("POST /m HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
@@ -622,7 +630,10 @@ fn filters_redirects_and_cors_apply() {
             status: 301,
         });
         let mut cors = rule(0);
-        cors.filters.cors = Some(Cors { allow_origins: vec![edge_config::snapshot::Origin::Exact("http://o.test".into())], ..Cors::default() });
+        cors.filters.cors = Some(Cors {
+            allow_origins: vec![edge_config::snapshot::Origin::Exact("http://o.test".into())],
+            ..Cors::default()
+        });
         let rules = vec![("/old", edited), ("/moved", moved), ("/cors", cors)];
         let rig = Rig::new(io, rules, vec![vec![origin.address]]);
         let mut client = rig.client();
@@ -638,7 +649,10 @@ fn filters_redirects_and_cors_apply() {
             "OPTIONS /cors HTTP/1.1\r\nHost: a\r\nOrigin: http://o.test\r\nAccess-Control-Request-Method: GET\r\n\r\n",
         );
         let (head, _) = client.message();
-        assert!(head.starts_with("HTTP/1.1 204 ") && head.contains("access-control-allow-origin: http://o.test"), "{head}");
+        assert!(
+            head.starts_with("HTTP/1.1 204 ") && head.contains("access-control-allow-origin: http://o.test"),
+            "{head}"
+        );
         client.send("GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n");
         assert!(client.message().1.ends_with("404 no_route\n"));
     });
@@ -752,9 +766,8 @@ fn a_port_that_is_taken_costs_only_itself() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let origin = Origin::echo();
     let rig = Rig::plain(edge::proxy::io::Backend::Epoll, origin.address);
-    let failures = rig.publish_at(&[rig.address, taken.local_addr().unwrap()], vec![("", rule(0))], vec![vec![
-        origin.address,
-    ]]);
+    let failures =
+        rig.publish_at(&[rig.address, taken.local_addr().unwrap()], vec![("", rule(0))], vec![vec![origin.address]]);
     assert_eq!(failures.len(), 1);
     assert_eq!(failures[0].address, taken.local_addr().unwrap());
     let mut client = Client::new(rig.address);

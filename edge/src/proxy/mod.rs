@@ -9,8 +9,8 @@
 //! `Sink` ([`body`]). Standards: RFC 9110, RFC 9112, RFC 9113, RFC 6455 (tunnel only), RFC 6265 (session cookies).
 #![allow(async_fn_in_trait)] // one thread per worker: no future needs to be Send
 
-pub mod access_log;
 pub mod accept;
+pub mod access_log;
 pub mod body;
 pub mod buffer;
 pub mod challenge;
@@ -20,10 +20,11 @@ pub mod filters;
 pub mod generation;
 pub mod h1;
 pub mod h2;
+pub mod health;
 pub mod io;
+pub mod l4;
 pub mod limits;
 pub mod listening;
-pub mod l4;
 pub mod message;
 pub mod metrics;
 pub mod reason;
@@ -32,22 +33,25 @@ pub mod tls;
 pub mod upstream;
 pub mod worker;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use edge_config::snapshot::Transport;
+use edge_config::snapshot::{Transport, UpstreamKey};
 use foldhash::{HashMap, HashMapExt as _};
 use tokio::sync::{Notify, watch};
 
-pub use self::generation::Generation;
 use self::filters::session::Tokens;
+pub use self::generation::Generation;
+use self::health::Health;
 use self::io::Backend;
 use self::listening::Bound;
 use self::metrics::WorkerMetrics;
 use self::worker::Seat;
+use crate::control::observed::UpstreamState;
 
 /// How the data plane is set up for the life of the daemon.
 pub struct ProxyOptions {
@@ -80,6 +84,7 @@ struct Shared {
     connections: AtomicUsize,
     /// The generation that each worker serves.
     live: Vec<AtomicU64>,
+    health: Health,
     changed: Notify,
 }
 
@@ -122,6 +127,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             connections: AtomicUsize::new(0),
             live: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            health: Health::new(workers),
             changed: Notify::new(),
         });
         let first = Wanted { generation: Arc::new(first), sockets: Vec::new(), mode: Mode::Serve };
@@ -183,6 +189,16 @@ impl Proxy {
     /// The newest generation that every worker serves.
     pub fn live(&self) -> u64 {
         self.shared.live.iter().map(|live| live.load(Ordering::Acquire)).min().unwrap_or_default()
+    }
+
+    /// How many workers serve this generation or a later one.
+    pub fn acknowledged(&self, number: u64) -> usize {
+        self.shared.live.iter().filter(|live| live.load(Ordering::Acquire) >= number).count()
+    }
+
+    /// Work in flight and endpoints that are passed over, as of about a second ago.
+    pub fn health(&self) -> BTreeMap<UpstreamKey, UpstreamState> {
+        self.shared.health.merged()
     }
 
     /// Waits until every worker serves this generation or a later one.

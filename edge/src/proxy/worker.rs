@@ -29,6 +29,8 @@ use super::{Mode, Shared, Wanted, access_log};
 
 /// How often idle upstream connections are looked at.
 const SWEEP: Duration = Duration::from_secs(5);
+/// How often the health of endpoints is told to the control side.
+const POST: Duration = Duration::from_secs(1);
 
 /// A connection as it arrived: what routing needs beside the request.
 #[derive(Debug, Clone)]
@@ -285,6 +287,7 @@ impl Listeners {
 /// What is to be done now and then.
 async fn chores(worker: Rc<Worker>) {
     let mut swept = Instant::now();
+    let mut posted = swept;
     loop {
         tokio::time::sleep(access_log::FLUSH_INTERVAL).await;
         if let Some(log) = &worker.log {
@@ -295,6 +298,10 @@ async fn chores(worker: Rc<Worker>) {
             swept = now;
             let timeout = worker.current().generation.limits.upstream_idle_timeout;
             worker.upstreams.borrow().sweep(now, timeout);
+        }
+        if now.duration_since(posted) >= POST {
+            posted = now;
+            worker.shared.health.post(worker.index, &worker.upstreams.borrow(), now);
         }
     }
 }

@@ -52,12 +52,8 @@ impl Rig {
         limits: Limits,
     ) -> Self {
         let address = free_address();
-        let options = ProxyOptions {
-            workers: 2,
-            backend: Some(backend),
-            tokens: Tokens::new(b"test").unwrap(),
-            log: None,
-        };
+        let options =
+            ProxyOptions { workers: 2, backend: Some(backend), tokens: Tokens::new(b"test").unwrap(), log: None };
         let first = generation(0, Snapshot::default(), Vec::new(), limits);
         let proxy = Proxy::start(options, first).unwrap();
         let rig = Self { proxy, address, number: AtomicU64::new(0), limits };
@@ -97,7 +93,6 @@ impl Rig {
         client.rest()
     }
 }
-
 
 pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
@@ -155,11 +150,7 @@ pub fn forward(backends: Vec<Backend>) -> Rule {
     }
 }
 
-fn snapshot(
-    address: SocketAddr,
-    rules: Vec<(&str, Rule)>,
-    upstreams: Vec<Vec<SocketAddr>>,
-) -> (Snapshot, Endpoints) {
+fn snapshot(address: SocketAddr, rules: Vec<(&str, Rule)>, upstreams: Vec<Vec<SocketAddr>>) -> (Snapshot, Endpoints) {
     let gateway = ObjectKey::new("default", "gateway");
     let routes = RouteTable::build(rules.iter().zip(0..).map(|((path, _), index)| {
         let entry = RouteMatch::new(PathMatch::prefix(path), RuleId(index), 0);
@@ -187,11 +178,7 @@ fn snapshot(
         rules: rules.into_iter().map(|(_, rule)| rule).collect(),
         upstreams: (0..upstreams.len())
             .map(|index| Upstream {
-                key: UpstreamKey {
-                    object: object(Kind::Service, &format!("s{index}")),
-                    port: 80,
-                    variant: "".into(),
-                },
+                key: UpstreamKey { object: object(Kind::Service, &format!("s{index}")), port: 80, variant: "".into() },
                 protocol: UpstreamProtocol::Http1,
                 tls: None,
             })

@@ -363,3 +363,22 @@ impl Framing {
         !matches!(self, Self::None | Self::Length(0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an idle connection costs is mostly its task.
+    #[test]
+    fn the_task_of_a_connection_is_small() {
+        fn size_of<F>(_: impl FnOnce() -> F) -> usize {
+            std::mem::size_of::<F>()
+        }
+        let worker: Option<&Rc<Worker>> = None;
+        let arrival: Option<&Arrival> = None;
+        let io: Option<crate::proxy::io::Socket> = None;
+        let size =
+            size_of(|| serve(worker.expect("never called"), io.expect("never called"), arrival.expect("never called")));
+        assert!(size < 3 << 10, "{size} bytes");
+    }
+}

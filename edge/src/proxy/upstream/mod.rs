@@ -140,6 +140,15 @@ impl Upstreams {
         }
     }
 
+    /// Every endpoint that is known, also those of earlier generations that are still in use.
+    pub fn each_endpoint(&self, mut tell: impl FnMut(&UpstreamKey, &Endpoint)) {
+        for (key, shared) in &self.shared {
+            for endpoint in shared.endpoints.borrow().values() {
+                tell(key, endpoint);
+            }
+        }
+    }
+
     /// Drops every idle connection.
     pub fn clear(&mut self) {
         self.shared.clear();
