@@ -21,8 +21,6 @@ pub mod generation;
 pub mod h1;
 pub mod h2;
 pub mod health;
-pub mod filters;
-pub mod h1;
 pub mod io;
 pub mod l4;
 pub mod limits;
@@ -37,7 +35,6 @@ pub mod worker;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -55,6 +52,10 @@ use self::listening::Bound;
 use self::metrics::WorkerMetrics;
 use self::worker::{Arrival, Seat, Worker};
 use crate::control::observed::UpstreamState;
+use self::io::Backend;
+use self::listening::Bound;
+use self::metrics::WorkerMetrics;
+use self::worker::Seat;
 
 /// How the data plane is set up for the life of the daemon.
 pub struct ProxyOptions {
@@ -287,11 +288,10 @@ fn run_worker(seat: Seat) {
     }
 }
 
-/// A connection that speaks HTTP/2 by prior knowledge.
-async fn http2(_worker: &Rc<Worker>, _io: io::Socket, _ahead: Option<buffer::Buffer>, _arrival: Arrival) {}
-
 /// A connection of a TCPRoute.
 async fn streams(_worker: &Rc<Worker>, _stream: tokio::net::TcpStream, _arrival: Arrival) {}
 
 /// The datagrams of a UDPRoute.
 async fn datagrams(_worker: Rc<Worker>, _socket: tokio::net::UdpSocket, _address: SocketAddr) {}
+/// A connection that speaks HTTP/2 by prior knowledge.
+async fn http2(_worker: &Rc<Worker>, _io: io::Socket, _ahead: Option<buffer::Buffer>, _arrival: Arrival) {}
