@@ -20,6 +20,7 @@ pub mod problem;
 pub mod report;
 pub mod settings;
 pub mod snapshot;
+pub mod substitute;
 pub mod suggest;
 pub mod validate;
 pub mod wire;

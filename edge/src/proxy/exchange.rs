@@ -124,10 +124,13 @@ async fn respond<S: Source, K: Sink>(
     match action {
         Ok(chosen) => {
             record.backend = Some(Rc::from(&*chosen.backend.reference));
-            let forward = Forward { worker, current, rule, chosen: &chosen, sender: found.sender, origin: origin.as_deref() };
+            let forward =
+                Forward { worker, current, rule, chosen: &chosen, sender: found.sender, origin: origin.as_deref() };
             match forward.run(&found.matched, request, response, source, sink, record).await? {
                 None => Ok(()),
-                Some(answer) => respond_for_rule(answer, rule, request, origin.as_deref(), response, sink, record).await,
+                Some(answer) => {
+                    respond_for_rule(answer, rule, request, origin.as_deref(), response, sink, record).await
+                }
             }
         }
         Err(Made::Redirect { status, location }) => {

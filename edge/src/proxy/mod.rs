@@ -9,21 +9,22 @@
 //! `Sink` ([`body`]). Standards: RFC 9110, RFC 9112, RFC 9113, RFC 6455 (tunnel only), RFC 6265 (session cookies).
 #![allow(async_fn_in_trait)] // one thread per worker: no future needs to be Send
 
-pub mod access_log;
 pub mod accept;
+pub mod access_log;
 pub mod body;
 pub mod buffer;
 pub mod challenge;
 pub mod clock;
+pub mod exchange;
 pub mod filters;
+pub mod generation;
 pub mod h1;
 pub mod h2;
-pub mod exchange;
-pub mod generation;
+pub mod health;
 pub mod io;
+pub mod l4;
 pub mod limits;
 pub mod listening;
-pub mod l4;
 pub mod message;
 pub mod metrics;
 pub mod reason;
@@ -32,23 +33,29 @@ pub mod tls;
 pub mod upstream;
 pub mod worker;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use edge_config::snapshot::Transport;
+use edge_config::snapshot::{Transport, UpstreamKey};
 use foldhash::{HashMap, HashMapExt as _};
 use tokio::sync::{Notify, watch};
 
-pub use self::generation::Generation;
 use self::filters::session::Tokens;
+pub use self::generation::Generation;
+use self::health::Health;
 use self::io::Backend;
 use self::listening::Bound;
 use self::metrics::WorkerMetrics;
 use self::worker::{Arrival, Seat, Worker};
+use crate::control::observed::UpstreamState;
+use self::io::Backend;
+use self::listening::Bound;
+use self::metrics::WorkerMetrics;
+use self::worker::Seat;
 
 /// How the data plane is set up for the life of the daemon.
 pub struct ProxyOptions {
@@ -81,6 +88,7 @@ struct Shared {
     connections: AtomicUsize,
     /// The generation that each worker serves.
     live: Vec<AtomicU64>,
+    health: Health,
     changed: Notify,
 }
 
@@ -123,6 +131,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             connections: AtomicUsize::new(0),
             live: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            health: Health::new(workers),
             changed: Notify::new(),
         });
         let first = Wanted { generation: Arc::new(first), sockets: Vec::new(), mode: Mode::Serve };
@@ -184,6 +193,16 @@ impl Proxy {
     /// The newest generation that every worker serves.
     pub fn live(&self) -> u64 {
         self.shared.live.iter().map(|live| live.load(Ordering::Acquire)).min().unwrap_or_default()
+    }
+
+    /// How many workers serve this generation or a later one.
+    pub fn acknowledged(&self, number: u64) -> usize {
+        self.shared.live.iter().filter(|live| live.load(Ordering::Acquire) >= number).count()
+    }
+
+    /// Work in flight and endpoints that are passed over, as of about a second ago.
+    pub fn health(&self) -> BTreeMap<UpstreamKey, UpstreamState> {
+        self.shared.health.merged()
     }
 
     /// Waits until every worker serves this generation or a later one.
@@ -269,11 +288,10 @@ fn run_worker(seat: Seat) {
     }
 }
 
-/// A connection that speaks HTTP/2 by prior knowledge.
-async fn http2(_worker: &Rc<Worker>, _io: io::Socket, _ahead: Option<buffer::Buffer>, _arrival: Arrival) {}
-
 /// A connection of a TCPRoute.
 async fn streams(_worker: &Rc<Worker>, _stream: tokio::net::TcpStream, _arrival: Arrival) {}
 
 /// The datagrams of a UDPRoute.
 async fn datagrams(_worker: Rc<Worker>, _socket: tokio::net::UdpSocket, _address: SocketAddr) {}
+/// A connection that speaks HTTP/2 by prior knowledge.
+async fn http2(_worker: &Rc<Worker>, _io: io::Socket, _ahead: Option<buffer::Buffer>, _arrival: Arrival) {}

@@ -29,6 +29,8 @@ use super::{Mode, Shared, Wanted, access_log};
 
 /// How often idle upstream connections are looked at.
 const SWEEP: Duration = Duration::from_secs(5);
+/// How often the health of endpoints is told to the control side.
+const POST: Duration = Duration::from_secs(1);
 
 /// A connection as it arrived: what routing needs beside the request.
 #[derive(Debug, Clone)]
@@ -214,7 +216,11 @@ pub(super) async fn run(seat: Seat) {
         random: Random::from_system(),
         current: RefCell::new(Rc::new(Current {
             series: metrics.adopt(&Snapshot::default()),
-            generation: Arc::new(Generation { snapshot: Arc::default(), endpoints: Arc::default(), ..(*first).clone() }),
+            generation: Arc::new(Generation {
+                snapshot: Arc::default(),
+                endpoints: Arc::default(),
+                ..(*first).clone()
+            }),
             upstreams: Vec::new(),
             ports: HashMap::new(),
         })),
@@ -285,6 +291,7 @@ impl Listeners {
 /// What is to be done now and then.
 async fn chores(worker: Rc<Worker>) {
     let mut swept = Instant::now();
+    let mut posted = swept;
     loop {
         tokio::time::sleep(access_log::FLUSH_INTERVAL).await;
         if let Some(log) = &worker.log {
@@ -295,6 +302,10 @@ async fn chores(worker: Rc<Worker>) {
             swept = now;
             let timeout = worker.current().generation.limits.upstream_idle_timeout;
             worker.upstreams.borrow().sweep(now, timeout);
+        }
+        if now.duration_since(posted) >= POST {
+            posted = now;
+            worker.shared.health.post(worker.index, &worker.upstreams.borrow(), now);
         }
     }
 }

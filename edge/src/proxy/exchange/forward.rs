@@ -10,19 +10,20 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use edge_config::matching::Matched;
-use edge_config::snapshot::{Rule, UpstreamProtocol};
+use edge_config::snapshot::Rule;
 
+use super::Chosen;
 use super::answer::Answer;
 use super::mirror::Copies;
 use super::record::{Record, unix_seconds};
 use super::relay::{Failure, Relayed, Try};
 use super::replay::Body;
-use super::Chosen;
 use crate::proxy::body::{Sink, Source, StreamError};
 use crate::proxy::clock::Elapsed;
+use crate::proxy::filters;
 use crate::proxy::filters::forwarded::Sender;
 use crate::proxy::filters::session::{Pin, Recipient, backend_tag};
-use crate::proxy::filters;
+use crate::proxy::h2::client::BeginError;
 use crate::proxy::message::{RequestHead, ResponseHead};
 use crate::proxy::reason::Reason;
 use crate::proxy::upstream::endpoint::Endpoint;
@@ -45,7 +46,10 @@ pub struct Forward<'a, 'g> {
 enum Outcome {
     Done,
     /// An answer of ours, and whether another try may do better.
-    Failed { answer: Answer, again: Again },
+    Failed {
+        answer: Answer,
+        again: Again,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,18 +118,18 @@ impl Forward<'_, '_> {
         let mut avoid = None;
         let mut endpoint = self.chosen.pin.and_then(|pin| upstream.endpoint_at(pin.endpoint));
         loop {
-            let Some(target) =
-                endpoint.take().or_else(|| upstream.pick(self.rule.balance, &self.worker.random, avoid))
+            let Some(target) = endpoint.take().or_else(|| upstream.pick(self.rule.balance, &self.worker.random, avoid))
             else {
                 return Ok(Some(Answer::new(503, Reason::NoReadyEndpoint)));
             };
             record.tries += 1;
             record.endpoint = Some(target.address);
             let last = Attempt { target: &target, fresh, may_retry: retries > 0 && body.can_replay() };
-            let (answer, again) = match self.attempt(last, upstream, matched, request, response, body, sink, record).await? {
-                Outcome::Done => return Ok(None),
-                Outcome::Failed { answer, again } => (answer, again),
-            };
+            let (answer, again) =
+                match self.attempt(last, upstream, matched, request, response, body, sink, record).await? {
+                    Outcome::Done => return Ok(None),
+                    Outcome::Failed { answer, again } => (answer, again),
+                };
             let replayable = body.can_replay();
             match again {
                 Again::Fresh if !refreshed && replayable && request.is_idempotent() => {
@@ -196,7 +200,9 @@ impl Forward<'_, '_> {
             Ok(lease) => lease,
             Err(DialError::Unusable(_)) => return failed(500, Reason::InvalidBackend, Again::No),
             Err(DialError::Tls(_)) => return failed(502, Reason::BackendTls, Again::Elsewhere),
-            Err(DialError::Elapsed | DialError::Connect(_)) => return failed(503, Reason::ConnectFailed, Again::Elsewhere),
+            Err(DialError::Elapsed | DialError::Connect(_)) => {
+                return failed(503, Reason::ConnectFailed, Again::Elsewhere);
+            }
         };
         let reused = lease.reused;
         let start = Instant::now();
@@ -206,14 +212,19 @@ impl Forward<'_, '_> {
             latency.set(Some(start.elapsed()));
             self.decorate(head, last.target.address, matched, request, secure);
         };
-        let is_retried = |status: u16| {
-            last.may_retry && self.rule.retry.as_ref().is_some_and(|retry| retry.codes.contains(&status))
-        };
+        let is_retried =
+            |status: u16| last.may_retry && self.rule.retry.as_ref().is_some_and(|retry| retry.codes.contains(&status));
         let limits = &self.current.generation.limits;
         let tunnel_timer = || (self.worker.clock.timer(), limits.tunnel_idle_timeout);
         let attempt = Try { request, is_retried: &is_retried, decorate: &decorate, tunnel_timer: &tunnel_timer };
-        let result = match upstream.protocol {
-            UpstreamProtocol::Http1 | UpstreamProtocol::Stream | UpstreamProtocol::Http2 => {
+        let result = match lease.call(request) {
+            Some(Ok(call)) => {
+                let (up, down) = call.halves();
+                attempt.run(up, down, body, response, sink).await
+            }
+            Some(Err(BeginError::Closed)) => return failed(503, Reason::ConnectFailed, Again::Elsewhere),
+            Some(Err(BeginError::Unwritable(_))) => return failed(500, Reason::Internal, Again::No),
+            None => {
                 let Some(connection) = lease.connection() else {
                     return failed(500, Reason::Internal, Again::No);
                 };
@@ -231,6 +242,8 @@ impl Forward<'_, '_> {
                 lease.finish(sent);
                 Ok(Outcome::Done)
             }
+            // RFC 9113 §8.7: safe to send again whatever the method.
+            Err(Failure::Unanswered(reason)) if !lease.was_processed() => failed(502, reason, Again::Elsewhere),
             Err(Failure::Unanswered(reason)) if reused => failed(502, reason, Again::Fresh),
             Err(Failure::Unanswered(reason)) => failed(502, reason, Again::ByPolicy),
             Err(Failure::Endpoint(Reason::BackendTimeout)) => failed(504, Reason::BackendTimeout, Again::ByPolicy),

@@ -17,7 +17,7 @@ const MOST_FIELDS: usize = 1000;
 const OWN_FIELDS: [&[u8]; 6] =
     [b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"x-real-ip", b"forwarded"];
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadLimits {
     pub bytes: usize,
     pub fields: usize,

@@ -35,7 +35,10 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub enum Served<I> {
     Closed,
     /// It speaks HTTP/2 by prior knowledge; these bytes were read already, the preface among them.
-    Http2 { io: I, ahead: Option<Buffer> },
+    Http2 {
+        io: I,
+        ahead: Option<Buffer>,
+    },
 }
 
 /// Serves a connection to its end.
@@ -122,13 +125,14 @@ impl<I: Io> Session<'_, I> {
     ) -> bool {
         let state = State {
             responded: Cell::new(false),
-            close: Cell::new(!connection.keep_alive || self.worker.is_draining()),
+            close: Cell::new(!connection.keep_alive),
             owes_continue: Cell::new(request.expect_continue),
             is_tunnel: Cell::new(false),
         };
         let idle = self.limits.stream_idle_timeout;
         let mut source = ClientSource { io: self.io, reader, state: &state, length: request.length, idle };
         let mut sink = ClientSink {
+            worker: self.worker,
             io: self.io,
             writer,
             state: &state,
@@ -164,13 +168,7 @@ impl<I: Io> Session<'_, I> {
         self.answer(Answer::new(error.status(), reason), request, writer, response).await;
     }
 
-    async fn refuse_head(
-        &self,
-        error: &HeadError,
-        first: bool,
-        writer: &mut Writer,
-        response: &mut ResponseHead,
-    ) {
+    async fn refuse_head(&self, error: &HeadError, first: bool, writer: &mut Writer, response: &mut ResponseHead) {
         let answer = match error {
             HeadError::Malformed(what) => Answer::new(400, Reason::BadRequest(what)),
             HeadError::TooLarge { in_start_line: true } => Answer::new(414, Reason::TooLarge),
@@ -189,13 +187,7 @@ impl<I: Io> Session<'_, I> {
     }
 
     /// An answer to what is no request; the connection ends with it.
-    async fn answer(
-        &self,
-        answer: Answer,
-        request: &RequestHead,
-        writer: &mut Writer,
-        response: &mut ResponseHead,
-    ) {
+    async fn answer(&self, answer: Answer, request: &RequestHead, writer: &mut Writer, response: &mut ResponseHead) {
         let state = State {
             responded: Cell::new(false),
             close: Cell::new(true),
@@ -204,8 +196,15 @@ impl<I: Io> Session<'_, I> {
         };
         // It may be a client that never reads: the answer is small, and its time too.
         let idle = self.limits.head_timeout;
-        let mut sink =
-            ClientSink { io: self.io, writer, state: &state, version: Version::Http11, is_head: false, idle };
+        let mut sink = ClientSink {
+            worker: self.worker,
+            io: self.io,
+            writer,
+            state: &state,
+            version: Version::Http11,
+            is_head: false,
+            idle,
+        };
         let body = answer.fill(false, response);
         let mut record = Record::begin(self.arrival, request);
         record.answered(answer.status, answer.reason);
@@ -300,6 +299,7 @@ impl<I: Io> Source for ClientSource<'_, I> {
 }
 
 struct ClientSink<'a, I> {
+    worker: &'a Worker,
     io: &'a I,
     writer: &'a mut Writer,
     state: &'a State,
@@ -321,7 +321,7 @@ impl<I: Io> Sink for ClientSink<'_, I> {
         let state = self.state;
         state.responded.set(true);
         // A client that still waits for a 100 may send its body or not: the connection would be out of step.
-        let close = state.close.get() || state.owes_continue.get();
+        let close = state.close.get() || state.owes_continue.get() || self.worker.is_draining();
         let client = Client { version: self.version, is_head: self.is_head, close };
         state.close.set(encode::response(head, client, self.writer));
         if head.status == 101 {

@@ -27,6 +27,7 @@ use crate::proxy::message::{Fields, ResponseHead};
 use crate::proxy::tls::table::{TlsTable, UpstreamConfig};
 
 pub use self::dial::{DialError, Dialer, Lease};
+pub use self::endpoint::InFlight;
 
 /// Sends a request to an endpoint, whose head was given already.
 pub trait Upload {
@@ -135,6 +136,15 @@ impl Upstreams {
         for shared in self.shared.values() {
             for endpoint in shared.endpoints.borrow().values() {
                 endpoint.sweep(now, timeout);
+            }
+        }
+    }
+
+    /// Every endpoint that is known, also those of earlier generations that are still in use.
+    pub fn each_endpoint(&self, mut tell: impl FnMut(&UpstreamKey, &Endpoint)) {
+        for (key, shared) in &self.shared {
+            for endpoint in shared.endpoints.borrow().values() {
+                tell(key, endpoint);
             }
         }
     }
