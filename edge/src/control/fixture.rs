@@ -382,7 +382,7 @@ fn observed() -> Observed {
 
 pub fn world() -> World {
     let compiled =
-        Compiled { snapshot: snapshot(), report: report(), endpoints: endpoints(), assigned: BTreeMap::new() };
+        Compiled { snapshot: snapshot().into(), report: report(), endpoints: endpoints(), assigned: BTreeMap::new() };
     World {
         edge: "gw1".into(),
         started: ago(7_440),

@@ -128,10 +128,7 @@ fn noted<T>(endpoint: &Endpoint, result: Result<T, DialError>) -> Result<T, Dial
     result
 }
 
-async fn within<T>(
-    dialer: Dialer<'_>,
-    attempt: impl Future<Output = Result<T, DialError>>,
-) -> Result<T, DialError> {
+async fn within<T>(dialer: Dialer<'_>, attempt: impl Future<Output = Result<T, DialError>>) -> Result<T, DialError> {
     let timer = dialer.clock.timer();
     timer.within(dialer.limits.connect_timeout, attempt).await.unwrap_or(Err(DialError::Elapsed))
 }
