@@ -139,13 +139,14 @@ impl Worker {
         if Arc::ptr_eq(&before.generation, &generation) {
             return;
         }
+        let series = self.metrics.adopt(&generation.snapshot);
         let upstreams = self.upstreams.borrow_mut().build(
             &generation.snapshot,
             &generation.endpoints,
             &generation.tls,
+            &series,
             &before.upstreams,
         );
-        let series = self.metrics.adopt(&generation.snapshot);
         *self.current.borrow_mut() = Rc::new(Current { ports: ports(&generation), generation, series, upstreams });
     }
 }

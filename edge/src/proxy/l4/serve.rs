@@ -228,12 +228,16 @@ struct Meters {
 impl Meters {
     fn open(&mut self) {
         self.is_open = true;
-        self.each(|listener| listener.tunnels_opened.one(), |upstream| upstream.connections_opened.one());
+        if let Some(listener) = &self.listener {
+            listener.tunnels_opened.one();
+        }
     }
 
     fn close(&mut self) {
-        if std::mem::take(&mut self.is_open) {
-            self.each(|listener| listener.tunnels_closed.one(), |upstream| upstream.connections_closed.one());
+        if std::mem::take(&mut self.is_open)
+            && let Some(listener) = &self.listener
+        {
+            listener.tunnels_closed.one();
         }
     }
 
@@ -281,12 +285,7 @@ impl Targets for WorkerTargets {
         let Some(known) = self.current.upstream(upstream).and_then(|it| it.endpoint_at(endpoint)) else { return };
         match outcome {
             Ok(()) => known.note_success(),
-            Err(error) => {
-                known.note_failure(error, Instant::now());
-                if let Some(series) = self.current.series.upstream(upstream) {
-                    series.connect_failures.one();
-                }
-            }
+            Err(error) => known.note_failure(error, Instant::now()),
         }
     }
 }

@@ -197,7 +197,7 @@ fn write_listeners(listeners: &Grouped<'_, ListenerLabel, ListenerSeries>, text:
 
 fn write_tunnels(listeners: &Grouped<'_, ListenerLabel, ListenerSeries>, text: &mut Text) {
     use MetricType::{Counter, Gauge};
-    text.family("edge_tunnels", Counter, "TCP and TLS routes' connections and upgraded ones.");
+    text.family("edge_tunnels", Counter, "Connections of TCP and TLS routes.");
     write_each(text, listeners, listener_labels, |it| it.tunnels_opened.value());
     text.family("edge_tunnels_open", Gauge, "Tunnels that are open.");
     write_each(text, listeners, listener_labels, |it| open(&it.tunnels_opened, &it.tunnels_closed));
@@ -221,7 +221,7 @@ fn write_routes(routes: &Grouped<'_, ObjectRef, RouteSeries>, text: &mut Text) {
 }
 
 fn write_upstreams(upstreams: &Grouped<'_, UpstreamKey, UpstreamSeries>, text: &mut Text) {
-    use MetricType::{Counter, Gauge, Histogram};
+    use MetricType::{Counter, Histogram};
     text.family("edge_upstream_responses", Counter, "Responses received from endpoints, by status class.");
     write_kinds(text, upstreams, upstream_labels, ("code", &Classes::LABELS), |it, place| it.responses.values()[place]);
     text.family("edge_upstream_latency_seconds", Histogram, "From the sent request head to the response head.");
@@ -231,9 +231,7 @@ fn write_upstreams(upstreams: &Grouped<'_, UpstreamKey, UpstreamSeries>, text: &
     text.family("edge_upstream_received_bytes", Counter, "Bytes of bodies and tunnels received from endpoints.");
     write_each(text, upstreams, upstream_labels, |it| it.received.value());
     text.family("edge_upstream_connections", Counter, "Connections made to endpoints.");
-    write_each(text, upstreams, upstream_labels, |it| it.connections_opened.value());
-    text.family("edge_upstream_connections_open", Gauge, "Connections to endpoints that are open, idle ones included.");
-    write_each(text, upstreams, upstream_labels, |it| open(&it.connections_opened, &it.connections_closed));
+    write_each(text, upstreams, upstream_labels, |it| it.connections.value());
     text.family("edge_upstream_connect_failures", Counter, "Connections to endpoints that could not be made.");
     write_each(text, upstreams, upstream_labels, |it| it.connect_failures.value());
     text.family("edge_upstream_retries", Counter, "Tries after the first.");

@@ -173,7 +173,10 @@ async fn open(upstream: &Upstream, endpoint: &Endpoint, dialer: Dialer<'_>) -> R
         Some(Err(why)) => return Err(DialError::Unusable(why.clone())),
     };
     let socket = Socket::connect(endpoint.address, dialer.backend).await?;
-    let Some(config) = config else { return Ok(Stream::Plain(socket)) };
+    let Some(config) = config else {
+        endpoint.note_connection();
+        return Ok(Stream::Plain(socket));
+    };
     let stream = TlsStream::connect(socket, config).await.map_err(|error| match error {
         TlsError::Io(error) => DialError::Connect(error),
         error => DialError::Tls(error.to_string()),
@@ -181,5 +184,6 @@ async fn open(upstream: &Upstream, endpoint: &Endpoint, dialer: Dialer<'_>) -> R
     if stream.is_h2() && upstream.protocol != UpstreamProtocol::Http2 {
         return Err(DialError::Unusable("the endpoint chose HTTP/2 unasked".into()));
     }
+    endpoint.note_connection();
     Ok(Stream::Tls(Box::new(stream)))
 }

@@ -3,12 +3,14 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::stream::Stream;
 use crate::proxy::clock::Clock;
 use crate::proxy::h1::upstream::Connection;
 use crate::proxy::h2::client::{Connections, Settings};
+use crate::proxy::metrics::UpstreamSeries;
 
 /// Connect failures in a row after which an endpoint is passed over for a while.
 const FAILURES: u32 = 3;
@@ -28,6 +30,8 @@ pub struct Endpoint {
     last_failure: RefCell<Option<Box<str>>>,
     /// Counts up when its connections must not be used any more.
     epoch: Cell<u32>,
+    /// Of the upstream that it is part of.
+    series: Arc<UpstreamSeries>,
 }
 
 /// Work of an endpoint for as long as it is kept, for connections that are not leased from the pool.
@@ -52,7 +56,7 @@ struct Idle {
 }
 
 impl Endpoint {
-    pub fn new(address: SocketAddr) -> Self {
+    pub fn new(address: SocketAddr, series: Arc<UpstreamSeries>) -> Self {
         Self {
             address,
             idle: RefCell::default(),
@@ -62,6 +66,7 @@ impl Endpoint {
             passed_over_until: Cell::new(None),
             last_failure: RefCell::default(),
             epoch: Cell::new(0),
+            series,
         }
     }
 
@@ -124,6 +129,11 @@ impl Endpoint {
         self.shared.borrow_mut().take();
     }
 
+    /// A connection was made.
+    pub(super) fn note_connection(&self) {
+        self.series.connections.one();
+    }
+
     pub fn note_success(&self) {
         self.failures.set(0);
         self.passed_over_until.set(None);
@@ -133,10 +143,12 @@ impl Endpoint {
     pub fn note_failure(&self, why: &dyn std::fmt::Display, now: Instant) {
         let failures = self.failures.get().saturating_add(1);
         self.failures.set(failures);
+        self.series.connect_failures.one();
         *self.last_failure.borrow_mut() = Some(why.to_string().into());
         if let Some(times) = failures.checked_sub(FAILURES) {
             let pause = FIRST_PAUSE.saturating_mul(1 << times.min(10)).min(LONGEST_PAUSE);
             self.passed_over_until.set(Some(now + pause));
+            self.series.ejections.one();
         }
     }
 
@@ -156,13 +168,15 @@ mod tests {
 
     #[test]
     fn failures_in_a_row_pass_an_endpoint_over_and_a_success_brings_it_back() {
-        let endpoint = Endpoint::new("127.0.0.1:1".parse().unwrap());
+        let series = Arc::<UpstreamSeries>::default();
+        let endpoint = Endpoint::new("127.0.0.1:1".parse().unwrap(), Arc::clone(&series));
         let now = Instant::now();
         for count in 1..=FAILURES {
             assert!(!endpoint.is_passed_over(now), "{count}");
             endpoint.note_failure(&"refused", now);
         }
         assert!(endpoint.is_passed_over(now));
+        assert_eq!((series.connect_failures.value(), series.ejections.value()), (u64::from(FAILURES), 1));
         assert!(!endpoint.is_passed_over(now + FIRST_PAUSE));
         for _ in 0..100 {
             endpoint.note_failure(&"refused", now);

@@ -24,6 +24,7 @@ use self::balance::Random;
 use self::endpoint::Endpoint;
 use crate::proxy::body::{Chunk, Source, StreamError};
 use crate::proxy::message::{Fields, ResponseHead};
+use crate::proxy::metrics::{Series, UpstreamSeries};
 use crate::proxy::tls::table::{TlsTable, UpstreamConfig};
 
 pub use self::dial::{DialError, Dialer, Lease};
@@ -68,6 +69,8 @@ pub struct Upstream {
 struct Shared {
     turn: Cell<usize>,
     endpoints: std::cell::RefCell<HashMap<SocketAddr, Rc<Endpoint>>>,
+    /// The same as long as it is known: series are kept by the same key.
+    series: Arc<UpstreamSeries>,
 }
 
 impl Upstream {
@@ -101,6 +104,7 @@ impl Upstreams {
         snapshot: &Snapshot,
         endpoints: &Endpoints,
         tls: &TlsTable,
+        series: &Series,
         previous: &[Rc<Upstream>],
     ) -> Vec<Rc<Upstream>> {
         let before: HashMap<&UpstreamKey, &Rc<Upstream>> =
@@ -112,7 +116,11 @@ impl Upstreams {
             let config = tls.upstream(id).map(|config| config.cloned().map_err(Box::from));
             let shared = match self.shared.get(&upstream.key) {
                 Some(shared) => Rc::clone(shared),
-                None => Rc::new(Shared { turn: Cell::new(0), endpoints: Default::default() }),
+                None => Rc::new(Shared {
+                    turn: Cell::new(0),
+                    endpoints: Default::default(),
+                    series: series.upstream(id).cloned().unwrap_or_default(),
+                }),
             };
             kept.insert(upstream.key.clone(), Rc::clone(&shared));
             let old = before.get(&upstream.key).copied();
@@ -178,7 +186,8 @@ fn assemble(
             stays
         });
         for spec in list {
-            let endpoint = known.entry(spec.address).or_insert_with(|| Rc::new(Endpoint::new(spec.address)));
+            let fresh = || Rc::new(Endpoint::new(spec.address, Arc::clone(&shared.series)));
+            let endpoint = known.entry(spec.address).or_insert_with(fresh);
             match spec.state {
                 EndpointState::Ready => ready.push(Rc::clone(endpoint)),
                 EndpointState::Draining => draining.push(Rc::clone(endpoint)),
