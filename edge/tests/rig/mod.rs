@@ -76,10 +76,33 @@ impl Rig {
         let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
         let (mut snapshot, endpoints) = snapshot(self.address, rules, upstreams);
         let socket = |address: &SocketAddr| Socket { address: *address, transport: Transport::Tcp, port: PortId(0) };
+        for listener in &mut snapshot.listeners {
+            listener.client.idle_timeout = self.limits.idle_timeout;
+            listener.client.head_timeout = self.limits.head_timeout;
+        }
         snapshot.sockets = addresses.iter().map(socket).collect();
         let failures = self.proxy.publish(generation(number, snapshot, endpoints, self.limits));
         wait_for(|| self.proxy.live() >= number);
         failures
+    }
+
+    /// Publishes a listener with one rule for each host.
+    pub fn publish_hosts(&self, hosts: &[&str], rules: Vec<Rule>, upstreams: Vec<Vec<SocketAddr>>) {
+        let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
+        let (mut snapshot, endpoints) = snapshot(self.address, vec![("", rule(0))], upstreams);
+        let mut map = HostMap::new();
+        let template = snapshot.listeners.remove(0);
+        for (id, host) in (0..).zip(hosts) {
+            let hostname = HostPattern::parse(Some(host)).unwrap();
+            map.insert(hostname.clone(), ListenerId(id));
+            let entry = Arc::new(RouteMatch::new(PathMatch::prefix(""), RuleId(id), 0));
+            let routes = RouteTable::build([(hostname.clone(), entry)]);
+            snapshot.listeners.push(Listener { hostname, serve: ListenerServe::Http { routes }, ..template.clone() });
+        }
+        snapshot.rules = rules;
+        snapshot.ports[0].serve = PortServe::Http { hosts: map };
+        assert!(self.proxy.publish(generation(number, snapshot, endpoints, self.limits)).is_empty());
+        wait_for(|| self.proxy.live() >= number);
     }
 
     pub fn client(&self) -> Client {
@@ -293,6 +316,17 @@ impl Client {
     pub fn rest(&mut self) -> String {
         while self.more() {}
         self.take(self.held.len())
+    }
+
+    /// Whether the connection breaks off.
+    pub fn is_reset(&mut self) -> bool {
+        loop {
+            match self.stream.read(&mut [0; 4096]) {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
+            }
+        }
     }
 
     /// Whether the peer ends without another byte.

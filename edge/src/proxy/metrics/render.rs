@@ -221,7 +221,7 @@ fn write_routes(routes: &Grouped<'_, ObjectRef, RouteSeries>, text: &mut Text) {
 }
 
 fn write_upstreams(upstreams: &Grouped<'_, UpstreamKey, UpstreamSeries>, text: &mut Text) {
-    use MetricType::{Counter, Histogram};
+    use MetricType::{Counter, Gauge, Histogram};
     text.family("edge_upstream_responses", Counter, "Responses received from endpoints, by status class.");
     write_kinds(text, upstreams, upstream_labels, ("code", &Classes::LABELS), |it, place| it.responses.values()[place]);
     text.family("edge_upstream_latency_seconds", Histogram, "From the sent request head to the response head.");
@@ -231,7 +231,9 @@ fn write_upstreams(upstreams: &Grouped<'_, UpstreamKey, UpstreamSeries>, text: &
     text.family("edge_upstream_received_bytes", Counter, "Bytes of bodies and tunnels received from endpoints.");
     write_each(text, upstreams, upstream_labels, |it| it.received.value());
     text.family("edge_upstream_connections", Counter, "Connections made to endpoints.");
-    write_each(text, upstreams, upstream_labels, |it| it.connections.value());
+    write_each(text, upstreams, upstream_labels, |it| it.connections_opened.value());
+    text.family("edge_upstream_connections_open", Gauge, "Connections to endpoints that are open, idle ones included.");
+    write_each(text, upstreams, upstream_labels, |it| open(&it.connections_opened, &it.connections_closed));
     text.family("edge_upstream_connect_failures", Counter, "Connections to endpoints that could not be made.");
     write_each(text, upstreams, upstream_labels, |it| it.connect_failures.value());
     text.family("edge_upstream_retries", Counter, "Tries after the first.");

@@ -117,9 +117,9 @@ pub struct UpstreamSeries {
     /// Sent to endpoints, received from them.
     pub sent: Counter,
     pub received: Counter,
-    /// Made, TLS included.
-    pub connections: Counter,
-    /// In a row or not; also endpoints that refuse datagrams.
+    pub connections_opened: Counter,
+    pub connections_closed: Counter,
+    /// Also endpoints that refuse datagrams.
     pub connect_failures: Counter,
     /// Tries after the first.
     pub retries: Counter,

@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     fn endpoints(count: u16) -> Vec<Rc<Endpoint>> {
-        (1..=count).map(|port| Rc::new(Endpoint::new(([127, 0, 0, 1], port).into(), Default::default()))).collect()
+        (1..=count).map(|port| Rc::new(Endpoint::new(([127, 0, 0, 1], port).into()))).collect()
     }
 
     fn spread(candidates: &[Rc<Endpoint>], balance: Balance, avoid: Option<SocketAddr>) -> Vec<usize> {

@@ -3,14 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::stream::Stream;
 use crate::proxy::clock::Clock;
 use crate::proxy::h1::upstream::Connection;
 use crate::proxy::h2::client::{Connections, Settings};
-use crate::proxy::metrics::UpstreamSeries;
 
 /// Connect failures in a row after which an endpoint is passed over for a while.
 const FAILURES: u32 = 3;
@@ -30,8 +28,6 @@ pub struct Endpoint {
     last_failure: RefCell<Option<Box<str>>>,
     /// Counts up when its connections must not be used any more.
     epoch: Cell<u32>,
-    /// Of the upstream that it is part of.
-    series: Arc<UpstreamSeries>,
 }
 
 /// Work of an endpoint for as long as it is kept, for connections that are not leased from the pool.
@@ -56,7 +52,7 @@ struct Idle {
 }
 
 impl Endpoint {
-    pub fn new(address: SocketAddr, series: Arc<UpstreamSeries>) -> Self {
+    pub fn new(address: SocketAddr) -> Self {
         Self {
             address,
             idle: RefCell::default(),
@@ -66,7 +62,6 @@ impl Endpoint {
             passed_over_until: Cell::new(None),
             last_failure: RefCell::default(),
             epoch: Cell::new(0),
-            series,
         }
     }
 
@@ -129,27 +124,22 @@ impl Endpoint {
         self.shared.borrow_mut().take();
     }
 
-    /// A connection was made.
-    pub(super) fn note_connection(&self) {
-        self.series.connections.one();
-    }
-
     pub fn note_success(&self) {
         self.failures.set(0);
         self.passed_over_until.set(None);
     }
 
     /// After [`FAILURES`] in a row the endpoint is passed over, longer each time.
-    pub fn note_failure(&self, why: &dyn std::fmt::Display, now: Instant) {
+    /// Says whether it is passed over from now on.
+    pub fn note_failure(&self, why: &dyn std::fmt::Display, now: Instant) -> bool {
         let failures = self.failures.get().saturating_add(1);
         self.failures.set(failures);
-        self.series.connect_failures.one();
         *self.last_failure.borrow_mut() = Some(why.to_string().into());
         if let Some(times) = failures.checked_sub(FAILURES) {
             let pause = FIRST_PAUSE.saturating_mul(1 << times.min(10)).min(LONGEST_PAUSE);
-            self.passed_over_until.set(Some(now + pause));
-            self.series.ejections.one();
+            return self.passed_over_until.replace(Some(now + pause)).is_none_or(|before| before <= now);
         }
+        false
     }
 
     pub fn is_passed_over(&self, now: Instant) -> bool {
@@ -168,15 +158,13 @@ mod tests {
 
     #[test]
     fn failures_in_a_row_pass_an_endpoint_over_and_a_success_brings_it_back() {
-        let series = Arc::<UpstreamSeries>::default();
-        let endpoint = Endpoint::new("127.0.0.1:1".parse().unwrap(), Arc::clone(&series));
+        let endpoint = Endpoint::new("127.0.0.1:1".parse().unwrap());
         let now = Instant::now();
         for count in 1..=FAILURES {
             assert!(!endpoint.is_passed_over(now), "{count}");
             endpoint.note_failure(&"refused", now);
         }
         assert!(endpoint.is_passed_over(now));
-        assert_eq!((series.connect_failures.value(), series.ejections.value()), (u64::from(FAILURES), 1));
         assert!(!endpoint.is_passed_over(now + FIRST_PAUSE));
         for _ in 0..100 {
             endpoint.note_failure(&"refused", now);

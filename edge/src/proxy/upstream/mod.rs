@@ -59,6 +59,7 @@ pub struct Upstream {
     pub protocol: UpstreamProtocol,
     /// The error is why its TLS cannot be used; it is then never called without.
     pub tls: Option<Result<UpstreamConfig, Box<str>>>,
+    pub series: Option<Arc<UpstreamSeries>>,
     ready: Vec<Rc<Endpoint>>,
     draining: Vec<Rc<Endpoint>>,
     shared: Rc<Shared>,
@@ -69,8 +70,6 @@ pub struct Upstream {
 struct Shared {
     turn: Cell<usize>,
     endpoints: std::cell::RefCell<HashMap<SocketAddr, Rc<Endpoint>>>,
-    /// The same as long as it is known: series are kept by the same key.
-    series: Arc<UpstreamSeries>,
 }
 
 impl Upstream {
@@ -116,11 +115,7 @@ impl Upstreams {
             let config = tls.upstream(id).map(|config| config.cloned().map_err(Box::from));
             let shared = match self.shared.get(&upstream.key) {
                 Some(shared) => Rc::clone(shared),
-                None => Rc::new(Shared {
-                    turn: Cell::new(0),
-                    endpoints: Default::default(),
-                    series: series.upstream(id).cloned().unwrap_or_default(),
-                }),
+                None => Rc::new(Shared { turn: Cell::new(0), endpoints: Default::default() }),
             };
             kept.insert(upstream.key.clone(), Rc::clone(&shared));
             let old = before.get(&upstream.key).copied();
@@ -133,7 +128,9 @@ impl Upstreams {
                 built.push(Rc::clone(old));
                 continue;
             }
-            built.push(Rc::new(assemble(upstream, source, config, shared, same_tls)));
+            let mut assembled = assemble(upstream, source, config, shared, same_tls);
+            assembled.series = series.upstream(id).cloned();
+            built.push(Rc::new(assembled));
         }
         self.shared = kept;
         built
@@ -186,15 +183,23 @@ fn assemble(
             stays
         });
         for spec in list {
-            let fresh = || Rc::new(Endpoint::new(spec.address, Arc::clone(&shared.series)));
-            let endpoint = known.entry(spec.address).or_insert_with(fresh);
+            let endpoint = known.entry(spec.address).or_insert_with(|| Rc::new(Endpoint::new(spec.address)));
             match spec.state {
                 EndpointState::Ready => ready.push(Rc::clone(endpoint)),
                 EndpointState::Draining => draining.push(Rc::clone(endpoint)),
             }
         }
     }
-    Upstream { key: upstream.key.clone(), protocol: upstream.protocol, tls, ready, draining, shared, source }
+    Upstream {
+        key: upstream.key.clone(),
+        protocol: upstream.protocol,
+        tls,
+        series: None,
+        ready,
+        draining,
+        shared,
+        source,
+    }
 }
 
 fn same_config(a: Option<&Result<UpstreamConfig, Box<str>>>, b: Option<&Result<UpstreamConfig, Box<str>>>) -> bool {
