@@ -20,6 +20,8 @@ pub mod problem;
 pub mod report;
 pub mod settings;
 pub mod snapshot;
+pub mod substitute;
+pub mod status;
 pub mod suggest;
 pub mod validate;
 pub mod wire;

@@ -10,5 +10,7 @@ pub mod logging;
 pub mod notify;
 pub mod proxy;
 pub mod resolve;
+pub mod source;
 pub mod store;
+pub mod supervisor;
 pub mod vip;

@@ -98,15 +98,6 @@ impl<'a> Certificates<'a> {
             return condition("Ready", "Ready", None);
         }
         let resolved = self.issuer(context, home, &spec.issuer_ref, 0);
-        for (field, used) in [
-            ("spec.ipAddresses", !spec.ip_addresses.is_empty()),
-            ("spec.uris", !spec.uris.is_empty()),
-            ("spec.emailAddresses", !spec.email_addresses.is_empty()),
-        ] {
-            if used {
-                context.problem(Severity::Inert, Kind::Certificate, &object.meta, field);
-            }
-        }
         let fault = resolved.as_ref().err().map(|why| Fault::new("IssuerNotReady", why.text.clone()));
         let issuer = match resolved {
             Ok(issuer) => issuer,

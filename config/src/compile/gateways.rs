@@ -85,9 +85,6 @@ pub(super) fn gateways<'a>(context: &Context<'a>, classes: &HashMap<&str, Class>
             insecure_validation: false,
             profile: Profile::default(),
         });
-        if object.spec.default_scope.as_deref().is_some_and(|scope| scope != "None") {
-            context.problem(Severity::Inert, Kind::Gateway, &object.meta, "spec.defaultScope");
-        }
     }
     gateways.sort_by(|a, b| by_age(&a.object.meta, &b.object.meta));
     attach_sets(context, &mut gateways);

@@ -213,7 +213,6 @@ pub(super) fn backend_traffic(
     for policy in oldest_first(&context.inputs.backend_traffic_policies) {
         let mut status = Status::new(Kind::BackendTrafficPolicy, &policy.meta);
         let judged = traffic(&policy.spec);
-        inert(context, policy);
         for target in policy.spec.targets() {
             let key = ObjectKey::new(&*policy.meta.key.namespace, target.name.as_str());
             let kind = Kind::of(&target.group, &target.kind);
@@ -281,21 +280,6 @@ fn traffic(spec: &BackendTrafficPolicySpec) -> Result<Traffic, Fault> {
     let http = spec.timeout.as_ref().and_then(|timeout| timeout.http);
     let request_timeout = http.and_then(|http| http.request_timeout).map(|timeout| timeout.0);
     Ok(Traffic { balance, request_timeout })
-}
-
-fn inert(context: &Context<'_>, policy: &Object<BackendTrafficPolicySpec>) {
-    let Some(timeout) = &policy.spec.timeout else { return };
-    for (field, used) in [
-        ("spec.timeout.tcp.connectTimeout", timeout.tcp.is_some_and(|tcp| tcp.connect_timeout.is_some())),
-        (
-            "spec.timeout.http.connectionIdleTimeout",
-            timeout.http.is_some_and(|http| http.connection_idle_timeout.is_some()),
-        ),
-    ] {
-        if used {
-            context.problem(Severity::Inert, Kind::BackendTrafficPolicy, &policy.meta, field);
-        }
-    }
 }
 
 fn elsewhere<'a>(context: &Context<'a>, kind: Kind, name: &str) -> Option<&'a str> {

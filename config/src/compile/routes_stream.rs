@@ -20,7 +20,6 @@ struct Stream<'a> {
     parents: &'a [ParentReference],
     hostnames: &'a [String],
     rules: &'a [L4RouteRule],
-    default_gateways: bool,
 }
 
 /// Attaches every stream route. Where several ask for one place, all are accepted and counted, and the oldest has it.
@@ -39,7 +38,6 @@ pub(super) fn routes<'a>(
             parents: &route.spec.parent_refs,
             hostnames: &route.spec.hostnames,
             rules: &route.spec.rules,
-            default_gateways: route.spec.use_default_gateways.is_some(),
         });
     }
     for (kind, objects) in [(Kind::TCPRoute, &inputs.tcp_routes), (Kind::UDPRoute, &inputs.udp_routes)] {
@@ -50,7 +48,6 @@ pub(super) fn routes<'a>(
                 parents: &route.spec.parent_refs,
                 hostnames: &[],
                 rules: &route.spec.rules,
-                default_gateways: route.spec.use_default_gateways.is_some(),
             });
         }
     }
@@ -70,9 +67,6 @@ fn one<'a>(
     out: &mut Vec<(ObjectRef, ObjectReport)>,
 ) {
     let context = backends.context;
-    if stream.default_gateways {
-        context.problem(Severity::Inert, stream.kind, stream.meta, "spec.useDefaultGateways");
-    }
     if stream.rules.len() > 1 {
         let message = format!("rules: {} rules, of which only the first can match", stream.rules.len());
         context.problem(Severity::Warning, stream.kind, stream.meta, message);

@@ -67,13 +67,6 @@ impl<'a> L7<'a> {
             Self::Grpc(route) => &route.spec.hostnames,
         }
     }
-
-    fn uses_default_gateways(&self) -> bool {
-        match self {
-            Self::Http(route) => route.spec.use_default_gateways.is_some(),
-            Self::Grpc(route) => route.spec.use_default_gateways.is_some(),
-        }
-    }
 }
 
 /// Attaches every HTTPRoute and GRPCRoute and returns the rules, numbered by precedence among equal matches: oldest
@@ -99,9 +92,6 @@ pub(super) fn routes<'a>(
     for l7 in &routes {
         let hosts = hosts(context, l7.kind(), l7.meta(), l7.hostnames());
         let route = Route { kind: l7.kind(), meta: l7.meta(), parents: l7.parents(), hosts };
-        if l7.uses_default_gateways() {
-            context.problem(Severity::Inert, route.kind, route.meta, "spec.useDefaultGateways");
-        }
         let (outcomes, attachments) = parents.attach(context, gateways, &route);
         if outcomes.is_empty() {
             continue;

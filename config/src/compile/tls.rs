@@ -62,7 +62,7 @@ pub(super) fn find_cas<'r>(
                     found.source.push_str(", ");
                 }
                 found.source.push_str(&object.to_string());
-                found.certificates.extend(certificates.iter().cloned());
+                found.certificates.extend_from_slice(certificates);
             }
             Err(fault) => {
                 first.get_or_insert(fault);

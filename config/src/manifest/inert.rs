@@ -77,7 +77,6 @@ fn paths(kind: Kind) -> &'static [&'static str] {
             "spec.uris",
             "spec.usages",
         ],
-        Kind::IPAddressPool => &["spec.serviceAllocation"],
         Kind::L2Advertisement | Kind::BGPPeer | Kind::BGPAdvertisement | Kind::Community | Kind::BFDProfile => {
             &["spec"]
         }
@@ -134,7 +133,11 @@ fn paths(kind: Kind) -> &'static [&'static str] {
             "spec.targetSelectors",
             "spec.tcpKeepalive",
             "spec.telemetry",
-            "spec.timeout",
+            "spec.timeout.http.connectionIdleTimeout",
+            "spec.timeout.http.maxConnectionDuration",
+            "spec.timeout.http.maxStreamDuration",
+            "spec.timeout.http.streamIdleTimeout",
+            "spec.timeout.tcp",
             "spec.useClientProtocol",
         ],
         Kind::SecurityPolicy => &[
@@ -170,7 +173,7 @@ fn paths(kind: Kind) -> &'static [&'static str] {
             "spec.telemetry",
         ],
         Kind::Backend => &["spec.endpoints[].hostname", "spec.endpoints[].zone", "spec.fallback", "spec.tls"],
-        Kind::ReferenceGrant => &[],
+        Kind::IPAddressPool | Kind::ReferenceGrant => &[],
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod api;
 pub mod diff;
 pub mod explain;
+pub mod findings;
 #[cfg(test)]
 pub mod fixture;
 pub mod metrics;

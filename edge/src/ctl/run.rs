@@ -216,7 +216,7 @@ fn check(
     for path in paths {
         let offline = Offline::load(path)?;
         objects += offline.objects();
-        problems.extend(offline.compile().into_problems());
+        problems.extend(offline.compile().findings());
     }
     let mut checked = Checked::new(problems, objects, strict);
     if quiet {

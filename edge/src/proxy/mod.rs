@@ -20,6 +20,7 @@ pub mod filters;
 pub mod generation;
 pub mod h1;
 pub mod h2;
+pub mod health;
 pub mod io;
 pub mod l4;
 pub mod limits;
@@ -32,22 +33,28 @@ pub mod tls;
 pub mod upstream;
 pub mod worker;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use edge_config::snapshot::Transport;
+use edge_config::snapshot::{Transport, UpstreamKey};
 use foldhash::{HashMap, HashMapExt as _};
 use tokio::sync::{Notify, watch};
 
 use self::filters::session::Tokens;
 pub use self::generation::Generation;
+use self::health::Health;
 use self::io::Backend;
 use self::listening::Bound;
 use self::metrics::WorkerMetrics;
 use self::worker::Seat;
+use crate::control::observed::UpstreamState;
+
+/// Of a worker's thread. Only what is touched costs memory; an exchange is deep, above all without optimisation.
+const STACK: usize = 16 << 20;
 
 /// How the data plane is set up for the life of the daemon.
 pub struct ProxyOptions {
@@ -80,6 +87,7 @@ struct Shared {
     connections: AtomicUsize,
     /// The generation that each worker serves.
     live: Vec<AtomicU64>,
+    health: Health,
     changed: Notify,
 }
 
@@ -122,6 +130,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             connections: AtomicUsize::new(0),
             live: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            health: Health::new(workers),
             changed: Notify::new(),
         });
         let first = Wanted { generation: Arc::new(first), sockets: Vec::new(), mode: Mode::Serve };
@@ -150,6 +159,7 @@ impl Proxy {
             };
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
+                .stack_size(STACK)
                 .spawn(move || run_worker(seat))
                 .map_err(StartError::Thread)?;
             proxy.threads.push(thread);
@@ -183,6 +193,16 @@ impl Proxy {
     /// The newest generation that every worker serves.
     pub fn live(&self) -> u64 {
         self.shared.live.iter().map(|live| live.load(Ordering::Acquire)).min().unwrap_or_default()
+    }
+
+    /// How many workers serve this generation or a later one.
+    pub fn acknowledged(&self, number: u64) -> usize {
+        self.shared.live.iter().filter(|live| live.load(Ordering::Acquire) >= number).count()
+    }
+
+    /// Work in flight and endpoints that are passed over, as of about a second ago.
+    pub fn health(&self) -> BTreeMap<UpstreamKey, UpstreamState> {
+        self.shared.health.merged()
     }
 
     /// Waits until every worker serves this generation or a later one.

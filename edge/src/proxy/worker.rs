@@ -29,6 +29,8 @@ use super::{Mode, Shared, Wanted, access_log};
 
 /// How often idle upstream connections are looked at.
 const SWEEP: Duration = Duration::from_secs(5);
+/// How often the health of endpoints is told to the control side.
+const POST: Duration = Duration::from_secs(1);
 
 /// A connection as it arrived: what routing needs beside the request.
 #[derive(Debug, Clone)]
@@ -42,6 +44,17 @@ pub struct Arrival {
     /// What the handshake settled, for the log.
     pub tls: Option<Settled>,
     pub at: Instant,
+    /// What the listener of the last request says of waiting for the next.
+    pub patience: Cell<Option<Patience>>,
+}
+
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Without a request.
+    pub idle: Duration,
+    /// From the first byte of a head to its last.
+    pub head: Duration,
 }
 
 /// Version and cipher suite of a TLS connection.
@@ -137,13 +150,14 @@ impl Worker {
         if Arc::ptr_eq(&before.generation, &generation) {
             return;
         }
+        let series = self.metrics.adopt(&generation.snapshot);
         let upstreams = self.upstreams.borrow_mut().build(
             &generation.snapshot,
             &generation.endpoints,
             &generation.tls,
+            &series,
             &before.upstreams,
         );
-        let series = self.metrics.adopt(&generation.snapshot);
         *self.current.borrow_mut() = Rc::new(Current { ports: ports(&generation), generation, series, upstreams });
     }
 }
@@ -289,6 +303,7 @@ impl Listeners {
 /// What is to be done now and then.
 async fn chores(worker: Rc<Worker>) {
     let mut swept = Instant::now();
+    let mut posted = swept;
     loop {
         tokio::time::sleep(access_log::FLUSH_INTERVAL).await;
         if let Some(log) = &worker.log {
@@ -299,6 +314,10 @@ async fn chores(worker: Rc<Worker>) {
             swept = now;
             let timeout = worker.current().generation.limits.upstream_idle_timeout;
             worker.upstreams.borrow().sweep(now, timeout);
+        }
+        if now.duration_since(posted) >= POST {
+            posted = now;
+            worker.shared.health.post(worker.index, &worker.upstreams.borrow(), now);
         }
     }
 }

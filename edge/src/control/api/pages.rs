@@ -58,7 +58,7 @@ pub async fn answer(api: &Api, access: Access, request: Request<Incoming>) -> An
     let world = api.handle.now();
     match path {
         "/v1/status" => json(&status::status(&world, SystemTime::now())),
-        "/v1/problems" => json(&world.all_problems()),
+        "/v1/problems" => json(&world.findings()),
         "/v1/config" => json(&*world.inputs.settings),
         "/v1/routing" => json(&Effective::of(world.scene(), &world.compiled.assigned)),
         "/v1/explain" => match bounded(body).await {

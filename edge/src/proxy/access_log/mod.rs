@@ -100,6 +100,12 @@ impl AccessLog {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 
+    /// The same count for whoever outlives this value's owner, such as the metrics page.
+    pub fn dropped_counter(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
+        let shared = Arc::clone(&self.shared);
+        move || shared.dropped.load(Ordering::Relaxed)
+    }
+
     /// Waits until all is written. The sinks must be gone.
     pub fn close(self) {
         drop(self.full);
