@@ -81,7 +81,8 @@ pub struct Plan {
     pub renewals: BTreeMap<CertId, i64>,
     /// Held but not wanted: kept, for the wish may come back.
     pub unwanted: Vec<CertId>,
-    /// When to plan again, even if nothing changes.
+    /// When to plan again, even if nothing changes; at once when there is something to issue, because whether that
+    /// succeeds decides what comes next.
     pub next: Option<i64>,
 }
 
@@ -214,6 +215,9 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
     // A renewal that waits is planned again by its wait, not by its due date, which is over.
     let renewals = plan.renewals.values().copied().filter(|due| *due > input.now);
     plan.next = retries.chain(renewals).min();
+    if !plan.issue.is_empty() {
+        plan.next = Some(input.now);
+    }
     plan
 }
 
@@ -411,3 +415,6 @@ const DEEPEST: usize = 8;
 fn stays(held: &Held) -> Settled {
     Settled::Stays(Ca { key_id: held.key_id.clone(), validity: held.validity })
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,7 +35,7 @@ pub enum Severity {
 }
 
 /// One finding about one place of one input.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Problem {
     pub severity: Severity,
     /// Absent when no text can be blamed, such as a directory that is gone.

@@ -28,7 +28,9 @@ impl Logging {
             let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             registry.with(fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(ansi)).try_init()
         } else {
-            registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).with_target(false)).try_init()
+            registry
+                .with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr).with_target(false))
+                .try_init()
         };
         // A second call in one process, as in tests, keeps the first log.
         drop(installed);

@@ -20,7 +20,8 @@ use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
 
 use crate::client::Tls;
-use crate::edged::{Edged, until};
+use crate::edged::{Edged, run, until, workspace};
+use crate::netns::{self, Namespace};
 use crate::origin::Origin;
 use crate::pki;
 
@@ -30,6 +31,38 @@ pub const HTTPS: u16 = 8443;
 /// Says on the real standard error, past the capture of the test harness, that a scenario did not run.
 pub fn skip(scenario: &str, why: &str) {
     let _ = writeln!(std::io::stderr(), "\n*** SKIPPED {scenario}: {why}\n");
+}
+
+/// Runs work in a network namespace of its own, so that fixed addresses and ports of an example meet nobody else's;
+/// without root on the host's loopback, one scenario at a time.
+pub fn isolated<T: Send>(role: &str, work: impl FnOnce() -> T + Send) -> T {
+    if netns::available().is_ok() {
+        let namespace = Namespace::new(role).unwrap();
+        return namespace.run(work).unwrap();
+    }
+    let lock = std::fs::File::create(std::env::temp_dir().join("edge-lab.lock")).unwrap();
+    lock.lock().unwrap();
+    work()
+}
+
+/// Copies a folder of `examples/` to where it may write.
+pub fn copy_example(name: &str) -> TempDir {
+    let target = tempfile::Builder::new().prefix("edge-example-").tempdir().unwrap();
+    let source = workspace().join("examples").join(name);
+    let copied = run(Path::new("cp"), &["-r", &format!("{}/.", source.display()), &target.path().to_string_lossy()]);
+    assert_eq!(copied.code, Some(0), "{copied:?}");
+    let _ = std::fs::remove_dir_all(target.path().join(".run"));
+    target
+}
+
+/// Starts edged on an example as it is.
+pub fn start_example(dir: &Path, ports: &[SocketAddr]) -> Edged {
+    pki::install_provider();
+    let mut edged = Edged::spawn(&dir.join("edge.toml"), &dir.join(".run/edged.sock"), &dir.join("edged.log"));
+    for address in ports {
+        edged.wait_port(*address);
+    }
+    edged
 }
 
 /// Runs a future to its end on a runtime of the calling thread, and so in its network namespace.
@@ -174,8 +207,7 @@ format = "human"
 
     /// The internal CA, as soon as edged has written it.
     pub fn internal_ca(&self) -> String {
-        let path = self.path("state/internal-ca.crt");
-        until("state/internal-ca.crt", || std::fs::read_to_string(&path).ok().filter(|pem| pem.contains("END CERT")))
+        internal_ca(&self.path("state"))
     }
 
     /// TLS that trusts the internal CA, with both HTTP versions offered or only the one named.
@@ -196,6 +228,12 @@ format = "human"
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
+}
+
+/// The internal CA in a state directory, as soon as edged has written it.
+pub fn internal_ca(state: &Path) -> String {
+    let path = state.join("internal-ca.crt");
+    until("internal-ca.crt", || std::fs::read_to_string(&path).ok().filter(|pem| pem.contains("END CERT")))
 }
 
 impl Default for Lab {

@@ -12,4 +12,5 @@ pub mod manifests;
 pub mod netns;
 pub mod origin;
 pub mod pki;
+pub mod region;
 pub mod websocket;

@@ -36,6 +36,7 @@ pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 pub use endpoints::endpoints;
 
@@ -49,7 +50,7 @@ use context::{Context, Fault, condition};
 /// Everything that follows from the inputs.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Compiled {
-    pub snapshot: Snapshot,
+    pub snapshot: Arc<Snapshot>,
     pub report: Report,
     /// By `UpstreamId` of the snapshot.
     pub endpoints: Endpoints,
@@ -101,7 +102,7 @@ pub fn compile(inputs: &Inputs) -> Compiled {
     snapshot.certificates = certificates.into_wanted();
     let endpoints = endpoints(inputs, &snapshot);
     let report = Report { objects: reports.into_iter().collect(), problems: context.into_problems() };
-    Compiled { snapshot, report, endpoints, assigned }
+    Compiled { snapshot: Arc::new(snapshot), report, endpoints, assigned }
 }
 
 /// Envoy Gateway's Backends say whether they can be used.

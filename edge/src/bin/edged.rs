@@ -1,1 +1,61 @@
-fn main() {}
+//! `edged`: the daemon. Reads `edge.toml`, serves until SIGTERM or SIGINT, reads again on SIGHUP.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use edge::supervisor::{self, StartError};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Gateway, load balancer and certificate authority for bare-metal edges
+///
+/// SIGHUP reads the configuration again; SIGUSR1 reopens the access log; SIGTERM and SIGINT drain and stop.
+///
+/// Exit codes: 0 stopped on request, 64 wrong arguments, 70 could not start, 78 edge.toml has faults.
+#[derive(Parser)]
+#[command(name = "edged", version)]
+struct Arguments {
+    /// Path of edge.toml
+    #[arg(long, value_name = "FILE", default_value = "/etc/edge/edge.toml")]
+    config: PathBuf,
+}
+
+/// Exit codes as in sysexits.h.
+const USAGE: u8 = 64;
+const SOFTWARE: u8 = 70;
+const CONFIG: u8 = 78;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Nothing is left to do when even this cannot be written.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    edge::proxy::tls::install_provider();
+    match supervisor::run(&arguments.config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            for line in chain(&error).lines() {
+                eprintln!("edged: {line}");
+            }
+            ExitCode::from(if matches!(error, StartError::Configuration(_)) { CONFIG } else { SOFTWARE })
+        }
+    }
+}
+
+/// The whole story of an error: each level prints its own part only.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

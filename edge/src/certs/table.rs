@@ -52,7 +52,7 @@ impl CertTable {
 
 impl fmt::Debug for CertTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.entries.iter().map(|(id, entry)| (id, entry))).finish()
+        f.debug_map().entries(self.entries.iter()).finish()
     }
 }
 

@@ -4,10 +4,16 @@
 //! values and through a unix socket ([`api`]). The views are pure functions; nothing here changes anything but by
 //! sending a [`world::Command`] to the supervisor, and nothing here runs on a worker thread.
 
+pub mod api;
 pub mod diff;
 pub mod explain;
+pub mod findings;
+#[cfg(test)]
+pub mod fixture;
+pub mod metrics;
 pub mod objects;
 pub mod observed;
+pub mod peer;
 pub mod span;
 pub mod status;
 pub mod view;

@@ -13,6 +13,10 @@ pub fn counts(inputs: &Inputs) -> Value {
     Value::Object(counts.map(|(kind, count)| (kind.to_string(), count.into())).collect())
 }
 
+pub fn total(inputs: &Inputs) -> usize {
+    Kind::ALL.into_iter().map(|kind| keys(inputs, kind).len()).sum()
+}
+
 /// All objects of a kind, in the order of namespace and name.
 pub fn all(inputs: &Inputs, report: &Report, kind: Kind) -> Vec<Value> {
     keys(inputs, kind).into_iter().filter_map(|key| one(inputs, report, &ObjectRef::new(kind, key))).collect()
@@ -61,9 +65,9 @@ pub fn kind_of(text: &str) -> Option<Kind> {
 
 fn plural(name: &str) -> String {
     match name.strip_suffix('y') {
-        Some(stem) => format!("{stem}ies"),
-        None if name.ends_with('s') => format!("{name}es"),
-        None => format!("{name}s"),
+        Some(stem) if !stem.ends_with('a') => format!("{stem}ies"),
+        _ if name.ends_with('s') => format!("{name}es"),
+        _ => format!("{name}s"),
     }
 }
 
@@ -226,7 +230,11 @@ fn status(report: &ObjectReport) -> Value {
     if !report.parents.is_empty() {
         let parents = report.parents.iter().map(|parent| {
             let reference = serde_json::to_value(&parent.parent).unwrap_or(Value::Null);
-            json!({ "parentRef": reference, "conditions": conditions(&parent.conditions) })
+            json!({
+                "parentRef": reference,
+                "controllerName": parent.controller,
+                "conditions": conditions(&parent.conditions),
+            })
         });
         map.insert("parents".to_owned(), parents.collect());
     }
@@ -247,6 +255,7 @@ mod tests {
             ("HTTPRoute", Kind::HTTPRoute),
             ("httproutes", Kind::HTTPRoute),
             ("gtw", Kind::Gateway),
+            ("gateways", Kind::Gateway),
             ("gatewayclasses", Kind::GatewayClass),
             ("svc", Kind::Service),
             ("backendtrafficpolicies", Kind::BackendTrafficPolicy),

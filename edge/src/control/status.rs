@@ -107,7 +107,7 @@ fn edge(world: &World, now: SystemTime) -> Edge {
 
 fn problems(world: &World) -> Problems {
     let mut counts = Problems::default();
-    for problem in world.problems.iter().chain(&world.compiled.report.problems) {
+    for problem in world.findings() {
         *match problem.severity {
             Severity::Error => &mut counts.errors,
             Severity::Warning => &mut counts.warnings,

@@ -13,6 +13,7 @@ use edge_config::report::Report;
 use edge_config::snapshot::{Endpoints, Snapshot};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::findings::findings;
 use super::observed::Observed;
 
 #[derive(Debug, Clone)]
@@ -70,11 +71,9 @@ impl World {
         }
     }
 
-    /// Findings of sources and of compile, in the order of place, then text.
-    pub fn all_problems(&self) -> Vec<&Problem> {
-        let mut all: Vec<&Problem> = self.problems.iter().chain(&self.compiled.report.problems).collect();
-        all.sort_by(|a, b| (&a.origin, a.severity, &a.message).cmp(&(&b.origin, b.severity, &b.message)));
-        all
+    /// Everything that is wrong with the configuration.
+    pub fn findings(&self) -> Vec<Problem> {
+        findings(self.scene(), &self.problems)
     }
 }
 

@@ -60,6 +60,11 @@ impl Table {
         Self { heads: heads.to_vec(), rows: Vec::new(), indent }
     }
 
+    /// Without heads.
+    pub fn plain(indent: usize, columns: usize) -> Self {
+        Self::new(indent, &vec![""; columns])
+    }
+
     /// One cell per head.
     pub fn row(&mut self, cells: Vec<Cell>) {
         self.rows.push(cells);
@@ -83,7 +88,8 @@ impl Table {
             .collect();
         let heads: Vec<Cell> = self.heads.iter().map(|head| Cell::faint(*head)).collect();
         let mut out = String::new();
-        for row in std::iter::once(&heads).chain(&self.rows) {
+        let heads = Some(&heads).filter(|_| self.heads.iter().any(|head| !head.is_empty()));
+        for row in heads.into_iter().chain(&self.rows) {
             self.line(&mut out, row, &kept, &widths, style);
         }
         out

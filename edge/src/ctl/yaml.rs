@@ -167,7 +167,7 @@ mod tests {
             "text": "a: b",
             "": "empty key",
         });
-        let expected = "a: 1\nlist:\n  - 1\n  - two\n  - x: 1\n    y: []\n  - - 1\n    - - 2\n      - {}\n  - deep:\n      \
+        let expected = "a: 1\nlist:\n  - 1\n  - two\n  - x: 1\n    \"y\": []\n  - - 1\n    - - 2\n      - {}\n  - deep:\n      \
                         er: null\nempty: {}\ntext: \"a: b\"\n\"\": empty key\n";
         assert_eq!(to_yaml(&value), expected);
     }

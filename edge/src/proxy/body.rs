@@ -53,6 +53,10 @@ pub trait Source {
 
     /// Trailer fields, once `next` has returned `None`.
     fn trailers(&mut self) -> Option<Fields>;
+
+    /// After a 101: `next` gives bytes as they come up to the peer's end, and waits without a deadline of its own.
+    /// Only what can be upgraded (HTTP/1.1) has a use for it.
+    fn begin_tunnel(&mut self) {}
 }
 
 /// Where a response goes to.
@@ -60,6 +64,7 @@ pub trait Sink {
     /// Sends an interim (1xx) response at once. HTTP/1.0 clients get none.
     async fn interim(&mut self, head: &ResponseHead) -> Result<(), StreamError>;
 
+    /// After a 101, `chunk` sends bytes as they are and `finish` ends our direction.
     /// Takes the head; it need not leave before the first chunk, `flush` or `finish`. `head.length` says what follows.
     async fn head(&mut self, head: &ResponseHead) -> Result<(), StreamError>;
 

@@ -74,6 +74,15 @@ impl Clock {
         }
     }
 
+    /// Wakes everybody who waits, so that they look at something other than their deadline.
+    pub fn wake_all(&self) {
+        for (_, entry) in self.entries.borrow().iter() {
+            if let Some(waker) = entry.waker.borrow_mut().take() {
+                waker.wake();
+            }
+        }
+    }
+
     fn now(&self) -> u64 {
         self.milliseconds(Instant::now())
     }

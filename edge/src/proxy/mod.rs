@@ -9,12 +9,277 @@
 //! `Sink` ([`body`]). Standards: RFC 9110, RFC 9112, RFC 9113, RFC 6455 (tunnel only), RFC 6265 (session cookies).
 #![allow(async_fn_in_trait)] // one thread per worker: no future needs to be Send
 
+pub mod accept;
+pub mod access_log;
 pub mod body;
 pub mod buffer;
+pub mod challenge;
 pub mod clock;
-pub mod h1;
+pub mod exchange;
 pub mod filters;
+pub mod generation;
+pub mod h1;
+pub mod h2;
+pub mod health;
 pub mod io;
+pub mod l4;
+pub mod limits;
+pub mod listening;
 pub mod message;
+pub mod metrics;
 pub mod reason;
+pub mod secure;
 pub mod tls;
+pub mod upstream;
+pub mod worker;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use edge_config::snapshot::{Transport, UpstreamKey};
+use foldhash::{HashMap, HashMapExt as _};
+use tokio::sync::{Notify, watch};
+
+use self::filters::session::Tokens;
+pub use self::generation::Generation;
+use self::health::Health;
+use self::io::Backend;
+use self::listening::Bound;
+use self::metrics::WorkerMetrics;
+use self::worker::Seat;
+use crate::control::observed::UpstreamState;
+
+/// How the data plane is set up for the life of the daemon.
+pub struct ProxyOptions {
+    /// 0 is one per CPU.
+    pub workers: usize,
+    /// `None` is io_uring where it works, or else epoll.
+    pub backend: Option<Backend>,
+    pub tokens: Tokens,
+    pub log: Option<access_log::AccessLog>,
+}
+
+/// What all workers shall do. The whole of it is given each time, and only the newest counts.
+struct Wanted {
+    generation: Arc<Generation>,
+    sockets: Vec<Arc<Bound>>,
+    mode: Mode,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Serve,
+    /// No new connections, no next request on those that there are.
+    Drain,
+    Stop,
+}
+
+/// What the workers share; never touched per request.
+struct Shared {
+    /// Of all workers.
+    connections: AtomicUsize,
+    /// The generation that each worker serves.
+    live: Vec<AtomicU64>,
+    health: Health,
+    changed: Notify,
+}
+
+/// A socket that could not be bound, and why.
+#[derive(Debug)]
+pub struct BindFailure {
+    pub address: SocketAddr,
+    pub transport: Transport,
+    pub error: std::io::Error,
+}
+
+/// Why the data plane cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("io_uring was asked for and does not work here")]
+    Uring(#[source] std::io::Error),
+    #[error("worker thread cannot be started")]
+    Thread(#[source] std::io::Error),
+}
+
+/// The running data plane.
+pub struct Proxy {
+    wanted: watch::Sender<Arc<Wanted>>,
+    bound: Mutex<HashMap<(SocketAddr, Transport), Arc<Bound>>>,
+    shared: Arc<Shared>,
+    metrics: Vec<Arc<WorkerMetrics>>,
+    threads: Vec<JoinHandle<()>>,
+    log: Option<access_log::AccessLog>,
+    backend: Backend,
+}
+
+impl Proxy {
+    /// Starts the workers with a first generation, whose sockets are not opened yet: that is [`publish`](Self::publish).
+    pub fn start(options: ProxyOptions, first: Generation) -> Result<Self, StartError> {
+        let backend = choose(options.backend)?;
+        let workers = match options.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        };
+        let shared = Arc::new(Shared {
+            connections: AtomicUsize::new(0),
+            live: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            health: Health::new(workers),
+            changed: Notify::new(),
+        });
+        let first = Wanted { generation: Arc::new(first), sockets: Vec::new(), mode: Mode::Serve };
+        let (wanted, receiver) = watch::channel(Arc::new(first));
+        let tokens = Arc::new(options.tokens);
+        let mut proxy = Self {
+            wanted,
+            bound: Mutex::default(),
+            shared,
+            metrics: Vec::new(),
+            threads: Vec::new(),
+            log: options.log,
+            backend,
+        };
+        for index in 0..workers {
+            let metrics = WorkerMetrics::new();
+            proxy.metrics.push(Arc::clone(&metrics));
+            let seat = Seat {
+                index,
+                backend,
+                wanted: receiver.clone(),
+                shared: Arc::clone(&proxy.shared),
+                metrics,
+                tokens: Arc::clone(&tokens),
+                log: proxy.log.as_ref().map(access_log::AccessLog::sink),
+            };
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || run_worker(seat))
+                .map_err(StartError::Thread)?;
+            proxy.threads.push(thread);
+        }
+        tracing::info!(workers, io = backend.as_str(), "the proxy runs");
+        Ok(proxy)
+    }
+
+    /// Makes a generation the current one. New sockets are bound first, so that nothing is published which does not
+    /// accept; one that fails costs only itself and is tried again the next time. Sockets that are gone stop accepting.
+    pub fn publish(&self, generation: Generation) -> Vec<BindFailure> {
+        let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = Vec::new();
+        let mut next = HashMap::with_capacity(generation.snapshot.sockets.len());
+        for socket in &generation.snapshot.sockets {
+            let key = (socket.address, socket.transport);
+            let existing = bound.get(&key).or_else(|| next.get(&key)).cloned();
+            match existing.map_or_else(|| Bound::new(key.0, key.1, self.threads.len()).map(Arc::new), Ok) {
+                Ok(socket) => {
+                    next.insert(key, socket);
+                }
+                Err(error) => failures.push(BindFailure { address: key.0, transport: key.1, error }),
+            }
+        }
+        let sockets = next.values().cloned().collect();
+        *bound = next;
+        self.wanted.send_replace(Arc::new(Wanted { generation: Arc::new(generation), sockets, mode: Mode::Serve }));
+        failures
+    }
+
+    /// The newest generation that every worker serves.
+    pub fn live(&self) -> u64 {
+        self.shared.live.iter().map(|live| live.load(Ordering::Acquire)).min().unwrap_or_default()
+    }
+
+    /// How many workers serve this generation or a later one.
+    pub fn acknowledged(&self, number: u64) -> usize {
+        self.shared.live.iter().filter(|live| live.load(Ordering::Acquire) >= number).count()
+    }
+
+    /// Work in flight and endpoints that are passed over, as of about a second ago.
+    pub fn health(&self) -> BTreeMap<UpstreamKey, UpstreamState> {
+        self.shared.health.merged()
+    }
+
+    /// Waits until every worker serves this generation or a later one.
+    pub async fn until_live(&self, number: u64) {
+        loop {
+            let changed = self.shared.changed.notified();
+            if self.live() >= number {
+                return;
+            }
+            // A notice may come between the look and the wait; nobody waits for ever because of it.
+            let _ = tokio::time::timeout(Duration::from_millis(50), changed).await;
+        }
+    }
+
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    pub fn metrics(&self) -> &[Arc<WorkerMetrics>] {
+        &self.metrics
+    }
+
+    pub fn log(&self) -> Option<&access_log::AccessLog> {
+        self.log.as_ref()
+    }
+
+    /// Connections from clients, of all workers.
+    pub fn connections(&self) -> usize {
+        self.shared.connections()
+    }
+
+    /// Stops accepting, lets every connection end after its current request, and waits for that up to a deadline.
+    pub async fn drain(&self, deadline: Duration) {
+        self.set_mode(Mode::Drain);
+        let end = Instant::now() + deadline;
+        while self.connections() > 0 && Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Ends the workers and every connection that is left.
+    pub fn stop(mut self) {
+        self.set_mode(Mode::Stop);
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a worker thread panicked");
+            }
+        }
+        if let Some(log) = self.log.take() {
+            log.close();
+        }
+    }
+
+    fn set_mode(&self, mode: Mode) {
+        let generation = Arc::clone(&self.wanted.borrow().generation);
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.wanted.send_replace(Arc::new(Wanted { generation, sockets: Vec::new(), mode }));
+    }
+}
+
+fn choose(wanted: Option<Backend>) -> Result<Backend, StartError> {
+    match wanted {
+        Some(Backend::Epoll) => Ok(Backend::Epoll),
+        Some(Backend::Uring) => io::uring::probe().map(|()| Backend::Uring).map_err(StartError::Uring),
+        None => Ok(match io::uring::probe() {
+            Ok(()) => Backend::Uring,
+            Err(error) => {
+                tracing::info!(%error, "io_uring does not work here, using epoll");
+                Backend::Epoll
+            }
+        }),
+    }
+}
+
+fn run_worker(seat: Seat) {
+    let index = seat.index;
+    let result = match seat.backend {
+        Backend::Uring => io::uring::run(worker::run(seat)),
+        Backend::Epoll => io::epoll::run(worker::run(seat)),
+    };
+    if let Err(error) = result {
+        tracing::error!(worker = index, %error, "worker cannot run");
+    }
+}

@@ -8,7 +8,6 @@ use edge_config::snapshot::PortServe;
 use super::walk::Context;
 use super::{Answer, Walk};
 use crate::control::status::{first_fault, hostnames, is_route, listener_covers};
-use crate::control::view::State;
 
 /// More would not help.
 const MOST: usize = 6;
@@ -40,9 +39,6 @@ fn certificates(context: &Context<'_>, walks: &[Walk], hints: &mut Vec<String>) 
         if !known.is_empty() && !known.iter().any(|row| row.names.iter().any(|covered| listener_covers(covered, name)))
         {
             hints.push(format!("no certificate of the listener covers {name}: clients that verify it will refuse"));
-        }
-        for row in walk.certificates.iter().filter(|row| row.health.state <= State::Degraded) {
-            hints.push(format!("certificate {}: {}", row.secret, row.health.reason));
         }
     }
 }

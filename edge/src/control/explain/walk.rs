@@ -192,11 +192,11 @@ fn listeners(
                     Some(_) if map.is_some() => "the most specific hostname that matches".to_owned(),
                     _ => "the only listener of the port".to_owned(),
                 }
+            } else if !matches {
+                "hostname does not match".to_owned()
             } else if served.is_none() {
                 let reason = first_fault(&listener.conditions).or_else(|| first_fault(&report.conditions));
                 format!("does not serve: {}", reason.unwrap_or_else(|| "not programmed".to_owned()))
-            } else if !matches {
-                "hostname does not match".to_owned()
             } else {
                 format!("less specific than {}", winner.map_or("another", |winner| &winner.name))
             };

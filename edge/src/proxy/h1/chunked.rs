@@ -187,10 +187,27 @@ mod tests {
     #[test]
     fn other_grammars_are_refused() {
         for bad in [
-            "\r\n", "x\r\n", " 5\r\nhello\r\n", "5 \r\nhello\r\n", "0x5\r\nhello\r\n", "+5\r\nhello\r\n", "-1\r\n",
-            "5\nhello\r\n", "5\r\nhello\n0\r\n\r\n", "5\r\nhello!\r\n", "5\r\nhell\r\n0\r\n", "5\rhello", ";a\r\n",
-            "5;a\nhello\r\n", "5;\x00\r\n", "5;a\rb\r\n", "00000000000000001\r\nx\r\n", "fffffffffffffffff\r\n",
-            "5\r\r\nhello\r\n", "1_0\r\n", "5\r\nhello\r0\r\n",
+            "\r\n",
+            "x\r\n",
+            " 5\r\nhello\r\n",
+            "5 \r\nhello\r\n",
+            "0x5\r\nhello\r\n",
+            "+5\r\nhello\r\n",
+            "-1\r\n",
+            "5\nhello\r\n",
+            "5\r\nhello\n0\r\n\r\n",
+            "5\r\nhello!\r\n",
+            "5\r\nhell\r\n0\r\n",
+            "5\rhello",
+            ";a\r\n",
+            "5;a\nhello\r\n",
+            "5;\x00\r\n",
+            "5;a\rb\r\n",
+            "00000000000000001\r\nx\r\n",
+            "fffffffffffffffff\r\n",
+            "5\r\r\nhello\r\n",
+            "1_0\r\n",
+            "5\r\nhello\r0\r\n",
         ] {
             for size in [1, 3, 100] {
                 let result = decode(bad.as_bytes(), size);

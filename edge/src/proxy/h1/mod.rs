@@ -4,5 +4,7 @@ pub mod chunked;
 pub mod encode;
 pub mod parse;
 pub mod reader;
+pub mod serve;
 pub mod target;
+pub mod upstream;
 pub mod writer;

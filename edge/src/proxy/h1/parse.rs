@@ -14,16 +14,10 @@ const MOST_FIELDS: usize = 1000;
 
 /// Fields that Edge sets itself. A name that differs from one of them only by `_` for `-` is dropped, because many
 /// servers take the two for the same.
-const OWN_FIELDS: [&[u8]; 6] = [
-    b"x-forwarded-for",
-    b"x-forwarded-proto",
-    b"x-forwarded-host",
-    b"x-forwarded-port",
-    b"x-real-ip",
-    b"forwarded",
-];
+const OWN_FIELDS: [&[u8]; 6] =
+    [b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"x-real-ip", b"forwarded"];
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadLimits {
     pub bytes: usize,
     pub fields: usize,
@@ -417,11 +411,7 @@ fn target_of(head: &mut RequestHead, target: &[u8], special: &Special<'_>) -> Re
     // A trailing dot only says that the name is complete.
     head.host = head.fields.store_lower(host.strip_suffix(b".").unwrap_or(host));
     let encoded = path != b"*" && target::check_path(path).map_err(bad)?;
-    head.path = if encoded {
-        head.fields.store(&target::decode_unreserved(path))
-    } else {
-        head.fields.store(path)
-    };
+    head.path = if encoded { head.fields.store(&target::decode_unreserved(path)) } else { head.fields.store(path) };
     head.query = query.map(|query| head.fields.store(query));
     Ok(())
 }
@@ -502,13 +492,14 @@ impl Hop {
     }
 }
 
-fn is_alias_of_own(name: &[u8]) -> bool {
+pub(in crate::proxy) fn is_alias_of_own(name: &[u8]) -> bool {
     name.contains(&b'_')
         && OWN_FIELDS.iter().any(|own| {
             own.len() == name.len()
-                && own.iter().zip(name).all(|(own, byte)| {
-                    *own == byte.to_ascii_lowercase() || (*own == b'-' && *byte == b'_')
-                })
+                && own
+                    .iter()
+                    .zip(name)
+                    .all(|(own, byte)| *own == byte.to_ascii_lowercase() || (*own == b'-' && *byte == b'_'))
         })
 }
 

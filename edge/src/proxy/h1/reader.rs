@@ -105,7 +105,9 @@ impl Reader {
                     empty_lines += 1;
                     self.scanned = 0;
                 }
-                if let Some(length) = parse::head_end(held.as_slice(), &mut self.scanned).map_err(HeadError::Malformed)? {
+                if let Some(length) =
+                    parse::head_end(held.as_slice(), &mut self.scanned).map_err(HeadError::Malformed)?
+                {
                     let fits = length <= self.limits.bytes;
                     return if fits { Ok(length) } else { Err(HeadError::TooLarge { in_start_line: false }) };
                 }

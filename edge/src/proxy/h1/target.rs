@@ -29,8 +29,8 @@ pub fn split(target: &[u8]) -> Result<Target, Refusal> {
         return Ok(Target::Origin { path, query });
     }
     let (secure, start) = match target {
-        [scheme @ .., ] if starts_with(scheme, b"http://") => (false, 7),
-        [scheme @ .., ] if starts_with(scheme, b"https://") => (true, 8),
+        [scheme @ ..] if starts_with(scheme, b"http://") => (false, 7),
+        [scheme @ ..] if starts_with(scheme, b"https://") => (true, 8),
         _ => return Err("request target is neither a path nor a URL"),
     };
     let rest = target.get(start..).unwrap_or_default();
@@ -194,8 +194,22 @@ mod tests {
             assert_eq!(check_path(good.as_bytes()), Ok(false), "{good}");
         }
         for bad in [
-            "/.", "/..", "/a/../b", "/a/./b", "/%2e", "/%2E%2e/x", "/.%2e", "/a%2fb", "/a%2Fb", "/a%5cb", "/a%00b",
-            "/a%0ab", "/a%", "/a%2", "/a%zz", "/a%+1",
+            "/.",
+            "/..",
+            "/a/../b",
+            "/a/./b",
+            "/%2e",
+            "/%2E%2e/x",
+            "/.%2e",
+            "/a%2fb",
+            "/a%2Fb",
+            "/a%5cb",
+            "/a%00b",
+            "/a%0ab",
+            "/a%",
+            "/a%2",
+            "/a%zz",
+            "/a%+1",
         ] {
             assert!(check_path(bad.as_bytes()).is_err(), "{bad}");
         }
@@ -203,7 +217,9 @@ mod tests {
 
     #[test]
     fn encoded_unreserved_characters_are_decoded_and_nothing_else() {
-        for (from, to) in [("/%61dmin", "/admin"), ("/%7Euser%2d", "/~user-"), ("/a%2561", "/a%2561"), ("/%20%41", "/%20A")] {
+        for (from, to) in
+            [("/%61dmin", "/admin"), ("/%7Euser%2d", "/~user-"), ("/a%2561", "/a%2561"), ("/%20%41", "/%20A")]
+        {
             assert!(check_path(from.as_bytes()).unwrap() || from == to, "{from}");
             assert_eq!(decode_unreserved(from.as_bytes()), to.as_bytes());
         }
@@ -211,12 +227,14 @@ mod tests {
 
     #[test]
     fn authorities_are_names_addresses_and_ports() {
-        for (good, host) in [("a", 1), ("A.b-c_d:80", 7), ("a.:1", 2), ("1.2.3.4:65535", 7), ("[::1]", 5), ("[::1]:8", 5)] {
+        for (good, host) in
+            [("a", 1), ("A.b-c_d:80", 7), ("a.:1", 2), ("1.2.3.4:65535", 7), ("[::1]", 5), ("[::1]:8", 5)]
+        {
             assert_eq!(check_authority(good.as_bytes()), Ok(host), "{good}");
         }
         for bad in [
-            "", ":80", "a:", "a:b", "a:70000", "a:-1", "a:1:2", "u@h", "a/b", "a b", "a,b", "[::1", "[x]", "[::1]x", ".a",
-            "a%41", "\u{e9}",
+            "", ":80", "a:", "a:b", "a:70000", "a:-1", "a:1:2", "u@h", "a/b", "a b", "a,b", "[::1", "[x]", "[::1]x",
+            ".a", "a%41", "\u{e9}",
         ] {
             assert!(check_authority(bad.as_bytes()).is_err(), "{bad:?}");
         }

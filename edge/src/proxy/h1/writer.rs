@@ -64,6 +64,11 @@ impl Writer {
         self.framing = framing;
     }
 
+    /// Bytes as they come from now on.
+    pub fn begin_tunnel(&mut self) {
+        self.framing = Framing::Close;
+    }
+
     pub fn framing(&self) -> Framing {
         self.framing
     }
@@ -83,7 +88,8 @@ impl Writer {
             // Nothing may follow (a HEAD request, a 304): what comes all the same is not sent.
             Framing::None => return Ok(()),
             Framing::Length(left) => {
-                *left = left.checked_sub(length as u64).ok_or(StreamError::Malformed("body is longer than its length"))?;
+                *left =
+                    left.checked_sub(length as u64).ok_or(StreamError::Malformed("body is longer than its length"))?;
             }
             Framing::Chunked | Framing::Close => {}
         }

@@ -9,6 +9,12 @@ use tokio::net::TcpStream;
 use crate::proxy::body::Chunk;
 use crate::proxy::buffer::Buffer;
 
+/// Runs a worker on a runtime of its own.
+pub fn run<F: Future>(future: F) -> io::Result<F::Output> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(tokio::task::LocalSet::new().block_on(&runtime, future))
+}
+
 #[derive(Debug)]
 pub struct Socket {
     stream: TcpStream,
@@ -17,6 +23,10 @@ pub struct Socket {
 impl Socket {
     pub fn from_std(stream: std::net::TcpStream) -> io::Result<Self> {
         Ok(Self { stream: TcpStream::from_std(stream)? })
+    }
+
+    pub fn from_tokio(stream: TcpStream) -> Self {
+        Self { stream }
     }
 
     pub fn into_tokio(self) -> TcpStream {

@@ -1,0 +1,112 @@
+//! Accepting: a connection becomes a task, which serves it as its port says. A failure to accept only ever waits; a panic
+//! costs its connection.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use edge_config::snapshot::{PortServe, Transport};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use super::h1::{self, serve::Served};
+use super::io::{Backend, Socket};
+use super::listening::Bound;
+use super::worker::{Arrival, Worker};
+
+/// After a failure that will not go away at once (no descriptors, no memory).
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Starts to serve a bound socket. Aborting the task closes it.
+pub fn start(worker: &Rc<Worker>, bound: &Arc<Bound>) -> io::Result<JoinHandle<()>> {
+    let (address, transport) = bound.key();
+    let descriptor = bound.descriptor(worker.index)?;
+    let worker = Rc::clone(worker);
+    Ok(match transport {
+        Transport::Tcp => {
+            let listener = TcpListener::from_std(descriptor.into())?;
+            tokio::task::spawn_local(accept(worker, listener, address))
+        }
+        Transport::Udp => {
+            let socket = tokio::net::UdpSocket::from_std(descriptor.into())?;
+            tokio::task::spawn_local(super::l4::datagrams(worker, socket, address))
+        }
+    })
+}
+
+async fn accept(worker: Rc<Worker>, listener: TcpListener, local: SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => admit(&worker, stream, peer, local),
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(socket = %local, %error, "cannot accept, trying again");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Errors of a connection that failed while it waited in the queue.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
+    let current = worker.current();
+    let series = current.port_id(local, Transport::Tcp).and_then(|id| current.series.port(id)).cloned();
+    let Some(place) = worker.enter() else {
+        // Dropped, hence closed: an answer would cost what there is too little of.
+        if let Some(series) = series {
+            series.refused.one();
+        }
+        return;
+    };
+    if let Some(series) = &series {
+        series.accepted.one();
+    }
+    let arrival = Arrival { peer, local, secure: false, server_name: None, tls: None, at: Instant::now() };
+    let worker = Rc::clone(worker);
+    tokio::task::spawn_local(async move {
+        let _place = place;
+        serve(worker, stream, arrival).await;
+        if let Some(series) = series {
+            series.closed.one();
+        }
+    });
+}
+
+async fn serve(worker: Rc<Worker>, stream: TcpStream, arrival: Arrival) {
+    let current = worker.current();
+    // A refusal to set an option costs latency, not the connection.
+    let _ = stream.set_nodelay(true);
+    match current.port_at(arrival.local).map(|port| &port.serve) {
+        Some(PortServe::Http { .. }) => {
+            let Ok(socket) = into_socket(stream, worker.backend) else { return };
+            drop(current);
+            if let Served::Http2 { io, ahead } = h1::serve::serve(&worker, socket, &arrival).await {
+                super::h2::front::plain(&worker, io, ahead, arrival).await;
+            }
+        }
+        Some(PortServe::Tls { .. }) => {
+            let Ok(socket) = into_socket(stream, worker.backend) else { return };
+            drop(current);
+            super::secure::serve(&worker, socket, arrival).await;
+        }
+        Some(PortServe::Tcp { .. }) => {
+            drop(current);
+            super::l4::streams(&worker, stream, arrival).await;
+        }
+        Some(PortServe::Udp { .. }) | None => {}
+    }
+}
+
+pub(super) fn into_socket(stream: TcpStream, backend: Backend) -> io::Result<Socket> {
+    match backend {
+        Backend::Epoll => Ok(Socket::Epoll(super::io::epoll::Socket::from_tokio(stream))),
+        Backend::Uring => Socket::from_std(stream.into_std()?, backend),
+    }
+}

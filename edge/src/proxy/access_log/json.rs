@@ -1,0 +1,138 @@
+//! Strings, numbers and times as JSON, appended to bytes. Whatever came over the wire stays one readable line.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Longer strings end in an ellipsis.
+pub(super) const LONGEST: usize = 4096;
+
+/// Appends a JSON string. Control characters (also C1, which terminals obey) are escaped; a byte that is no UTF-8 becomes
+/// the four characters `\xNN`.
+pub(super) fn push_str(out: &mut Vec<u8>, text: &[u8]) {
+    out.push(b'"');
+    push_escaped(out, text);
+    out.push(b'"');
+}
+
+/// Appends what a value displays as, as a JSON string.
+pub(super) fn push_display(out: &mut Vec<u8>, value: &dyn fmt::Display) {
+    struct Escaping<'a>(&'a mut Vec<u8>);
+    impl fmt::Write for Escaping<'_> {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            push_escaped(self.0, text.as_bytes());
+            Ok(())
+        }
+    }
+    out.push(b'"');
+    // Writing to a vector does not fail.
+    let _ = fmt::write(&mut Escaping(out), format_args!("{value}"));
+    out.push(b'"');
+}
+
+fn push_escaped(out: &mut Vec<u8>, text: &[u8]) {
+    let (text, cut) = match text.get(..LONGEST) {
+        Some(front) if text.len() > LONGEST => (front, true),
+        _ => (text, false),
+    };
+    for chunk in text.utf8_chunks() {
+        push_valid(out, chunk.valid());
+        // A character that the cut went through is no fault of the text.
+        if !(cut && chunk.invalid().as_ptr_range().end == text.as_ptr_range().end) {
+            for byte in chunk.invalid() {
+                out.extend_from_slice(b"\\\\x");
+                push_hex(out, *byte);
+            }
+        }
+    }
+    if cut {
+        out.extend_from_slice("…".as_bytes());
+    }
+}
+
+fn push_valid(out: &mut Vec<u8>, text: &str) {
+    let bytes = text.as_bytes();
+    let mut copied = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        // C1 controls are 0xC2 0x80 to 0xC2 0x9F.
+        let c1 = *byte == 0xC2 && bytes.get(at + 1).is_some_and(|next| *next < 0xA0);
+        if *byte >= 0x20 && *byte != b'"' && *byte != b'\\' && *byte != 0x7F && !c1 {
+            continue;
+        }
+        if at < copied {
+            continue;
+        }
+        out.extend_from_slice(&bytes[copied..at]);
+        copied = at + 1;
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            control => {
+                let code = if c1 { bytes.get(at + 1).copied().unwrap_or_default() } else { *control };
+                copied += usize::from(c1);
+                out.extend_from_slice(b"\\u00");
+                push_hex(out, code);
+            }
+        }
+    }
+    out.extend_from_slice(&bytes[copied..]);
+}
+
+fn push_hex(out: &mut Vec<u8>, byte: u8) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    out.push(DIGITS[usize::from(byte >> 4)]);
+    out.push(DIGITS[usize::from(byte & 15)]);
+}
+
+pub(super) fn push_number(out: &mut Vec<u8>, number: u64) {
+    push_padded(out, number, 1);
+}
+
+/// At least so many digits.
+fn push_padded(out: &mut Vec<u8>, mut number: u64, width: usize) {
+    let mut digits = [b'0'; 20];
+    let mut at = digits.len();
+    while number > 0 {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+    out.extend_from_slice(&digits[at.min(digits.len() - width)..]);
+}
+
+/// Milliseconds with microseconds after the point.
+pub(super) fn push_milliseconds(out: &mut Vec<u8>, duration: Duration) {
+    push_number(out, u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+    out.push(b'.');
+    push_padded(out, u64::from(duration.subsec_micros() % 1000), 3);
+}
+
+/// RFC 3339 in UTC with milliseconds, without quotes.
+pub(super) fn push_time(out: &mut Vec<u8>, at: SystemTime) {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    // Civil date from a day number, counting from March so that the leap day comes last in its year.
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    for (number, width, after) in [
+        (year, 4, b'-'),
+        (month, 2, b'-'),
+        (day, 2, b'T'),
+        (seconds / 3600, 2, b':'),
+        (seconds / 60 % 60, 2, b':'),
+        (seconds % 60, 2, b'.'),
+        (u64::from(since.subsec_millis()), 3, b'Z'),
+    ] {
+        push_padded(out, number, width);
+        out.push(after);
+    }
+}

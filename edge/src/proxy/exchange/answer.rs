@@ -1,0 +1,70 @@
+//! Answers that Edge itself makes: short, with a reason that is the same in the access log, and in gRPC terms for gRPC.
+
+use bytes::Bytes;
+
+use crate::proxy::body::{Chunk, Sink, StreamError};
+use crate::proxy::message::{Length, ResponseHead};
+use crate::proxy::reason::Reason;
+
+/// What is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    pub status: u16,
+    pub reason: Reason,
+}
+
+impl Answer {
+    pub fn new(status: u16, reason: Reason) -> Self {
+        Self { status, reason }
+    }
+
+    /// Fills a head that has none of the endpoint's fields, and gives the body.
+    pub fn fill(self, grpc: bool, response: &mut ResponseHead) -> Option<Bytes> {
+        response.clear();
+        if grpc {
+            // "Trailers-Only": one head that is also the end (gRPC over HTTP/2).
+            response.status = 200;
+            response.length = Length::None;
+            response.fields.add(b"content-type", b"application/grpc");
+            response.fields.add(b"grpc-status", grpc_status(self.status, self.reason).as_bytes());
+            response.fields.add(b"grpc-message", self.reason.code().as_bytes());
+            return None;
+        }
+        response.status = self.status;
+        let text = match self.reason {
+            Reason::BadRequest(what) => format!("{} bad_request: {what}\n", self.status),
+            reason => format!("{} {}\n", self.status, reason.code()),
+        };
+        let body = Bytes::from(text);
+        response.length = Length::Known(body.len() as u64);
+        response.fields.add(b"content-type", b"text/plain; charset=utf-8");
+        if self.status == 503 {
+            response.fields.add(b"retry-after", b"1");
+        }
+        Some(body)
+    }
+}
+
+/// Sends a filled head and its body.
+pub async fn send<K: Sink>(sink: &mut K, response: &ResponseHead, body: Option<Bytes>) -> Result<(), StreamError> {
+    sink.head(response).await?;
+    if let Some(body) = body {
+        sink.chunk(Chunk::Shared(body)).await?;
+    }
+    sink.finish(None).await
+}
+
+/// The mapping of gRPC's "HTTP to gRPC Status Code Mapping", where the reason does not say more: a method without a
+/// route is UNIMPLEMENTED (12), whatever cannot be reached is UNAVAILABLE (14).
+fn grpc_status(status: u16, reason: Reason) -> &'static str {
+    match (reason, status) {
+        (Reason::InvalidBackend | Reason::RefusedFilter, _) => "14",
+        (Reason::RequestTimeout | Reason::BackendTimeout, _) => "4",
+        (_, 400 | 431) => "13",
+        (_, 401) => "16",
+        (_, 403) => "7",
+        (_, 404) => "12",
+        (_, 429 | 502 | 503 | 504) => "14",
+        _ => "2",
+    }
+}

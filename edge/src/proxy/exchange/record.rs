@@ -1,0 +1,144 @@
+//! What happened in an exchange, for the access log and the counters. Filled step by step, written once at the end.
+
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use edge_config::snapshot::{ListenerId, RuleId, UpstreamId};
+
+use crate::proxy::access_log::{Entry, RuleOf, TlsOf};
+use crate::proxy::message::{RequestHead, Version};
+use crate::proxy::reason::Reason;
+use crate::proxy::worker::{Arrival, Current, Worker};
+
+#[derive(Debug)]
+pub struct Record {
+    begun: Instant,
+    pub client: IpAddr,
+    pub listener: Option<ListenerId>,
+    pub rule: Option<RuleId>,
+    pub backend: Option<Rc<str>>,
+    pub upstream: Option<UpstreamId>,
+    pub endpoint: Option<SocketAddr>,
+    pub status: u16,
+    /// Whether the status is that of the endpoint.
+    pub from_endpoint: bool,
+    pub reason: Option<Reason>,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub tries: u32,
+    /// When the first try began, and how long it took to the head of the response.
+    pub first_try: Option<Instant>,
+    pub latency: Option<Duration>,
+    pub upgraded: bool,
+}
+
+impl Record {
+    pub fn begin(arrival: &Arrival, _request: &RequestHead) -> Self {
+        Self {
+            begun: Instant::now(),
+            client: arrival.peer.ip(),
+            listener: None,
+            rule: None,
+            backend: None,
+            upstream: None,
+            endpoint: None,
+            status: 0,
+            from_endpoint: false,
+            reason: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            tries: 0,
+            first_try: None,
+            latency: None,
+            upgraded: false,
+        }
+    }
+
+    pub fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// Edge answers itself.
+    pub fn answered(&mut self, status: u16, reason: Reason) {
+        self.status = status;
+        self.reason = Some(reason);
+    }
+
+    /// The exchange broke off; the first reason counts.
+    pub fn fail(&mut self, reason: Reason) {
+        self.reason.get_or_insert(reason);
+    }
+
+    /// Counts and logs.
+    pub fn write(&self, worker: &Worker, current: &Current, arrival: &Arrival, request: &RequestHead) {
+        let duration = self.begun.elapsed();
+        self.count(worker, current, duration);
+        let Some(log) = &worker.log else { return };
+        let snapshot = current.snapshot();
+        let client = if self.client == arrival.peer.ip() { arrival.peer } else { SocketAddr::new(self.client, 0) };
+        let at = SystemTime::now().checked_sub(duration).unwrap_or(UNIX_EPOCH);
+        let protocol = match request.version {
+            Version::Http11 => "HTTP/1.1",
+            Version::Http10 => "HTTP/1.0",
+            Version::Http2 => "HTTP/2",
+        };
+        let mut entry = Entry::new(at, client, arrival.local, protocol);
+        let listener = self.listener.and_then(|id| snapshot.listeners.get(id.index()));
+        entry.listener = listener.map(|listener| (&listener.parent, &*listener.name));
+        let rule = self.rule.and_then(|id| snapshot.rules.get(id.index()));
+        entry.rule =
+            rule.map(|rule| RuleOf { route: &rule.route, index: Some(rule.index), name: rule.name.as_deref() });
+        entry.backend = self.backend.as_deref();
+        entry.endpoint = self.endpoint;
+        entry.method = request.method().as_bytes();
+        entry.host = request.host().as_bytes();
+        entry.path = request.path().as_bytes();
+        entry.status = self.status;
+        entry.bytes_in = self.bytes_in;
+        entry.bytes_out = self.bytes_out;
+        entry.duration = duration;
+        entry.upstream = self.latency;
+        entry.tries = self.tries;
+        entry.tls = arrival.tls.as_ref().map(|tls| TlsOf {
+            version: tls.version,
+            cipher: tls.cipher,
+            server_name: arrival.server_name.as_deref(),
+        });
+        entry.user_agent = request.fields.first(b"user-agent");
+        entry.request_id = request.fields.first(b"x-request-id");
+        entry.reason = self.reason;
+        log.borrow_mut().record(&entry);
+    }
+
+    fn count(&self, worker: &Worker, current: &Current, duration: Duration) {
+        if let Some(reason) = self.reason {
+            worker.metrics.count(reason);
+        }
+        if let Some(series) = self.listener.and_then(|id| current.series.listener(id)) {
+            series.responses.count(self.status);
+            series.duration.observe(duration);
+            series.received.add(self.bytes_in);
+            series.sent.add(self.bytes_out);
+        }
+        if let Some(series) = self.rule.and_then(|id| current.series.rule(id)) {
+            series.responses.count(self.status);
+        }
+        if let Some(series) = self.upstream.and_then(|id| current.series.upstream(id)) {
+            if self.from_endpoint {
+                series.responses.count(self.status);
+            }
+            if let Some(latency) = self.latency {
+                series.latency.observe(latency);
+            }
+            series.sent.add(self.bytes_in);
+            series.received.add(self.bytes_out);
+            series.retries.add(u64::from(self.tries.saturating_sub(1)));
+        }
+    }
+}
+
+/// The wall clock, for what other machines and later days must understand.
+pub fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_secs()).unwrap_or_default()
+}

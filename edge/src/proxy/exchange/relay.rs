@@ -1,0 +1,259 @@
+//! One try at one endpoint: the request goes up while the response comes down, neither waiting for the other.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
+
+use super::replay::Body;
+use crate::proxy::body::{Sink, Source, StreamError};
+use crate::proxy::clock::Timer;
+use crate::proxy::message::{RequestHead, ResponseHead};
+use crate::proxy::reason::Reason;
+use crate::proxy::upstream::{Download, Upload};
+
+/// Interim responses that an endpoint may send before the final one.
+const MOST_INTERIM: u32 = 16;
+
+/// How a try failed.
+#[derive(Debug)]
+pub enum Failure {
+    /// Nothing of a response was seen and the connection ended: a reused one may have been closed just then.
+    Unanswered(Reason),
+    /// No usable response came.
+    Endpoint(Reason),
+    /// A response came, with a status at which the rule tries again.
+    Code,
+    /// The client failed; there is nobody to answer.
+    Client(StreamError),
+    /// Part of a response was sent already.
+    Truncated(Reason),
+}
+
+/// What a try is given.
+pub struct Try<'a, D> {
+    pub request: &'a RequestHead,
+    /// Whether a response with this status is to be tried again.
+    pub is_retried: &'a dyn Fn(u16) -> bool,
+    /// Edits the response head before the client gets it.
+    pub decorate: &'a D,
+    pub tunnel_timer: &'a dyn Fn() -> (Timer, Duration),
+}
+
+/// What a try achieved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Relayed {
+    /// The whole request was sent, so the connection is in order.
+    pub sent: bool,
+    /// Response body bytes.
+    pub bytes: u64,
+}
+
+impl<D: Fn(&mut ResponseHead)> Try<'_, D> {
+    pub async fn run<U: Upload, W: Download, S: Source, K: Sink>(
+        &self,
+        mut up: U,
+        mut down: W,
+        body: &mut Body<'_, S>,
+        response: &mut ResponseHead,
+        sink: &mut K,
+    ) -> Result<Relayed, Failure> {
+        // What is here of the body leaves together with the head; most requests are complete after that.
+        let mut sent = false;
+        let mut refused = false;
+        while body.is_ready() && !sent && !refused {
+            match step(&mut up, body).await {
+                Ok(ended) => sent = ended,
+                Err(UploadError::Client(error)) => return Err(Failure::Client(error)),
+                // The endpoint may have answered before it closed.
+                Err(UploadError::Endpoint) => refused = true,
+            }
+        }
+        if !sent && !refused {
+            refused = up.flush().await.is_err();
+        }
+        let mut beside = if sent || refused { Beside::done(sent) } else { Beside::new() };
+        {
+            let upload = async {
+                loop {
+                    if step(&mut up, body).await? {
+                        return Ok(());
+                    }
+                    if !body.is_ready() && up.flush().await.is_err() {
+                        return Err(UploadError::Endpoint);
+                    }
+                }
+            };
+            let mut upload = pin!(upload);
+            beside.run(upload.as_mut(), self.final_head(&mut down, response, sink)).await??;
+            if response.status != 101 {
+                (self.decorate)(response);
+                let bytes = beside.run(upload.as_mut(), body_of(&mut down, response, sink)).await??;
+                return Ok(Relayed { sent: beside.sent, bytes });
+            }
+        }
+        // RFC 9110 §7.8: the protocol switched to must be the one that was asked for.
+        if self.request.upgrade.is_none() || response.upgrade.is_none() || !self.is_switched(response) {
+            return Err(Failure::Endpoint(Reason::BackendMalformed));
+        }
+        (self.decorate)(response);
+        sink.head(response).await.map_err(Failure::Client)?;
+        sink.flush().await.map_err(Failure::Client)?;
+        let bytes = self.tunnel(&mut up, &mut down, body.source(), sink).await?;
+        Ok(Relayed { sent: false, bytes })
+    }
+
+    fn is_switched(&self, response: &ResponseHead) -> bool {
+        let asked = self.request.upgrade.map(|span| self.request.fields.text(span));
+        asked == response.upgrade.map(|span| response.fields.text(span))
+    }
+
+    /// Waits for the final head; interim ones go to the client as they come, except for 100, which is ours to send.
+    async fn final_head<W: Download, K: Sink>(
+        &self,
+        down: &mut W,
+        response: &mut ResponseHead,
+        sink: &mut K,
+    ) -> Result<(), Failure> {
+        for count in 0..=MOST_INTERIM {
+            if let Err(error) = down.head(response).await {
+                return Err(match error {
+                    StreamError::Closed | StreamError::Io(_) if count == 0 => {
+                        Failure::Unanswered(Reason::BackendClosed)
+                    }
+                    StreamError::Closed | StreamError::Io(_) => Failure::Endpoint(Reason::BackendClosed),
+                    StreamError::Malformed(_) => Failure::Endpoint(Reason::BackendMalformed),
+                    StreamError::Stalled => Failure::Endpoint(Reason::BackendTimeout),
+                });
+            }
+            match response.status {
+                100 => {}
+                102..=199 => sink.interim(response).await.map_err(Failure::Client)?,
+                status if (self.is_retried)(status) => return Err(Failure::Code),
+                _ => return Ok(()),
+            }
+        }
+        Err(Failure::Endpoint(Reason::BackendMalformed))
+    }
+
+    /// Bytes both ways until both have ended, or nothing moved for too long.
+    async fn tunnel<U: Upload, W: Download, S: Source, K: Sink>(
+        &self,
+        up: &mut U,
+        down: &mut W,
+        source: &mut S,
+        sink: &mut K,
+    ) -> Result<u64, Failure> {
+        source.begin_tunnel();
+        down.begin_tunnel();
+        up.begin_tunnel();
+        let (timer, idle) = (self.tunnel_timer)();
+        timer.set(idle);
+        let there = async {
+            while let Some(chunk) = source.next().await.map_err(Failure::Client)? {
+                timer.set(idle);
+                up.chunk(chunk).await.map_err(|_| Failure::Truncated(Reason::BackendClosed))?;
+                up.flush().await.map_err(|_| Failure::Truncated(Reason::BackendClosed))?;
+            }
+            up.end_tunnel().await.map_err(|_| Failure::Truncated(Reason::BackendClosed))
+        };
+        let back = async {
+            let mut bytes = 0;
+            while let Some(chunk) = down.next().await.map_err(|_| Failure::Truncated(Reason::BackendClosed))? {
+                timer.set(idle);
+                bytes += chunk.as_slice().len() as u64;
+                sink.chunk(chunk).await.map_err(Failure::Client)?;
+                sink.flush().await.map_err(Failure::Client)?;
+            }
+            sink.finish(None).await.map_err(Failure::Client)?;
+            Ok(bytes)
+        };
+        match timer.limit(futures_util::future::try_join(there, back)).await {
+            Ok(result) => result.map(|((), bytes)| bytes),
+            Err(_) => Err(Failure::Truncated(Reason::TunnelIdle)),
+        }
+    }
+}
+
+/// The response from its head on.
+async fn body_of<W: Download, K: Sink>(down: &mut W, response: &ResponseHead, sink: &mut K) -> Result<u64, Failure> {
+    sink.head(response).await.map_err(Failure::Client)?;
+    let mut bytes = 0;
+    loop {
+        match down.next().await {
+            Ok(Some(chunk)) => {
+                bytes += chunk.as_slice().len() as u64;
+                sink.chunk(chunk).await.map_err(Failure::Client)?;
+                if !down.is_ready() {
+                    sink.flush().await.map_err(Failure::Client)?;
+                }
+            }
+            Ok(None) => break,
+            // From here on there is no other answer: the client must see that it is cut off.
+            Err(StreamError::Stalled) => return Err(Failure::Truncated(Reason::StreamStalled)),
+            Err(StreamError::Malformed(_)) => return Err(Failure::Truncated(Reason::BackendMalformed)),
+            Err(StreamError::Closed | StreamError::Io(_)) => return Err(Failure::Truncated(Reason::BackendClosed)),
+        }
+    }
+    sink.finish(down.trailers().as_ref()).await.map_err(Failure::Client)?;
+    Ok(bytes)
+}
+
+enum UploadError {
+    Client(StreamError),
+    Endpoint,
+}
+
+/// Moves one chunk, or the end; says whether it was the end.
+async fn step<U: Upload, S: Source>(up: &mut U, body: &mut Body<'_, S>) -> Result<bool, UploadError> {
+    match body.next().await.map_err(UploadError::Client)? {
+        Some(chunk) => {
+            up.chunk(chunk).await.map_err(|_| UploadError::Endpoint)?;
+            Ok(false)
+        }
+        None => {
+            up.finish(body.trailers()).await.map_err(|_| UploadError::Endpoint)?;
+            Ok(true)
+        }
+    }
+}
+
+/// The upload beside something else, over several of those.
+struct Beside {
+    over: bool,
+    sent: bool,
+}
+
+impl Beside {
+    fn new() -> Self {
+        Self { over: false, sent: false }
+    }
+
+    fn done(sent: bool) -> Self {
+        Self { over: true, sent }
+    }
+
+    /// Runs `main` to its end, with the upload as far as that goes. Only a failure of the client ends it early: an
+    /// endpoint that takes no more of the request may still answer.
+    async fn run<T>(
+        &mut self,
+        mut upload: Pin<&mut impl Future<Output = Result<(), UploadError>>>,
+        main: impl Future<Output = T>,
+    ) -> Result<T, Failure> {
+        let mut main = pin!(main);
+        poll_fn(|cx| {
+            if !self.over
+                && let Poll::Ready(result) = upload.as_mut().poll(cx)
+            {
+                self.over = true;
+                match result {
+                    Ok(()) => self.sent = true,
+                    Err(UploadError::Endpoint) => {}
+                    Err(UploadError::Client(error)) => return Poll::Ready(Err(Failure::Client(error))),
+                }
+            }
+            main.as_mut().poll(cx).map(Ok)
+        })
+        .await
+    }
+}

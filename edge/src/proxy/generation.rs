@@ -1,0 +1,40 @@
+//! What the supervisor publishes: one value with everything that a request may need, taken whole or not at all.
+
+use std::sync::Arc;
+
+use edge_config::settings::ProxySettings;
+use edge_config::snapshot::{Endpoints, Snapshot};
+
+use super::challenge::Challenges;
+use super::h1::parse::HeadLimits;
+use super::limits::Limits;
+use super::tls::table::TlsTable;
+
+/// One generation. Cheap to clone; parts that did not change are shared with the one before.
+#[derive(Clone)]
+pub struct Generation {
+    pub number: u64,
+    pub snapshot: Arc<Snapshot>,
+    /// By upstream. A set that is the same `Arc` as before costs nothing.
+    pub endpoints: Arc<Endpoints>,
+    pub tls: Arc<TlsTable>,
+    pub challenges: Arc<Challenges>,
+    pub limits: Limits,
+}
+
+impl Limits {
+    pub fn of(settings: &ProxySettings) -> Self {
+        Self {
+            max_connections: usize::try_from(settings.max_connections).unwrap_or(usize::MAX),
+            head: HeadLimits { bytes: settings.max_head, fields: settings.max_fields },
+            head_timeout: settings.head_timeout,
+            idle_timeout: settings.idle_timeout,
+            stream_idle_timeout: settings.stream_idle_timeout,
+            tunnel_idle_timeout: settings.tunnel_idle_timeout,
+            connect_timeout: settings.connect_timeout,
+            upstream_idle_timeout: settings.upstream_idle_timeout,
+            upstream_idle_connections: settings.upstream_idle_connections,
+            drain_timeout: settings.drain_timeout,
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! A client's HTTP/1 connection: request after request, each decoded, exchanged and answered in order.
+//!
+//! Deadlines run from accept: a head must be complete in time, an idle connection is closed, a body must move. After a
+//! framing error, a cut-off response, or a body that was not read to its end, the connection ends; it is closed in a way
+//! that lets the client read what was sent before.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::encode::{self, Client};
+use super::parse::{self, Connection, Framing, RequestError};
+use super::reader::{HeadError, Reader};
+use super::writer::Writer;
+use crate::proxy::body::{Chunk, Sink, Source, StreamError};
+use crate::proxy::buffer::Buffer;
+use crate::proxy::exchange::answer::{self, Answer};
+use crate::proxy::exchange::{self, End, Record};
+use crate::proxy::io::Io;
+use crate::proxy::limits::Limits;
+use crate::proxy::message::{Fields, Length, RequestHead, ResponseHead, Scheme, Version};
+use crate::proxy::reason::Reason;
+use crate::proxy::worker::{Arrival, Worker};
+
+/// The beginning of an HTTP/2 connection preface, which reads like a request head (RFC 9113 §3.4).
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
+/// What is read of a body that nobody wanted, so that the connection can go on, and how long that may take.
+const MOST_DRAINED: usize = 64 << 10;
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// How a connection ended, for the caller who owns it.
+pub enum Served<I> {
+    Closed,
+    /// It speaks HTTP/2 by prior knowledge; these bytes were read already, the preface among them.
+    Http2 {
+        io: I,
+        ahead: Option<Buffer>,
+    },
+}
+
+/// Serves a connection to its end.
+pub async fn serve<I: Io>(worker: &Rc<Worker>, io: I, arrival: &Arrival) -> Served<I> {
+    let limits = worker.current().generation.limits;
+    let mut reader = Reader::new(worker.clock.timer(), limits.head);
+    let mut writer = Writer::new(worker.clock.timer());
+    let mut request = RequestHead::default();
+    let mut response = ResponseHead::default();
+    let scheme = if arrival.secure { Scheme::Https } else { Scheme::Http };
+    let mut session = Session { worker, io: &io, arrival, limits };
+    reader.timer.set_at(arrival.at + limits.head_timeout);
+    let mut first = true;
+    loop {
+        if !first {
+            // What changed while the connection was in use counts from the next request on.
+            session.limits = worker.current().generation.limits;
+            reader.set_limits(session.limits.head);
+            if !session.wait(&mut reader).await {
+                break;
+            }
+        }
+        let length = match reader.head(&io).await {
+            Ok(length) => length,
+            Err(error) => {
+                session.refuse_head(&error, first, &mut writer, &mut response).await;
+                break;
+            }
+        };
+        if first && !arrival.secure && reader.held().starts_with(PREFACE) {
+            drop(session);
+            let ahead = reader.take_held();
+            return Served::Http2 { io, ahead };
+        }
+        first = false;
+        let bytes = reader.held().get(..length).unwrap_or_default();
+        let connection = match parse::request(bytes, scheme, session.limits.head, &mut request) {
+            Ok(connection) => connection,
+            Err(error) => {
+                session.refuse(error, &request, &mut writer, &mut response).await;
+                break;
+            }
+        };
+        reader.begin_body(length, connection.framing);
+        if !session.exchange(connection, &mut request, &mut response, &mut reader, &mut writer).await {
+            break;
+        }
+    }
+    close(&io, &reader).await;
+    Served::Closed
+}
+
+/// What stays the same over the requests of a connection.
+struct Session<'a, I> {
+    worker: &'a Rc<Worker>,
+    io: &'a I,
+    arrival: &'a Arrival,
+    limits: Limits,
+}
+
+impl<I: Io> Session<'_, I> {
+    /// Waits for the next request; no buffer is held meanwhile. `false`: there will be none.
+    async fn wait(&self, reader: &mut Reader) -> bool {
+        if self.worker.is_draining() {
+            return false;
+        }
+        reader.timer.set(self.limits.idle_timeout);
+        let waited = self.worker.unless_draining(reader.wait(self.io)).await;
+        if !matches!(waited, Some(Ok(()))) {
+            return false;
+        }
+        reader.timer.set(self.limits.head_timeout);
+        true
+    }
+
+    /// One exchange; says whether the connection can carry another.
+    async fn exchange(
+        &self,
+        connection: Connection,
+        request: &mut RequestHead,
+        response: &mut ResponseHead,
+        reader: &mut Reader,
+        writer: &mut Writer,
+    ) -> bool {
+        let state = State {
+            responded: Cell::new(false),
+            close: Cell::new(!connection.keep_alive),
+            owes_continue: Cell::new(request.expect_continue),
+            is_tunnel: Cell::new(false),
+        };
+        let idle = self.limits.stream_idle_timeout;
+        let mut source = ClientSource { io: self.io, reader, state: &state, length: request.length, idle };
+        let mut sink = ClientSink {
+            worker: self.worker,
+            io: self.io,
+            writer,
+            state: &state,
+            version: request.version,
+            is_head: request.is_head(),
+            idle,
+        };
+        let end = exchange::run(self.worker, self.arrival, request, response, &mut source, &mut sink).await;
+        if end == End::Broken {
+            // Without its proper end the response is visibly cut off; what is held back must not leave either.
+            writer.clear();
+            self.io.abort();
+            return false;
+        }
+        if state.close.get() || state.is_tunnel.get() {
+            return false;
+        }
+        reader.has_ended() || drain(self.io, reader).await
+    }
+
+    async fn refuse(
+        &self,
+        error: RequestError,
+        request: &RequestHead,
+        writer: &mut Writer,
+        response: &mut ResponseHead,
+    ) {
+        let reason = match error {
+            RequestError::Malformed(what) => Reason::BadRequest(what),
+            RequestError::TargetTooLong | RequestError::HeadTooLarge => Reason::TooLarge,
+            RequestError::Version | RequestError::NotImplemented(_) | RequestError::Expectation => Reason::Unsupported,
+        };
+        self.answer(Answer::new(error.status(), reason), request, writer, response).await;
+    }
+
+    async fn refuse_head(&self, error: &HeadError, first: bool, writer: &mut Writer, response: &mut ResponseHead) {
+        let answer = match error {
+            HeadError::Malformed(what) => Answer::new(400, Reason::BadRequest(what)),
+            HeadError::TooLarge { in_start_line: true } => Answer::new(414, Reason::TooLarge),
+            HeadError::TooLarge { in_start_line: false } => Answer::new(431, Reason::TooLarge),
+            HeadError::Elapsed { started: true } => Answer::new(408, Reason::HeadTimeout),
+            // Who says nothing is told nothing.
+            HeadError::Elapsed { started: false } => {
+                if first {
+                    self.worker.metrics.count(Reason::HeadTimeout);
+                }
+                return;
+            }
+            HeadError::Closed | HeadError::Truncated | HeadError::Io(_) => return,
+        };
+        self.answer(answer, &RequestHead::default(), writer, response).await;
+    }
+
+    /// An answer to what is no request; the connection ends with it.
+    async fn answer(&self, answer: Answer, request: &RequestHead, writer: &mut Writer, response: &mut ResponseHead) {
+        let state = State {
+            responded: Cell::new(false),
+            close: Cell::new(true),
+            owes_continue: Cell::new(false),
+            is_tunnel: Cell::new(false),
+        };
+        // It may be a client that never reads: the answer is small, and its time too.
+        let idle = self.limits.head_timeout;
+        let mut sink = ClientSink {
+            worker: self.worker,
+            io: self.io,
+            writer,
+            state: &state,
+            version: Version::Http11,
+            is_head: false,
+            idle,
+        };
+        let body = answer.fill(false, response);
+        let mut record = Record::begin(self.arrival, request);
+        record.answered(answer.status, answer.reason);
+        let _ = answer::send(&mut sink, response, body).await;
+        record.write(self.worker, &self.worker.current(), self.arrival, request);
+    }
+}
+
+/// Reads the rest of a body that the response did not wait for. `false`: too much, too slow, or not in order.
+async fn drain<I: Io>(io: &I, reader: &mut Reader) -> bool {
+    let mut left = MOST_DRAINED;
+    while let Ok(chunk) = reader.next(io, DRAIN_TIME).await {
+        let Some(chunk) = chunk else { return true };
+        let Some(rest) = left.checked_sub(chunk.as_slice().len()) else { return false };
+        left = rest;
+    }
+    false
+}
+
+/// Ends a connection: our end first, then a short while for the client's, because closing with unread bytes would reset
+/// the connection and could cost the client the response it is about to read (RFC 9112 §9.6).
+async fn close<I: Io>(io: &I, reader: &Reader) {
+    if io.finish().await.is_err() {
+        return;
+    }
+    reader.timer.set(DRAIN_TIME);
+    let mut left = MOST_DRAINED;
+    let discard = async {
+        loop {
+            if io.readable().await.is_err() {
+                return;
+            }
+            match io.read(Buffer::take()).await {
+                (Ok(1..), buffer) if buffer.len() <= left => left -= buffer.len(),
+                _ => return,
+            }
+        }
+    };
+    let _ = reader.timer.limit(discard).await;
+}
+
+/// What the two directions of an exchange know of each other.
+struct State {
+    responded: Cell<bool>,
+    close: Cell<bool>,
+    /// The client waits for a 100 before it sends its body (RFC 9110 §10.1.1).
+    owes_continue: Cell<bool>,
+    is_tunnel: Cell<bool>,
+}
+
+struct ClientSource<'a, I> {
+    io: &'a I,
+    reader: &'a mut Reader,
+    state: &'a State,
+    length: Length,
+    idle: Duration,
+}
+
+impl<I: Io> Source for ClientSource<'_, I> {
+    fn length(&self) -> Length {
+        self.length
+    }
+
+    fn is_ready(&self) -> bool {
+        self.reader.is_ready()
+    }
+
+    async fn next(&mut self) -> Result<Option<Chunk>, StreamError> {
+        // Somebody wants the body now, so it is promised to be read; unless it comes anyway, or is answered already.
+        if self.state.owes_continue.get() {
+            self.state.owes_continue.set(false);
+            if !self.reader.is_ready() && !self.state.responded.get() {
+                let written = self.io.write(Chunk::Shared(Bytes::from_static(CONTINUE)));
+                let Ok((result, _)) = self.reader.timer.within(self.idle, written).await else {
+                    self.io.abort();
+                    return Err(StreamError::Stalled);
+                };
+                result?;
+            }
+        }
+        self.reader.next(self.io, self.idle).await
+    }
+
+    fn trailers(&mut self) -> Option<Fields> {
+        self.reader.trailers()
+    }
+
+    fn begin_tunnel(&mut self) {
+        self.idle = Duration::ZERO;
+        self.reader.begin_tunnel();
+    }
+}
+
+struct ClientSink<'a, I> {
+    worker: &'a Worker,
+    io: &'a I,
+    writer: &'a mut Writer,
+    state: &'a State,
+    version: Version,
+    is_head: bool,
+    idle: Duration,
+}
+
+impl<I: Io> Sink for ClientSink<'_, I> {
+    async fn interim(&mut self, head: &ResponseHead) -> Result<(), StreamError> {
+        if self.version == Version::Http10 {
+            return Ok(());
+        }
+        encode::interim(head, self.writer);
+        self.writer.flush(self.io, self.idle).await
+    }
+
+    async fn head(&mut self, head: &ResponseHead) -> Result<(), StreamError> {
+        let state = self.state;
+        state.responded.set(true);
+        // A client that still waits for a 100 may send its body or not: the connection would be out of step.
+        let close = state.close.get() || state.owes_continue.get() || self.worker.is_draining();
+        let client = Client { version: self.version, is_head: self.is_head, close };
+        state.close.set(encode::response(head, client, self.writer));
+        if head.status == 101 {
+            state.is_tunnel.set(true);
+            self.idle = Duration::ZERO;
+        }
+        Ok(())
+    }
+
+    async fn chunk(&mut self, chunk: Chunk) -> Result<(), StreamError> {
+        self.writer.chunk(self.io, chunk, self.idle).await
+    }
+
+    async fn flush(&mut self) -> Result<(), StreamError> {
+        self.writer.flush(self.io, self.idle).await
+    }
+
+    async fn finish(&mut self, trailers: Option<&Fields>) -> Result<(), StreamError> {
+        self.writer.finish(self.io, trailers, self.idle).await?;
+        if self.state.is_tunnel.get() {
+            self.io.finish().await?;
+        }
+        Ok(())
+    }
+}
+
+impl Framing {
+    /// Whether bytes follow the head.
+    pub fn has_body(self) -> bool {
+        !matches!(self, Self::None | Self::Length(0))
+    }
+}

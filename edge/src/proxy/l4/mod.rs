@@ -1,0 +1,74 @@
+//! Below HTTP: TCP and TLS passthrough as tunnels, UDP as sessions.
+//!
+//! In: accepted connections, datagrams, the StreamRoute of a listener, and the worker's endpoints as [`Targets`]. Out:
+//! bytes between client and endpoint, and a summary for the log. All of it are tasks of one worker on readiness; io_uring
+//! has nothing to add where splice(2) moves the bytes. Nothing here looks into a payload.
+//!
+//! Standards: Gateway API v1.6.1 TCPRoute, UDPRoute, TLSRoute; RFC 9293 §3.6 (half-close), RFC 1122
+//! §4.2.3.6 (keep-alive probes find dead peers), RFC 1122 §4.1.3.3 (ICMP errors reach the session that they are about).
+
+pub mod relay;
+mod serve;
+mod splice;
+pub mod tcp;
+pub mod tunnel;
+pub mod udp;
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use edge_config::snapshot::{Backend, Target, UpstreamId};
+
+pub use serve::{datagrams, passthrough, streams, terminated};
+pub use tunnel::{Cause, Meter, TunnelEnd, tunnel};
+
+/// The endpoints of a generation, as the worker balances them.
+pub trait Targets {
+    /// Kept while a connection or session lives: it counts as load of its endpoint.
+    type Load: 'static;
+
+    /// An endpoint that takes new work. `avoid` has just failed and is only given again when there is no other.
+    fn pick(&self, upstream: UpstreamId, avoid: Option<SocketAddr>) -> Option<(SocketAddr, Self::Load)>;
+
+    /// Whether the upstream still has this endpoint.
+    fn has(&self, upstream: UpstreamId, endpoint: SocketAddr) -> bool;
+
+    /// How connecting went, for passive health.
+    fn note(&self, upstream: UpstreamId, endpoint: SocketAddr, outcome: Result<(), &io::Error>);
+}
+
+/// A weighted choice for a uniformly distributed draw. Invalid references keep their share ("weights count invalid refs");
+/// `None` when all weights are 0.
+pub fn choose(backends: &[Backend], draw: u32) -> Option<&Backend> {
+    let total: u64 = backends.iter().map(|backend| u64::from(backend.weight)).sum();
+    let mut place = ((u128::from(draw) * u128::from(total)) >> 32) as u64;
+    backends.iter().find(|backend| {
+        let weight = u64::from(backend.weight);
+        let here = place < weight;
+        place = place.saturating_sub(weight);
+        here
+    })
+}
+
+/// What a weighted choice leads to.
+pub(super) fn target(backend: &Backend) -> Option<UpstreamId> {
+    match backend.target {
+        Target::Upstream(upstream) => Some(upstream),
+        Target::Invalid { .. } => None,
+    }
+}
+
+/// Closes with RST: the client learns at once that this is no regular end.
+pub fn reset(stream: tokio::net::TcpStream) {
+    abandon(&stream);
+}
+
+/// Makes the close of a connection, whenever it comes, a reset.
+fn abandon(stream: &tokio::net::TcpStream) {
+    // A socket that refuses the option is dead already.
+    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+#[cfg(test)]
+mod tests;

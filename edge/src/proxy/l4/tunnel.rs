@@ -1,0 +1,233 @@
+//! Two TCP connections joined: what one side sends, the other gets, until both have ended.
+//!
+//! Ends travel as they are: a FIN shuts one direction down and the other goes on; a reset resets the other side. A side
+//! that no longer takes bytes ends its direction only, since what it sent before may still be on its way.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::abandon;
+use super::splice::Pipe;
+use crate::proxy::buffer::Buffer;
+use crate::proxy::reason::Reason;
+
+/// What went through a tunnel, and how it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TunnelEnd {
+    pub a_to_b: u64,
+    pub b_to_a: u64,
+    pub cause: Cause,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Both sides ended their direction.
+    Closed,
+    /// A side broke off: it reset the connection, or stopped answering.
+    BrokenA,
+    BrokenB,
+    /// Nothing moved for the idle time.
+    Idle,
+}
+
+impl Cause {
+    /// For the log, where `a` is the client.
+    pub fn reason(self) -> Option<Reason> {
+        match self {
+            Self::Closed => None,
+            Self::BrokenA => Some(Reason::ClientClosed),
+            Self::BrokenB => Some(Reason::BackendClosed),
+            Self::Idle => Some(Reason::TunnelIdle),
+        }
+    }
+}
+
+/// Told of bytes as they move, since a tunnel may live for days.
+pub trait Meter {
+    fn a_to_b(&self, bytes: u64);
+    fn b_to_a(&self, bytes: u64);
+}
+
+/// Measures nothing.
+impl Meter for () {
+    fn a_to_b(&self, _: u64) {}
+    fn b_to_a(&self, _: u64) {}
+}
+
+/// Joins two connections. What was read from `a` and `b` already goes `first`. No `idle` time (zero) means that only the
+/// peers end it; keep-alive probes find those that are dead. The caller drops the connections.
+pub async fn tunnel(a: &TcpStream, b: &TcpStream, first: [&[u8]; 2], idle: Duration, meter: &impl Meter) -> TunnelEnd {
+    let watch = Watch::new(idle);
+    let (up, down) = (Cell::new(0), Cell::new(0));
+    let [from_a, from_b] = first;
+    let count_up = |bytes| watch.count(&up, bytes, |bytes| meter.a_to_b(bytes));
+    let count_down = |bytes| watch.count(&down, bytes, |bytes| meter.b_to_a(bytes));
+    let end = join(one_way(a, b, from_a, &count_up), one_way(b, a, from_b, &count_down), &watch).await;
+    match end {
+        Cause::BrokenA => abandon(b),
+        Cause::BrokenB => abandon(a),
+        Cause::Closed | Cause::Idle => {}
+    }
+    TunnelEnd { a_to_b: up.get(), b_to_a: down.get(), cause: end }
+}
+
+/// How a direction ended before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The sending side broke off.
+    Source,
+    /// The receiving side takes no more.
+    Sink,
+}
+
+/// When something moved last, in either direction.
+pub(super) struct Watch {
+    idle: Duration,
+    last: Cell<Instant>,
+}
+
+impl Watch {
+    pub fn new(idle: Duration) -> Self {
+        Self { idle, last: Cell::new(Instant::now()) }
+    }
+
+    pub fn count(&self, total: &Cell<u64>, bytes: usize, meter: impl Fn(u64)) {
+        let bytes = bytes as u64;
+        total.set(total.get() + bytes);
+        meter(bytes);
+        if !self.idle.is_zero() {
+            self.last.set(Instant::now());
+        }
+    }
+
+    /// Returns when nothing has moved for the idle time.
+    async fn elapsed(&self) {
+        if self.idle.is_zero() {
+            return std::future::pending().await;
+        }
+        loop {
+            let deadline = self.last.get() + self.idle;
+            if Instant::now() >= deadline {
+                return;
+            }
+            tokio::time::sleep_until(deadline).await;
+        }
+    }
+}
+
+/// Runs both directions to their end.
+pub(super) async fn join(
+    up: impl Future<Output = Result<(), Fault>>,
+    down: impl Future<Output = Result<(), Fault>>,
+    watch: &Watch,
+) -> Cause {
+    let (up, down, idle) = (std::pin::pin!(up), std::pin::pin!(down), std::pin::pin!(watch.elapsed()));
+    let both = async {
+        let (mut up, mut down) = (up, down);
+        let (mut first, mut second) = (None, None);
+        loop {
+            tokio::select! {
+                end = &mut up, if first.is_none() => first = Some(end),
+                end = &mut down, if second.is_none() => second = Some(end),
+            }
+            match (first, second) {
+                (Some(Err(Fault::Source)), _) => return Cause::BrokenA,
+                (_, Some(Err(Fault::Source))) => return Cause::BrokenB,
+                (Some(Err(Fault::Sink)), Some(_)) => return Cause::BrokenB,
+                (Some(Ok(())), Some(Err(Fault::Sink))) => return Cause::BrokenA,
+                (Some(Ok(())), Some(Ok(()))) => return Cause::Closed,
+                (None, _) | (_, None) => {}
+            }
+        }
+    };
+    tokio::select! {
+        cause = both => cause,
+        () = idle => Cause::Idle,
+    }
+}
+
+async fn one_way(from: &TcpStream, to: &TcpStream, first: &[u8], count: &impl Fn(usize)) -> Result<(), Fault> {
+    write_all(from, to, first, count).await?;
+    loop {
+        // No pipe is held while there is nothing to move. This also yields to other connections now and then.
+        from.readable().await.map_err(|_| Fault::Source)?;
+        let Ok(mut pipe) = Pipe::take() else {
+            // Out of file descriptors: copying needs none.
+            if copy_once(from, to, count).await? {
+                return finish(to);
+            }
+            continue;
+        };
+        match from.try_io(Interest::READABLE, || pipe.fill(from.as_fd())) {
+            Ok(0) => return finish(to),
+            Ok(_) => {}
+            Err(error) if is_transient(&error) => continue,
+            Err(_) => return Err(Fault::Source),
+        }
+        while !pipe.is_empty() {
+            match to.try_io(Interest::WRITABLE, || pipe.drain(to.as_fd())) {
+                Ok(bytes) => count(bytes),
+                Err(error) if is_transient(&error) => until_writable(from, to).await?,
+                Err(_) => return Err(Fault::Sink),
+            }
+        }
+    }
+}
+
+/// Waits for a slow receiver, but not for one whose sender has broken off meanwhile.
+async fn until_writable(from: &TcpStream, to: &TcpStream) -> Result<(), Fault> {
+    tokio::select! {
+        outcome = to.writable() => outcome.map_err(|_| Fault::Sink),
+        _ = from.ready(Interest::ERROR) => Err(Fault::Source),
+    }
+}
+
+/// Moves one buffer; `true` at the end.
+async fn copy_once(from: &TcpStream, to: &TcpStream, count: &impl Fn(usize)) -> Result<bool, Fault> {
+    let mut buffer = Buffer::take();
+    match from.try_read(buffer.room_mut()) {
+        Ok(0) => return Ok(true),
+        Ok(bytes) => buffer.grow(bytes),
+        Err(error) if is_transient(&error) => return Ok(false),
+        Err(_) => return Err(Fault::Source),
+    }
+    write_all(from, to, buffer.as_slice(), count).await?;
+    Ok(false)
+}
+
+async fn write_all(from: &TcpStream, to: &TcpStream, mut bytes: &[u8], count: &impl Fn(usize)) -> Result<(), Fault> {
+    while !bytes.is_empty() {
+        match to.try_write(bytes) {
+            Ok(0) => return Err(Fault::Sink),
+            Ok(written) => {
+                count(written);
+                bytes = bytes.get(written..).unwrap_or_default();
+            }
+            Err(error) if is_transient(&error) => until_writable(from, to).await?,
+            Err(_) => return Err(Fault::Sink),
+        }
+    }
+    Ok(())
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// Passes the end on.
+fn finish(to: &TcpStream) -> Result<(), Fault> {
+    match socket2::SockRef::from(to).shutdown(Shutdown::Write) {
+        Ok(()) => Ok(()),
+        // The other side was faster and is gone for good.
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+        Err(_) => Err(Fault::Sink),
+    }
+}

@@ -1,0 +1,194 @@
+//! What is counted, per listener, port, route and upstream.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use edge_config::names::{ObjectKey, ObjectRef};
+use edge_config::snapshot::{ListenerId, PortId, RuleId, Snapshot, UpstreamId, UpstreamKey};
+
+use super::{Classes, Counter, Histogram};
+
+/// The series of one worker for one generation, by the indices of its snapshot.
+#[derive(Debug, Default)]
+pub struct Series {
+    pub(super) listeners: Vec<(ListenerLabel, Arc<ListenerSeries>)>,
+    pub(super) ports: Vec<(PortLabel, Arc<PortSeries>)>,
+    /// By rule; the rules of one route share one.
+    rules: Vec<Arc<RouteSeries>>,
+    /// Each route once.
+    pub(super) routes: Vec<(ObjectLabel, Arc<RouteSeries>)>,
+    pub(super) upstreams: Vec<(UpstreamLabel, Arc<UpstreamSeries>)>,
+}
+
+/// Gateway or ListenerSet, listener name, port.
+pub type ListenerLabel = (ObjectRef, Box<str>, u16);
+/// Gateway and port.
+pub type PortLabel = (ObjectKey, u16);
+pub type ObjectLabel = ObjectRef;
+pub type UpstreamLabel = UpstreamKey;
+
+#[derive(Debug, Default)]
+pub struct ListenerSeries {
+    /// Responses, also those that Edge made.
+    pub responses: Classes,
+    /// From the complete request head to the last byte of the response.
+    pub duration: Histogram,
+    /// Body bytes, and payload below HTTP.
+    pub received: Counter,
+    pub sent: Counter,
+    /// Connections of TCPRoutes and TLSRoutes, and upgraded ones.
+    pub tunnels_opened: Counter,
+    pub tunnels_closed: Counter,
+    pub udp_sessions_opened: Counter,
+    pub udp_sessions_closed: Counter,
+    pub udp_datagrams_received: Counter,
+    pub udp_datagrams_sent: Counter,
+    pub udp_dropped: [Counter; UdpDrop::LABELS.len()],
+}
+
+/// Why a datagram went no further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UdpDrop {
+    /// The table of sessions is full.
+    TableFull,
+    /// No route, or the share of an invalid backend.
+    InvalidBackend,
+    NoReadyEndpoint,
+    /// A socket's buffer is full.
+    Congested,
+    /// The kernel refused it: too large, unreachable, no memory for a socket.
+    Refused,
+}
+
+impl UdpDrop {
+    pub const LABELS: [&'static str; 5] =
+        ["table_full", "invalid_backend", "no_ready_endpoint", "congested", "refused"];
+}
+
+impl ListenerSeries {
+    pub fn count_udp_drop(&self, drop: UdpDrop) {
+        if let Some(counter) = self.udp_dropped.get(drop as usize) {
+            counter.one();
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct PortSeries {
+    pub accepted: Counter,
+    pub closed: Counter,
+    /// Closed at accept because a limit was reached.
+    pub refused: Counter,
+    pub handshakes: [Counter; Handshake::LABELS.len()],
+}
+
+/// How a TLS handshake with a client ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handshake {
+    Full,
+    Resumed,
+    Failed,
+}
+
+impl Handshake {
+    pub const LABELS: [&'static str; 3] = ["full", "resumed", "failed"];
+}
+
+impl PortSeries {
+    pub fn count_handshake(&self, handshake: Handshake) {
+        if let Some(counter) = self.handshakes.get(handshake as usize) {
+            counter.one();
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct RouteSeries {
+    pub responses: Classes,
+}
+
+#[derive(Debug, Default)]
+pub struct UpstreamSeries {
+    /// Responses of endpoints; what Edge answers in their place is not among them.
+    pub responses: Classes,
+    /// From the sent request head to the response head.
+    pub latency: Histogram,
+    /// Sent to endpoints, received from them.
+    pub sent: Counter,
+    pub received: Counter,
+    pub connections_opened: Counter,
+    pub connections_closed: Counter,
+    pub connect_failures: Counter,
+    /// Tries after the first.
+    pub retries: Counter,
+    /// Endpoints taken out of the choice because they failed.
+    pub ejections: Counter,
+}
+
+impl Series {
+    /// The series of a snapshot; those that were there before go on counting.
+    pub(super) fn of(snapshot: &Snapshot, before: &Self) -> Self {
+        let mut known = Known::of(&before.routes);
+        let mut routes: Vec<(ObjectRef, Arc<RouteSeries>)> = Vec::new();
+        let mut rules = Vec::with_capacity(snapshot.rules.len());
+        let mut places: HashMap<&ObjectRef, usize> = HashMap::new();
+        for rule in &snapshot.rules {
+            let place = *places.entry(&rule.route).or_insert_with(|| {
+                routes.push((rule.route.clone(), known.take(&rule.route)));
+                routes.len() - 1
+            });
+            rules.push(Arc::clone(&routes[place].1));
+        }
+        Self {
+            listeners: carried(
+                &before.listeners,
+                snapshot.listeners.iter().map(|it| (it.parent.clone(), it.name.clone(), it.port)),
+            ),
+            ports: carried(&before.ports, snapshot.ports.iter().map(|port| (port.gateway.clone(), port.number))),
+            rules,
+            routes,
+            upstreams: carried(&before.upstreams, snapshot.upstreams.iter().map(|upstream| upstream.key.clone())),
+        }
+    }
+
+    /// `None` for an index of another generation.
+    pub fn listener(&self, id: ListenerId) -> Option<&Arc<ListenerSeries>> {
+        self.listeners.get(id.index()).map(|(_, series)| series)
+    }
+
+    pub fn port(&self, id: PortId) -> Option<&Arc<PortSeries>> {
+        self.ports.get(id.index()).map(|(_, series)| series)
+    }
+
+    pub fn rule(&self, id: RuleId) -> Option<&Arc<RouteSeries>> {
+        self.rules.get(id.index())
+    }
+
+    pub fn upstream(&self, id: UpstreamId) -> Option<&Arc<UpstreamSeries>> {
+        self.upstreams.get(id.index()).map(|(_, series)| series)
+    }
+}
+
+/// The series of the generation before, by label.
+struct Known<'a, L, S>(HashMap<&'a L, &'a Arc<S>>);
+
+impl<'a, L: Eq + Hash, S: Default> Known<'a, L, S> {
+    fn of(before: &'a [(L, Arc<S>)]) -> Self {
+        Self(before.iter().map(|(label, series)| (label, series)).collect())
+    }
+
+    fn take(&mut self, label: &L) -> Arc<S> {
+        self.0.get(label).map_or_else(Arc::default, |series| Arc::clone(series))
+    }
+}
+
+fn carried<L: Eq + Hash, S: Default>(before: &[(L, Arc<S>)], labels: impl Iterator<Item = L>) -> Vec<(L, Arc<S>)> {
+    let mut known = Known::of(before);
+    labels
+        .map(|label| {
+            let series = known.take(&label);
+            (label, series)
+        })
+        .collect()
+}

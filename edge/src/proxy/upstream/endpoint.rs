@@ -1,0 +1,177 @@
+//! One endpoint as one worker knows it: idle connections, work in flight, and what went wrong lately.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::stream::Stream;
+use crate::proxy::clock::Clock;
+use crate::proxy::h1::upstream::Connection;
+use crate::proxy::h2::client::{Connections, Settings};
+
+/// Connect failures in a row after which an endpoint is passed over for a while.
+const FAILURES: u32 = 3;
+/// The first pause, doubled each time up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
+pub struct Endpoint {
+    pub address: SocketAddr,
+    /// Last in, first out: the warmest connection is used, and the others age away.
+    idle: RefCell<Vec<Idle>>,
+    /// HTTP/2 connections, which many requests share.
+    shared: RefCell<Option<Rc<Connections>>>,
+    in_flight: Cell<u32>,
+    failures: Cell<u32>,
+    passed_over_until: Cell<Option<Instant>>,
+    last_failure: RefCell<Option<Box<str>>>,
+    /// Counts up when its connections must not be used any more.
+    epoch: Cell<u32>,
+}
+
+/// Work of an endpoint for as long as it is kept, for connections that are not leased from the pool.
+pub struct InFlight(Rc<Endpoint>);
+
+impl InFlight {
+    pub fn new(endpoint: Rc<Endpoint>) -> Self {
+        endpoint.add_in_flight();
+        Self(endpoint)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.remove_in_flight();
+    }
+}
+
+struct Idle {
+    connection: Box<Connection<Stream>>,
+    since: Instant,
+}
+
+impl Endpoint {
+    pub fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            in_flight: Cell::new(0),
+            failures: Cell::new(0),
+            passed_over_until: Cell::new(None),
+            last_failure: RefCell::default(),
+            epoch: Cell::new(0),
+        }
+    }
+
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.get()
+    }
+
+    pub(super) fn add_in_flight(&self) {
+        self.in_flight.set(self.in_flight.get() + 1);
+    }
+
+    pub(super) fn remove_in_flight(&self) {
+        self.in_flight.set(self.in_flight.get().saturating_sub(1));
+    }
+
+    pub(super) fn epoch(&self) -> u32 {
+        self.epoch.get()
+    }
+
+    /// A connection that is still good.
+    pub(super) fn take(&self, timeout: Duration) -> Option<Box<Connection<Stream>>> {
+        loop {
+            let idle = self.idle.borrow_mut().pop()?;
+            if idle.since.elapsed() < timeout && idle.connection.is_quiet() {
+                return Some(idle.connection);
+            }
+        }
+    }
+
+    /// Puts a clean connection aside, unless there are enough.
+    pub(super) fn put(&self, connection: Box<Connection<Stream>>, epoch: u32, most: usize) {
+        let mut idle = self.idle.borrow_mut();
+        if epoch == self.epoch.get() && idle.len() < most {
+            idle.push(Idle { connection, since: Instant::now() });
+        }
+    }
+
+    pub fn idle_connections(&self) -> usize {
+        self.idle.borrow().len()
+    }
+
+    pub(super) fn sweep(&self, now: Instant, timeout: Duration) {
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|idle| now.saturating_duration_since(idle.since) < timeout && idle.connection.is_quiet());
+    }
+
+    /// The HTTP/2 connections of this endpoint; other settings need other connections.
+    pub(super) fn connections(&self, settings: Settings, clock: &Rc<Clock>) -> Rc<Connections> {
+        let mut shared = self.shared.borrow_mut();
+        match &*shared {
+            Some(connections) if *connections.settings() == settings => Rc::clone(connections),
+            _ => Rc::clone(shared.insert(Rc::new(Connections::new(settings, clock)))),
+        }
+    }
+
+    /// Drops what is idle now and what comes back later. Requests in progress go on.
+    pub(super) fn retire(&self) {
+        self.epoch.set(self.epoch.get().wrapping_add(1));
+        self.idle.borrow_mut().clear();
+        self.shared.borrow_mut().take();
+    }
+
+    pub fn note_success(&self) {
+        self.failures.set(0);
+        self.passed_over_until.set(None);
+    }
+
+    /// After [`FAILURES`] in a row the endpoint is passed over, longer each time.
+    pub fn note_failure(&self, why: &dyn std::fmt::Display, now: Instant) {
+        let failures = self.failures.get().saturating_add(1);
+        self.failures.set(failures);
+        *self.last_failure.borrow_mut() = Some(why.to_string().into());
+        if let Some(times) = failures.checked_sub(FAILURES) {
+            let pause = FIRST_PAUSE.saturating_mul(1 << times.min(10)).min(LONGEST_PAUSE);
+            self.passed_over_until.set(Some(now + pause));
+        }
+    }
+
+    pub fn is_passed_over(&self, now: Instant) -> bool {
+        self.passed_over_until.get().is_some_and(|until| now < until)
+    }
+
+    /// Why connecting failed last, while it does.
+    pub fn failure(&self) -> Option<Box<str>> {
+        if self.failures.get() == 0 { None } else { self.last_failure.borrow().clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_in_a_row_pass_an_endpoint_over_and_a_success_brings_it_back() {
+        let endpoint = Endpoint::new("127.0.0.1:1".parse().unwrap());
+        let now = Instant::now();
+        for count in 1..=FAILURES {
+            assert!(!endpoint.is_passed_over(now), "{count}");
+            endpoint.note_failure(&"refused", now);
+        }
+        assert!(endpoint.is_passed_over(now));
+        assert!(!endpoint.is_passed_over(now + FIRST_PAUSE));
+        for _ in 0..100 {
+            endpoint.note_failure(&"refused", now);
+        }
+        assert!(endpoint.is_passed_over(now + LONGEST_PAUSE / 2));
+        assert!(!endpoint.is_passed_over(now + LONGEST_PAUSE));
+        assert_eq!(endpoint.failure().as_deref(), Some("refused"));
+        endpoint.note_success();
+        assert!(!endpoint.is_passed_over(now));
+        assert_eq!(endpoint.failure(), None);
+    }
+}

@@ -1,0 +1,57 @@
+//! A connection to an endpoint, in clear or inside TLS.
+
+use std::io;
+
+use crate::proxy::body::Chunk;
+use crate::proxy::buffer::Buffer;
+use crate::proxy::io::{Io, Socket};
+use crate::proxy::tls::stream::TlsStream;
+
+pub enum Stream {
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
+}
+
+impl Io for Stream {
+    async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Plain(io) => io.readable().await,
+            Self::Tls(io) => io.readable().await,
+        }
+    }
+
+    async fn read(&self, buffer: Buffer) -> (io::Result<usize>, Buffer) {
+        match self {
+            Self::Plain(io) => io.read(buffer).await,
+            Self::Tls(io) => io.read(buffer).await,
+        }
+    }
+
+    async fn write(&self, chunk: Chunk) -> (io::Result<()>, Chunk) {
+        match self {
+            Self::Plain(io) => io.write(chunk).await,
+            Self::Tls(io) => io.write(chunk).await,
+        }
+    }
+
+    async fn finish(&self) -> io::Result<()> {
+        match self {
+            Self::Plain(io) => io.finish().await,
+            Self::Tls(io) => io.finish().await,
+        }
+    }
+
+    fn abort(&self) {
+        match self {
+            Self::Plain(io) => io.abort(),
+            Self::Tls(io) => io.abort(),
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        match self {
+            Self::Plain(io) => io.is_quiet(),
+            Self::Tls(io) => io.is_quiet(),
+        }
+    }
+}

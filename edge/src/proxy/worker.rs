@@ -1,0 +1,324 @@
+//! One worker: a thread with its own runtime, listeners, pools and clock, which shares nothing with others on the request
+//! path. It converges on what the supervisor wants (see [`Wanted`]) and says which generation is live.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use edge_config::snapshot::{Port, PortId, Snapshot, Transport, UpstreamId};
+use foldhash::{HashMap, HashMapExt as _};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::accept;
+use super::clock::Clock;
+use super::filters::session::Tokens;
+use super::generation::Generation;
+use super::io::Backend;
+use super::listening::Bound;
+use super::metrics::{Series, WorkerMetrics};
+use super::upstream::balance::Random;
+use super::upstream::{Dialer, Upstream, Upstreams};
+use super::{Mode, Shared, Wanted, access_log};
+
+/// How often idle upstream connections are looked at.
+const SWEEP: Duration = Duration::from_secs(5);
+/// How often the health of endpoints is told to the control side.
+const POST: Duration = Duration::from_secs(1);
+
+/// A connection as it arrived: what routing needs beside the request.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    pub peer: SocketAddr,
+    /// The address that was connected to, as the snapshot has it.
+    pub local: SocketAddr,
+    /// Whether it is inside TLS that we terminated, and the server name of the handshake.
+    pub secure: bool,
+    pub server_name: Option<Box<str>>,
+    /// What the handshake settled, for the log.
+    pub tls: Option<Settled>,
+    pub at: Instant,
+}
+
+/// Version and cipher suite of a TLS connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Settled {
+    pub version: &'static str,
+    pub cipher: &'static str,
+}
+
+/// A generation with what this worker made of it.
+pub struct Current {
+    pub generation: Arc<Generation>,
+    pub series: Arc<Series>,
+    upstreams: Vec<Rc<Upstream>>,
+    ports: HashMap<(SocketAddr, Transport), PortId>,
+}
+
+impl Current {
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.generation.snapshot
+    }
+
+    pub fn upstream(&self, id: UpstreamId) -> Option<&Rc<Upstream>> {
+        self.upstreams.get(id.index())
+    }
+
+    pub fn port_id(&self, address: SocketAddr, transport: Transport) -> Option<PortId> {
+        self.ports.get(&(address, transport)).copied()
+    }
+
+    /// The TCP port that an address belongs to now, which may be none any more.
+    pub fn port_at(&self, address: SocketAddr) -> Option<&Port> {
+        let id = self.port_id(address, Transport::Tcp)?;
+        self.snapshot().ports.get(id.index())
+    }
+}
+
+pub struct Worker {
+    pub index: usize,
+    pub backend: Backend,
+    pub clock: Rc<Clock>,
+    pub random: Random,
+    pub metrics: Arc<WorkerMetrics>,
+    pub tokens: Arc<Tokens>,
+    pub mirrors: Gate,
+    pub log: Option<RefCell<access_log::Sink>>,
+    pub(super) shared: Arc<Shared>,
+    current: RefCell<Rc<Current>>,
+    upstreams: RefCell<Upstreams>,
+    draining: Cell<bool>,
+}
+
+impl Worker {
+    /// The generation that a request which begins now belongs to.
+    pub fn current(&self) -> Rc<Current> {
+        Rc::clone(&self.current.borrow())
+    }
+
+    pub fn dialer<'a>(&'a self, current: &'a Current) -> Dialer<'a> {
+        Dialer { clock: &self.clock, backend: self.backend, limits: &current.generation.limits }
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Waits for a future, or `None` as soon as the worker drains. The future must wait on a timer of this worker.
+    pub async fn unless_draining<F: Future>(&self, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Some(output));
+            }
+            if self.draining.get() { Poll::Ready(None) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    /// A place for one more connection, or `None` at the limit.
+    pub fn enter(&self) -> Option<ConnectionPlace> {
+        let most = self.current.borrow().generation.limits.max_connections;
+        let counter = &self.shared.connections;
+        if counter.fetch_add(1, Ordering::Relaxed) >= most {
+            counter.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(ConnectionPlace { shared: Arc::clone(&self.shared), metrics: Arc::clone(&self.metrics) })
+    }
+
+    /// Takes up a generation.
+    fn adopt(&self, generation: Arc<Generation>) {
+        let before = self.current();
+        if Arc::ptr_eq(&before.generation, &generation) {
+            return;
+        }
+        let upstreams = self.upstreams.borrow_mut().build(
+            &generation.snapshot,
+            &generation.endpoints,
+            &generation.tls,
+            &before.upstreams,
+        );
+        let series = self.metrics.adopt(&generation.snapshot);
+        *self.current.borrow_mut() = Rc::new(Current { ports: ports(&generation), generation, series, upstreams });
+    }
+}
+
+fn ports(generation: &Generation) -> HashMap<(SocketAddr, Transport), PortId> {
+    let sockets = &generation.snapshot.sockets;
+    sockets.iter().map(|socket| ((socket.address, socket.transport), socket.port)).collect()
+}
+
+/// Counts a connection until it is dropped, and a panic if that is why.
+pub struct ConnectionPlace {
+    shared: Arc<Shared>,
+    metrics: Arc<WorkerMetrics>,
+}
+
+impl Drop for ConnectionPlace {
+    fn drop(&mut self) {
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        if std::thread::panicking() {
+            self.metrics.panics.one();
+        }
+    }
+}
+
+/// Lets a bounded number of things happen at once.
+#[derive(Debug, Default)]
+pub struct Gate(Rc<Cell<usize>>);
+
+#[derive(Debug)]
+pub struct Place(Rc<Cell<usize>>);
+
+impl Gate {
+    pub fn enter(&self, most: usize) -> Option<Place> {
+        let count = self.0.get();
+        if count >= most {
+            return None;
+        }
+        self.0.set(count + 1);
+        Some(Place(Rc::clone(&self.0)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+/// What a worker thread is started with.
+pub(super) struct Seat {
+    pub index: usize,
+    pub backend: Backend,
+    pub wanted: watch::Receiver<Arc<Wanted>>,
+    pub shared: Arc<Shared>,
+    pub metrics: Arc<WorkerMetrics>,
+    pub tokens: Arc<Tokens>,
+    pub log: Option<access_log::Sink>,
+}
+
+/// Runs a worker until it is told to stop.
+pub(super) async fn run(seat: Seat) {
+    let Seat { index, backend, mut wanted, shared, metrics, tokens, log } = seat;
+    let first = Arc::clone(&wanted.borrow_and_update().generation);
+    let worker = Rc::new(Worker {
+        index,
+        backend,
+        clock: Clock::new(),
+        random: Random::from_system(),
+        current: RefCell::new(Rc::new(Current {
+            series: metrics.adopt(&Snapshot::default()),
+            generation: Arc::new(Generation {
+                snapshot: Arc::default(),
+                endpoints: Arc::default(),
+                ..(*first).clone()
+            }),
+            upstreams: Vec::new(),
+            ports: HashMap::new(),
+        })),
+        metrics,
+        tokens,
+        mirrors: Gate::default(),
+        log: log.map(RefCell::new),
+        shared,
+        upstreams: RefCell::default(),
+        draining: Cell::new(false),
+    });
+    let clock = tokio::task::spawn_local(Rc::clone(&worker.clock).run());
+    let chores = tokio::task::spawn_local(chores(Rc::clone(&worker)));
+    let mut listeners = Listeners::default();
+    loop {
+        let want = Arc::clone(&wanted.borrow_and_update());
+        worker.adopt(Arc::clone(&want.generation));
+        listeners.set(&worker, if want.mode == Mode::Serve { &want.sockets } else { &[] });
+        if want.mode != Mode::Serve && !worker.draining.replace(true) {
+            worker.clock.wake_all();
+        }
+        worker.shared.acknowledge(index, want.generation.number);
+        // The sender is gone when the proxy was dropped: nobody will ever want anything again.
+        if want.mode == Mode::Stop || wanted.changed().await.is_err() {
+            break;
+        }
+    }
+    listeners.set(&worker, &[]);
+    chores.abort();
+    clock.abort();
+    if let Some(log) = &worker.log {
+        log.borrow_mut().flush();
+    }
+}
+
+/// The accepting tasks of a worker.
+#[derive(Default)]
+struct Listeners {
+    active: HashMap<(SocketAddr, Transport), (Arc<Bound>, JoinHandle<()>)>,
+}
+
+impl Listeners {
+    /// Accepts on exactly these sockets from now on. Connections that were accepted live on.
+    fn set(&mut self, worker: &Rc<Worker>, sockets: &[Arc<Bound>]) {
+        self.active.retain(|key, (bound, task)| {
+            let stays = sockets.iter().any(|socket| socket.key() == *key && Arc::ptr_eq(socket, bound));
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for bound in sockets {
+            if self.active.contains_key(&bound.key()) {
+                continue;
+            }
+            match accept::start(worker, bound) {
+                Ok(task) => {
+                    self.active.insert(bound.key(), (Arc::clone(bound), task));
+                }
+                Err(error) => {
+                    tracing::error!(socket = %bound.key().0, worker = worker.index, %error, "cannot accept");
+                }
+            }
+        }
+    }
+}
+
+/// What is to be done now and then.
+async fn chores(worker: Rc<Worker>) {
+    let mut swept = Instant::now();
+    let mut posted = swept;
+    loop {
+        tokio::time::sleep(access_log::FLUSH_INTERVAL).await;
+        if let Some(log) = &worker.log {
+            log.borrow_mut().flush();
+        }
+        let now = Instant::now();
+        if now.duration_since(swept) >= SWEEP {
+            swept = now;
+            let timeout = worker.current().generation.limits.upstream_idle_timeout;
+            worker.upstreams.borrow().sweep(now, timeout);
+        }
+        if now.duration_since(posted) >= POST {
+            posted = now;
+            worker.shared.health.post(worker.index, &worker.upstreams.borrow(), now);
+        }
+    }
+}
+
+impl Shared {
+    fn acknowledge(&self, index: usize, number: u64) {
+        if let Some(live) = self.live.get(index) {
+            live.store(number, Ordering::Release);
+        }
+        self.changed.notify_waiters();
+    }
+
+    pub(super) fn connections(&self) -> usize {
+        AtomicUsize::load(&self.connections, Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,485 @@
+//! `edge.toml`, directories of manifests, patches and PEM files. Everything is looked at on every load, but only what
+//! changed is read and decoded; what cannot be read keeps the version that was read last.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use edge_config::core::{Secret, SecretContents};
+use edge_config::edge_toml;
+use edge_config::inputs::{Inputs, Meta, Object};
+use edge_config::manifest::{AnyObject, Patch, Place};
+use edge_config::names::{CertId, Kind, ObjectRef};
+use edge_config::problem::{Origin, Problem, Severity};
+use edge_config::settings::{ManifestSource, PatchSource, SecretSource, Settings, TextSource};
+use edge_config::substitute::substitute;
+use edge_config::yaml;
+use zeroize::Zeroizing;
+
+use super::documents::{Documents, PatchesByTarget, Reading, Served, fingerprint};
+use super::listing::{self, Listing, Stamp};
+use super::secret::{self, Keys};
+
+/// What the files say now.
+#[derive(Debug)]
+pub struct Loaded {
+    pub inputs: Inputs,
+    /// Of the Secrets in `inputs` that can be served.
+    pub keys: Keys,
+    /// In the order of files and lines.
+    pub problems: Vec<Problem>,
+    pub settings: Arc<Settings>,
+    /// Whether `edge.toml` was read without a fault; otherwise `settings` are the last good ones, or the defaults.
+    pub settings_are_sound: bool,
+    /// Every directory that was looked into, and the files outside of them: what a watcher has to watch.
+    pub watched: Vec<PathBuf>,
+}
+
+/// What was read before. Dropping it forgets every last good version.
+#[derive(Debug, Default)]
+pub struct Cache {
+    settings: Option<Arc<Settings>>,
+    files: HashMap<PathBuf, KnownFile>,
+    /// The files of each tree when it could last be listed.
+    listings: HashMap<PathBuf, Vec<PathBuf>>,
+    patches: HashMap<PathBuf, KnownText>,
+    pairs: HashMap<ObjectRef, KnownPair>,
+}
+
+#[derive(Debug)]
+struct KnownFile {
+    stamp: Option<Stamp>,
+    /// Of the settings that the text was decoded with.
+    terms: u64,
+    documents: Documents,
+}
+
+#[derive(Debug)]
+struct KnownText {
+    stamp: Stamp,
+    text: Arc<str>,
+    /// The last text that was YAML at all.
+    good: Option<Arc<str>>,
+}
+
+#[derive(Debug)]
+struct KnownPair {
+    source: SecretSource,
+    stamps: (Stamp, Stamp),
+    served: Served,
+    problems: Vec<Problem>,
+}
+
+/// Reads `edge.toml` and everything it names.
+pub fn load(edge_toml: &Path, cache: &mut Cache) -> Loaded {
+    let mut problems = Vec::new();
+    let name: Arc<str> = edge_toml.display().to_string().into();
+    let decoded = match listing::read(edge_toml).and_then(|(bytes, _)| text(bytes)) {
+        Ok(text) => edge_toml::decode(&name, &text),
+        Err(reason) => Err(vec![path_problem(edge_toml, &reason)]),
+    };
+    let (settings, settings_are_sound) = match decoded {
+        Ok(settings) => (Arc::new(settings), true),
+        Err(found) => {
+            problems.extend(found);
+            (cache.settings.clone().unwrap_or_default(), false)
+        }
+    };
+    if settings_are_sound {
+        cache.settings = Some(settings.clone());
+    }
+    let base = edge_toml.parent().unwrap_or(Path::new(""));
+    let mut load = Load { base, name, cache, settings: &settings, problems, watched: Vec::new() };
+    load.watched.push(edge_toml.to_owned());
+    load.run(settings_are_sound)
+}
+
+/// Reads a directory, or one file, of manifests without any `edge.toml`.
+pub fn load_directory(path: &Path, cache: &mut Cache) -> Loaded {
+    let manifest = ManifestSource {
+        source: TextSource::Path(path.to_owned()),
+        exclude: Vec::new(),
+        namespace: "default".to_owned(),
+    };
+    let settings = Arc::new(Settings { manifests: vec![manifest], ..Settings::default() });
+    let name: Arc<str> = path.display().to_string().into();
+    let load =
+        Load { base: Path::new(""), name, cache, settings: &settings, problems: Vec::new(), watched: Vec::new() };
+    load.run(true)
+}
+
+fn text(bytes: Vec<u8>) -> Result<String, String> {
+    String::from_utf8(bytes).map_err(|fault| {
+        let line =
+            1 + fault.as_bytes()[..fault.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+        format!("is not UTF-8 text, first on line {line}")
+    })
+}
+
+fn path_problem(path: &Path, reason: &str) -> Problem {
+    Problem { severity: Severity::Error, origin: None, object: None, message: format!("{} {reason}", path.display()) }
+}
+
+struct Load<'a> {
+    base: &'a Path,
+    /// Of `edge.toml`, for problems.
+    name: Arc<str>,
+    cache: &'a mut Cache,
+    settings: &'a Arc<Settings>,
+    problems: Vec<Problem>,
+    watched: Vec<PathBuf>,
+}
+
+/// The text of one patch and where it comes from.
+struct PatchText<'a> {
+    source: &'a PatchSource,
+    text: Arc<str>,
+    place: Place,
+}
+
+impl Load<'_> {
+    fn run(mut self, settings_are_sound: bool) -> Loaded {
+        let settings = self.settings.clone();
+        let patch_texts = self.patches(&settings.patches);
+        let patches: Vec<Patch<'_>> = patch_texts
+            .iter()
+            .map(|patch| Patch {
+                target: &patch.source.target,
+                format: patch.source.format,
+                text: &patch.text,
+                place: patch.place.clone(),
+            })
+            .collect();
+        let patched = by_target(&patch_texts);
+        let mut inputs = Inputs { settings: settings.clone(), ..Inputs::default() };
+        let mut merge = Merge { keys: Keys::new(), places: HashMap::new() };
+        let mut used = HashSet::new();
+        for (index, manifest) in settings.manifests.iter().enumerate() {
+            for path in self.update(index, manifest, &patches, &patched) {
+                if !used.insert(path.clone()) {
+                    continue;
+                }
+                let Some(file) = self.cache.files.get(&path) else { continue };
+                self.problems.extend(file.documents.problems.iter().cloned());
+                for served in &file.documents.serving {
+                    merge.take(served, &mut inputs, &mut self.problems);
+                }
+                for (object, reason) in &file.documents.unusable {
+                    inputs.unusable.entry(object.clone()).or_insert_with(|| reason.clone());
+                }
+            }
+        }
+        for source in &settings.secrets {
+            if let Some(served) = self.pair(source) {
+                merge.take(&served, &mut inputs, &mut self.problems);
+            }
+        }
+        // What one file breaks, another may still define.
+        let places = &merge.places;
+        inputs.unusable.retain(|object, _| !places.contains_key(object));
+        self.check_targets(&settings.patches, &merge.places, &inputs);
+        if settings_are_sound {
+            self.cache.files.retain(|path, _| used.contains(path));
+            let names: HashSet<ObjectRef> = settings.secrets.iter().map(secret_ref).collect();
+            self.cache.pairs.retain(|object, _| names.contains(object));
+        }
+        self.problems.sort_by(|a, b| (&a.origin, a.severity, &a.message).cmp(&(&b.origin, b.severity, &b.message)));
+        self.problems.dedup();
+        self.watched.sort();
+        self.watched.dedup();
+        Loaded {
+            inputs,
+            keys: merge.keys,
+            problems: self.problems,
+            settings,
+            settings_are_sound,
+            watched: self.watched,
+        }
+    }
+
+    /// Lists a path; what cannot be looked into keeps the files it had.
+    fn list(&mut self, path: &Path, exclude: &[String]) -> Vec<PathBuf> {
+        let Listing { mut files, directories, unreadable } = listing::list(path, exclude);
+        self.watched.push(path.to_owned());
+        self.watched.extend(directories);
+        let before = self.cache.listings.get(path);
+        for (place, reason) in &unreadable {
+            let kept: Vec<PathBuf> =
+                before.into_iter().flatten().filter(|file| file.starts_with(place)).cloned().collect();
+            let tail = if kept.is_empty() { "" } else { "; what was read from it before keeps serving" };
+            self.problems.push(path_problem(place, &format!("{reason}{tail}")));
+            files.extend(kept);
+        }
+        if !unreadable.is_empty() {
+            files.sort();
+            files.dedup();
+        }
+        self.cache.listings.insert(path.to_owned(), files.clone());
+        files
+    }
+
+    /// Brings the documents of one `[[manifests]]` up to date and tells their files, in order.
+    fn update(
+        &mut self,
+        index: usize,
+        manifest: &ManifestSource,
+        patches: &[Patch<'_>],
+        patched: &PatchesByTarget,
+    ) -> Vec<PathBuf> {
+        let terms = self.terms(&manifest.namespace);
+        let settings = self.settings.clone();
+        let reading = |place: Place| Reading { place, namespace: &manifest.namespace, patches, patched };
+        let path = match &manifest.source {
+            TextSource::Path(path) => self.base.join(path),
+            TextSource::Inline { text, line } => {
+                // No file has such a name.
+                let key = PathBuf::from(format!("{}\0{index}", self.name));
+                let file = self.cache.files.entry(key.clone()).or_insert_with(KnownFile::new);
+                if file.terms != terms {
+                    file.documents = Documents::default();
+                    file.terms = terms;
+                }
+                let place = Place { file: self.name.clone(), line_offset: line.saturating_sub(1) };
+                file.documents.update(&substitute(text, &settings.substitute), &reading(place));
+                return vec![key];
+            }
+        };
+        let files = self.list(&path, &manifest.exclude);
+        for path in &files {
+            let file = self.cache.files.entry(path.clone()).or_insert_with(KnownFile::new);
+            let is_known = file.terms == terms
+                && !file.documents.wants_other_patches(patched)
+                && file.stamp.as_ref().is_some_and(|stamp| Stamp::of(path).is_ok_and(|now| stamp.still_holds(&now)));
+            if is_known {
+                continue;
+            }
+            match listing::read(path).and_then(|(bytes, stamp)| Ok((text(bytes)?, stamp))) {
+                Ok((text, stamp)) => {
+                    if file.terms != terms {
+                        // Other words or another namespace: nothing of the old decoding holds.
+                        file.documents = Documents::default();
+                    }
+                    file.terms = terms;
+                    file.stamp = Some(stamp);
+                    let place = Place { file: path.display().to_string().into(), line_offset: 0 };
+                    file.documents.update(&substitute(&text, &settings.substitute), &reading(place));
+                }
+                Err(reason) => {
+                    let tail =
+                        if file.documents.serving.is_empty() { "" } else { "; the last good version keeps serving" };
+                    file.stamp = None;
+                    self.problems.push(path_problem(path, &format!("{reason}{tail}")));
+                }
+            }
+        }
+        files
+    }
+
+    fn terms(&self, namespace: &str) -> u64 {
+        let mut text = namespace.to_owned();
+        for (from, to) in &self.settings.substitute {
+            let _ = write!(text, "\0{from}\0{to}");
+        }
+        fingerprint(&text)
+    }
+
+    /// The texts of all patches, in the order in which they apply.
+    fn patches<'s>(&mut self, sources: &'s [PatchSource]) -> Vec<PatchText<'s>> {
+        let settings = self.settings.clone();
+        let mut texts = Vec::new();
+        for source in sources {
+            match &source.source {
+                TextSource::Inline { text, line } => texts.push(PatchText {
+                    source,
+                    text: substitute(text, &settings.substitute).into_owned().into(),
+                    place: Place { file: self.name.clone(), line_offset: line.saturating_sub(1) },
+                }),
+                TextSource::Path(path) => {
+                    for path in self.list(&self.base.join(path), &[]) {
+                        let Some(text) = self.patch_text(&path) else { continue };
+                        let text = substitute(&text, &settings.substitute).into_owned().into();
+                        let place = Place { file: path.display().to_string().into(), line_offset: 0 };
+                        texts.push(PatchText { source, text, place });
+                    }
+                }
+            }
+        }
+        texts
+    }
+
+    fn patch_text(&mut self, path: &Path) -> Option<Arc<str>> {
+        let known = self.cache.patches.get(path);
+        let now = Stamp::of(path);
+        let is_same = known.is_some_and(|known| now.is_ok_and(|now| known.stamp.still_holds(&now)));
+        if !is_same {
+            match listing::read(path).and_then(|(bytes, stamp)| Ok((text(bytes)?, stamp))) {
+                Ok((text, stamp)) => {
+                    let text: Arc<str> = text.into();
+                    let before = self.cache.patches.remove(path).and_then(|known| known.good);
+                    let good = if yaml::parse(&text).is_ok() { Some(text.clone()) } else { before };
+                    self.cache.patches.insert(path.to_owned(), KnownText { stamp, text, good });
+                }
+                Err(reason) => {
+                    let good = self.cache.patches.get(path).and_then(|known| known.good.clone());
+                    let tail = if good.is_some() { "; the last good version keeps serving" } else { "" };
+                    self.problems.push(path_problem(path, &format!("{reason}{tail}")));
+                    return good;
+                }
+            }
+        }
+        let known = self.cache.patches.get(path)?;
+        match &known.good {
+            // The patch is broken and was not before: the object keeps it as it was.
+            Some(good) if !Arc::ptr_eq(good, &known.text) => {
+                if let Err(fault) = yaml::parse(&known.text) {
+                    let file = path.display().to_string().into();
+                    self.problems.push(Problem {
+                        severity: Severity::Error,
+                        origin: Some(Place { file, line_offset: 0 }.origin(fault.mark)),
+                        object: None,
+                        message: format!("patch: {}; the last good version keeps serving", fault.message),
+                    });
+                }
+                Some(good.clone())
+            }
+            _ => Some(known.text.clone()),
+        }
+    }
+
+    /// A `[[secret]]` from its two files.
+    fn pair(&mut self, source: &SecretSource) -> Option<Served> {
+        let object = secret_ref(source);
+        let paths = (self.base.join(&source.certificate), self.base.join(&source.private_key));
+        self.watched.push(paths.0.clone());
+        self.watched.push(paths.1.clone());
+        if let Some(known) = self.cache.pairs.get(&object) {
+            let holds = |stamp: &Stamp, path: &Path| Stamp::of(path).is_ok_and(|now| stamp.still_holds(&now));
+            if known.source == *source && holds(&known.stamps.0, &paths.0) && holds(&known.stamps.1, &paths.1) {
+                self.problems.extend(known.problems.iter().cloned());
+                return Some(known.served.clone());
+            }
+        }
+        let origin = Origin { file: self.name.clone(), line: source.line, column: 1 };
+        let fault = |message: String| Problem {
+            severity: Severity::Error,
+            origin: Some(origin.clone()),
+            object: Some(object.clone()),
+            message,
+        };
+        let read = |path: &Path| listing::read(path).map_err(|reason| fault(format!("{} {reason}", path.display())));
+        let last = self.cache.pairs.get(&object).map(|known| known.served.clone()).filter(|last| last.key.is_some());
+        let keep = |mut problem: Problem, last: &Option<Served>| {
+            if last.is_some() {
+                problem.message.push_str("; the last good version keeps serving");
+            }
+            problem
+        };
+        let (chain, key) = match (read(&paths.0), read(&paths.1)) {
+            (Ok(chain), Ok(key)) => (chain, key),
+            (chain, key) => {
+                for problem in [chain.err(), key.err()].into_iter().flatten() {
+                    self.problems.push(keep(problem, &last));
+                }
+                return last;
+            }
+        };
+        let stamps = (chain.1, key.1);
+        let (certificate, key, problems) = match secret::pair(chain.0, Zeroizing::new(key.0)) {
+            Ok((facts, key)) => (Ok(facts), Some(Arc::new(key)), Vec::new()),
+            Err(reason) => {
+                // Two files are never replaced at one instant, so a mismatch may mend itself with the next look.
+                let place = format!("{} and {}: {reason}", paths.0.display(), paths.1.display());
+                let problem = keep(fault(place), &last);
+                if let Some(last) = last {
+                    self.problems.push(problem);
+                    return Some(last);
+                }
+                (Err(reason), None, vec![problem])
+            }
+        };
+        let spec = Secret {
+            kind: "kubernetes.io/tls".to_owned(),
+            keys: vec!["tls.crt".to_owned(), "tls.key".to_owned()],
+            contents: SecretContents::Tls { certificate, ca: None },
+        };
+        let meta = Meta {
+            key: source.key.clone(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            generation: 1,
+            created: None,
+            origin,
+        };
+        let served = Served { object: AnyObject::Secret(Arc::new(Object { meta, spec })), key };
+        self.problems.extend(problems.iter().cloned());
+        let known = KnownPair { source: source.clone(), stamps, served: served.clone(), problems };
+        self.cache.pairs.insert(object, known);
+        Some(served)
+    }
+
+    /// A patch for nothing is a mistake.
+    fn check_targets(&mut self, sources: &[PatchSource], places: &HashMap<ObjectRef, Origin>, inputs: &Inputs) {
+        for source in sources {
+            let target = ObjectRef::new(source.target.kind, source.target.key.clone());
+            if places.contains_key(&target) || inputs.unusable.contains_key(&target) {
+                continue;
+            }
+            self.problems.push(Problem {
+                severity: Severity::Warning,
+                origin: Some(Origin { file: self.name.clone(), line: source.line, column: 1 }),
+                object: None,
+                message: format!("patch: there is no {target} that it could change"),
+            });
+        }
+    }
+}
+
+impl KnownFile {
+    fn new() -> Self {
+        Self { stamp: None, terms: 0, documents: Documents::default() }
+    }
+}
+
+fn secret_ref(source: &SecretSource) -> ObjectRef {
+    ObjectRef::new(Kind::Secret, source.key.clone())
+}
+
+fn by_target(patches: &[PatchText<'_>]) -> PatchesByTarget {
+    let mut targets = PatchesByTarget::new();
+    for patch in patches {
+        let target = ObjectRef::new(patch.source.target.kind, patch.source.target.key.clone());
+        let all = targets.entry(target).or_insert(0);
+        let one = fingerprint(&format!("{:?}\0{}\0{}", patch.source.format, patch.place.file, patch.text));
+        *all = all.rotate_left(5) ^ one ^ u64::from(patch.place.line_offset);
+    }
+    targets
+}
+
+/// Puts objects together; of two with one name the first stays.
+struct Merge {
+    keys: Keys,
+    places: HashMap<ObjectRef, Origin>,
+}
+
+impl Merge {
+    fn take(&mut self, served: &Served, inputs: &mut Inputs, problems: &mut Vec<Problem>) {
+        let object = served.object.reference();
+        let origin = &served.object.meta().origin;
+        match self.places.get(&object) {
+            Some(first) => problems.push(Problem {
+                severity: Severity::Error,
+                origin: Some(origin.clone()),
+                object: Some(object),
+                message: format!("is there twice; the one at {first} is in effect"),
+            }),
+            None => {
+                if let Some(key) = &served.key {
+                    self.keys.insert(CertId(object.key.clone()), key.clone());
+                }
+                self.places.insert(object, origin.clone());
+                served.object.clone().insert(inputs);
+            }
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! From what the sources say to what the workers serve.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use edge_config::names::CertId;
+use edge_config::problem::{Problem, Severity};
+use edge_config::settings::Settings;
+use edge_config::snapshot::{Endpoint, EndpointSet, EndpointState, Endpoints};
+use tokio::time::Instant;
+
+use super::{CERTIFICATES_PATIENCE, LIVE_PATIENCE, Supervisor};
+use crate::certs::{self, CertsWanted};
+use crate::control::world::Reloaded;
+use crate::proxy::generation::Generation;
+use crate::proxy::limits::Limits;
+use crate::proxy::tls::table::{TlsSubject, tls_table};
+use crate::resolve::{self, Resolved};
+use crate::source::{self, Keys, Loaded};
+use crate::vip::AddressesObserved;
+
+impl Supervisor {
+    /// The first generation: like a reload, but there is nothing to compare with.
+    pub(super) async fn first(&mut self, loaded: Loaded) {
+        self.apply(loaded).await;
+        let status = self.status_line();
+        tracing::info!("{status}");
+        self.tell(self.notifier.ready(&status));
+    }
+
+    /// Reads everything again and serves what came out of it.
+    pub(super) async fn reload(&mut self) -> Result<Reloaded, String> {
+        self.tell(self.notifier.reloading());
+        let before = self.wanted.generation;
+        let loaded = source::load(&self.config, &mut self.wanted.cache);
+        self.apply(loaded).await;
+        let status = self.status_line();
+        self.tell(self.notifier.ready(&status));
+        let count = |severity| {
+            let problems = self.wanted.problems.iter().chain(&self.wanted.compiled.report.problems);
+            u32::try_from(problems.filter(|problem| problem.severity == severity).count()).unwrap_or(u32::MAX)
+        };
+        Ok(Reloaded {
+            generation: self.wanted.generation,
+            changed: self.wanted.generation != before,
+            errors: count(Severity::Error),
+            warnings: count(Severity::Warning),
+        })
+    }
+
+    async fn apply(&mut self, loaded: Loaded) {
+        self.note_source(&loaded);
+        self.watcher.set(&loaded.watched);
+        let Loaded { mut inputs, keys, problems, settings, .. } = loaded;
+        inputs.assigned = self.store.assignments();
+        let compiled = edge_config::compile(&inputs);
+        // An address is given out for good: it must be remembered before anybody sees it.
+        if compiled.assigned != inputs.assigned
+            && let Err(error) = self.store.put_assignments(&compiled.assigned)
+        {
+            tracing::warn!(%error, "VIP assignments");
+        }
+        let settings_before = std::mem::replace(&mut self.wanted.settings, settings);
+        self.apply_settings(&settings_before);
+        let settings = &self.wanted.settings;
+
+        let unchanged = self.wanted.generation > 0
+            && are_same(&keys, &self.wanted.keys)
+            && compiled.snapshot == self.wanted.compiled.snapshot
+            && compiled.endpoints == self.wanted.compiled.endpoints
+            && settings_before.proxy == settings.proxy
+            && settings_before.vips == settings.vips
+            && settings_before.certificates == settings.certificates;
+        self.wanted.inputs = Arc::new(inputs);
+        self.wanted.keys = keys;
+        self.wanted.problems = problems.into();
+        self.wanted.compiled = Arc::new(compiled);
+        if unchanged && self.seen.failed_sockets.is_empty() {
+            self.show();
+            return;
+        }
+
+        let snapshot = &self.wanted.compiled.snapshot;
+        let vips: BTreeSet<_> = snapshot.vips.iter().map(|vip| vip.address).collect();
+        self.seen.addresses = self.addresses.set(&self.wanted.settings.vips, vips).await;
+        self.resolver.set(&names(&self.wanted.compiled.endpoints));
+        let wanted =
+            CertsWanted::of(snapshot, supplied(&self.wanted.keys), self.wanted.settings.certificates.placeholder);
+        let ticket = self.certs.set(wanted);
+        self.wait_for_certificates(ticket).await;
+
+        self.wanted.generation += 1;
+        self.wanted.since = SystemTime::now();
+        self.publish();
+        // The answer to a reload is the truth: it is given when the workers serve what it says.
+        let live = self.proxy.until_live(self.wanted.generation);
+        if tokio::time::timeout(LIVE_PATIENCE, live).await.is_err() {
+            tracing::warn!(generation = self.wanted.generation, "not every worker serves it yet");
+        }
+        self.show();
+    }
+
+    /// What can change while the daemon runs does; the rest says that it needs a restart.
+    fn apply_settings(&self, before: &Settings) {
+        let now = &self.wanted.settings;
+        self.logging.set_level(now.log.level);
+        let fixed = [
+            ("[state] directory", before.state_directory != now.state_directory),
+            ("[proxy] workers", before.proxy.workers != now.proxy.workers),
+            ("[proxy] io", before.proxy.io != now.proxy.io),
+            ("[access_log] path", before.access_log != now.access_log),
+            ("[log] format", before.log.format != now.log.format),
+            ("[control]", before.control != now.control),
+        ];
+        for (key, changed) in fixed {
+            if changed {
+                tracing::warn!("edge.toml: {key} changed: it takes effect at the next start");
+            }
+        }
+    }
+
+    fn note_source(&mut self, loaded: &Loaded) {
+        let first = loaded.problems.iter().find(|problem| problem.severity == Severity::Error);
+        let error = (!loaded.settings_are_sound)
+            .then(|| first.map_or_else(|| "edge.toml cannot be used".to_owned(), |problem| problem.to_string()));
+        if error.is_none() {
+            self.seen.sources_good = Some(SystemTime::now());
+        }
+        self.seen.sources_error = error;
+        // A fault that stays is in the status; the log tells of it once.
+        let known: HashSet<&Problem> = self.wanted.problems.iter().collect();
+        for problem in loaded.problems.iter().filter(|problem| !known.contains(problem)) {
+            match problem.severity {
+                Severity::Error => tracing::error!("{problem}"),
+                Severity::Warning => tracing::warn!("{problem}"),
+                Severity::Inert => tracing::debug!("{problem}"),
+            }
+        }
+    }
+
+    /// Waits until every listener has a certificate or its placeholder, and no longer than users would.
+    async fn wait_for_certificates(&mut self, ticket: u64) {
+        let deadline = Instant::now() + CERTIFICATES_PATIENCE;
+        while self.seen.certs_applied < ticket {
+            match tokio::time::timeout_at(deadline, self.inbox.certificates.recv()).await {
+                Ok(Some(published)) => self.note_certificates(&published),
+                Ok(None) | Err(_) => {
+                    tracing::warn!("certificates are late; their listeners follow when they are there");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn note_certificates(&mut self, published: &certs::Published) {
+        self.seen.certs_applied = published.applied;
+        self.seen.certs = Arc::clone(&published.observed);
+        self.wanted.table = Arc::clone(&published.table);
+    }
+
+    pub(super) fn take_certificates(&mut self, published: certs::Published) {
+        self.note_certificates(&published);
+        self.publish();
+        self.show();
+    }
+
+    pub(super) fn take_addresses(&mut self, observed: Arc<AddressesObserved>) {
+        if self.seen.addresses != observed {
+            self.seen.addresses = observed;
+            // An address that came back can be bound again.
+            if !self.seen.failed_sockets.is_empty() {
+                self.publish();
+            }
+            self.show();
+        }
+    }
+
+    pub(super) fn take_resolved(&mut self, name: resolve::Name, resolved: Arc<Resolved>) {
+        if let Some(error) = &resolved.error {
+            tracing::warn!("{error}");
+        }
+        self.seen.resolved.insert(name, resolved);
+        self.publish();
+        self.show();
+    }
+
+    pub(super) fn look(&mut self) {
+        if !self.seen.failed_sockets.is_empty() {
+            self.publish();
+        }
+        self.show();
+        if self.notifier.watchdog_interval().is_some() {
+            self.tell(self.notifier.alive());
+        }
+    }
+
+    /// Hands the current generation with everything that belongs to it to the workers.
+    fn publish(&mut self) {
+        if self.wanted.generation == 0 {
+            return;
+        }
+        let snapshot = &self.wanted.compiled.snapshot;
+        let (table, reasons) = tls_table(snapshot, &self.wanted.table, Some(&self.wanted.tls));
+        self.wanted.tls = Arc::new(table);
+        self.seen.tls_reasons = reasons
+            .into_iter()
+            .map(|reason| match reason.subject {
+                TlsSubject::Listener(id) => match snapshot.listeners.get(id.index()) {
+                    Some(listener) => format!("{} listener {}: {}", listener.parent, listener.name, reason.text),
+                    None => reason.text,
+                },
+                TlsSubject::Upstream(id) => match snapshot.upstreams.get(id.index()) {
+                    Some(upstream) => format!("{} {}: {}", upstream.key.object.kind, upstream.key, reason.text),
+                    None => reason.text,
+                },
+                TlsSubject::Trust(id) => match snapshot.trust.get(id.index()) {
+                    Some(trust) => format!("CA certificates of {}: {}", trust.source, reason.text),
+                    None => reason.text,
+                },
+                TlsSubject::SystemTrust => format!("the system's CA certificates: {}", reason.text),
+            })
+            .collect();
+        let generation = Generation {
+            number: self.wanted.generation,
+            snapshot: Arc::clone(&self.wanted.compiled.snapshot),
+            endpoints: Arc::new(resolved_endpoints(&self.wanted.compiled.endpoints, &self.seen.resolved)),
+            tls: Arc::clone(&self.wanted.tls),
+            challenges: Arc::default(),
+            limits: Limits::of(&self.wanted.settings.proxy),
+        };
+        let failures = self.proxy.publish(generation);
+        let failed: BTreeMap<_, _> = failures
+            .into_iter()
+            .map(|failure| ((failure.address, failure.transport), failure.error.to_string()))
+            .collect();
+        for ((address, _), reason) in &failed {
+            if self.seen.failed_sockets.values().all(|known| known != reason) {
+                tracing::error!(%address, "cannot listen: {reason}");
+            }
+        }
+        self.seen.failed_sockets = failed;
+    }
+}
+
+fn supplied(keys: &Keys) -> BTreeMap<CertId, certs::Supplied> {
+    let one = |material: &Arc<source::KeyMaterial>| certs::Supplied {
+        chain: material.certificate_pem.as_slice().into(),
+        key: Arc::new(material.key_pem.clone()),
+    };
+    keys.iter().map(|(id, material)| (id.clone(), one(material))).collect()
+}
+
+/// Whether both hold the very same material: what did not change on disk is not read again.
+fn are_same(a: &Keys, b: &Keys) -> bool {
+    a.len() == b.len()
+        && a.iter().zip(b).all(|((id, material), (other, known))| id == other && Arc::ptr_eq(material, known))
+}
+
+/// The DNS names among the endpoints.
+fn names(endpoints: &Endpoints) -> BTreeSet<resolve::Name> {
+    let name = |set: &Arc<EndpointSet>| match &**set {
+        EndpointSet::Dns { host, port } => Some((host.clone(), *port)),
+        EndpointSet::Addresses(_) => None,
+    };
+    endpoints.iter().filter_map(name).collect()
+}
+
+/// Endpoints with every DNS name replaced by the addresses that it has now.
+pub(super) fn resolved_endpoints(
+    endpoints: &Endpoints,
+    resolved: &BTreeMap<resolve::Name, Arc<Resolved>>,
+) -> Endpoints {
+    let one = |set: &Arc<EndpointSet>| match &**set {
+        EndpointSet::Addresses(_) => Arc::clone(set),
+        EndpointSet::Dns { host, port } => {
+            let known = resolved.get(&(host.clone(), *port));
+            let addresses = known.map(|resolved| resolved.addresses.as_slice()).unwrap_or_default();
+            let endpoint = |address: &std::net::SocketAddr| Endpoint {
+                address: *address,
+                state: EndpointState::Ready,
+                target: host.clone(),
+                node: "".into(),
+                zone: "".into(),
+            };
+            Arc::new(EndpointSet::Addresses(addresses.iter().map(endpoint).collect()))
+        }
+    };
+    endpoints.iter().map(one).collect()
+}
