@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -84,16 +85,18 @@ impl Forward<'_, '_> {
         let begun = Cell::new(false);
         let mut sink = Watched { sink, begun: &begun };
         let deadline = self.rule.timeouts.request.map(|limit| record.begun() + limit);
-        let tries = self.tries(upstream, matched, request, response, &mut body, &mut sink, record);
-        let result = match deadline {
-            None => tries.await,
-            Some(deadline) => {
-                let timer = self.worker.clock.timer();
-                timer.set_at(deadline);
-                match timer.limit(tries).await {
-                    Ok(result) => result,
-                    Err(Elapsed) if begun.get() => Err(Failure::Truncated(Reason::RequestTimeout)),
-                    Err(Elapsed) => Ok(Some(Answer::new(504, Reason::RequestTimeout))),
+        let result = {
+            let tries = pin!(self.tries(upstream, matched, request, response, &mut body, &mut sink, record));
+            match deadline {
+                None => tries.await,
+                Some(deadline) => {
+                    let timer = self.worker.clock.timer();
+                    timer.set_at(deadline);
+                    match timer.limit(tries).await {
+                        Ok(result) => result,
+                        Err(Elapsed) if begun.get() => Err(Failure::Truncated(Reason::RequestTimeout)),
+                        Err(Elapsed) => Ok(Some(Answer::new(504, Reason::RequestTimeout))),
+                    }
                 }
             }
         };
@@ -169,7 +172,7 @@ impl Forward<'_, '_> {
         record: &mut Record,
     ) -> Result<Outcome, Failure> {
         let begun = sink.begun;
-        let once = self.once(last, upstream, matched, request, response, body, sink, record);
+        let once = pin!(self.once(last, upstream, matched, request, response, body, sink, record));
         match self.rule.timeouts.backend_request {
             None => once.await,
             Some(limit) => match self.worker.clock.timer().within(limit, once).await {

@@ -69,7 +69,8 @@ impl Lease {
         };
         lease.endpoint.add_in_flight();
         if upstream.protocol == UpstreamProtocol::Http2 {
-            lease.place = Some(place(upstream, &lease.endpoint, dialer).await?);
+            // Boxed: dialling is rare, and would make every connection's task as large as a handshake.
+            lease.place = Some(Box::pin(place(upstream, &lease.endpoint, dialer)).await?);
             lease.reused = lease.place.as_ref().is_some_and(|place| place.reused);
             return Ok(lease);
         }
@@ -78,7 +79,7 @@ impl Lease {
             lease.reused = lease.connection.is_some();
         }
         if lease.connection.is_none() {
-            let stream = noted(&lease.endpoint, connect(upstream, &lease.endpoint, dialer).await)?;
+            let stream = noted(&lease.endpoint, Box::pin(connect(upstream, &lease.endpoint, dialer)).await)?;
             let Dialer { clock, limits, .. } = dialer;
             let connection = Connection::new(stream, clock, limits.head, limits.stream_idle_timeout);
             lease.connection = Some(Box::new(connection));
