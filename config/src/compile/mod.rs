@@ -61,7 +61,8 @@ pub struct Compiled {
 /// Total and deterministic: equal inputs, in whatever order they were inserted, give equal bytes.
 pub fn compile(inputs: &Inputs) -> Compiled {
     let context = Context::new(inputs);
-    let mut reports: Vec<(ObjectRef, ObjectReport)> = Vec::new();
+    let mut reports: Vec<(ObjectRef, ObjectReport)> =
+        Vec::with_capacity(inputs.http_routes.len() + inputs.grpc_routes.len() + inputs.gateways.len() + 64);
     let mut snapshot = Snapshot::default();
 
     let classes = classes::classes(&context, &mut reports);

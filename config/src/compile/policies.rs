@@ -22,6 +22,8 @@ use crate::snapshot::{Balance, ClientSettings};
 /// Stands for "no timeout" where a duration is needed; far enough away, and safe to add to a clock.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
+const TARGET_NOT_FOUND: &str = "TargetNotFound";
+
 /// An ancestor in a policy's status.
 pub(super) fn ancestor(gateway: &ObjectKey, section: Option<&str>) -> ParentReference {
     ParentReference {
@@ -39,16 +41,20 @@ struct Status<'p> {
     kind: Kind,
     meta: &'p Meta,
     parents: Vec<ParentReport>,
+    /// Targets that are nowhere.
+    lost: Vec<String>,
 }
 
 impl<'p> Status<'p> {
     fn new(kind: Kind, meta: &'p Meta) -> Self {
-        Self { kind, meta, parents: Vec::new() }
+        Self { kind, meta, parents: Vec::new(), lost: Vec::new() }
     }
 
     fn add(&mut self, context: &Context<'_>, parent: ParentReference, controller: &Arc<str>, fault: Option<&Fault>) {
-        if let Some(fault) = fault {
-            context.problem(Severity::Error, self.kind, self.meta, fault.message.clone());
+        match fault {
+            Some(fault) if fault.reason == TARGET_NOT_FOUND => self.lost.push(fault.message.clone()),
+            Some(fault) => context.problem(Severity::Error, self.kind, self.meta, fault.message.clone()),
+            None => {}
         }
         if self.parents.len() < MOST_ANCESTORS && !self.parents.iter().any(|known| known.parent == parent) {
             let conditions = vec![condition("Accepted", "Accepted", fault)];
@@ -65,7 +71,7 @@ impl<'p> Status<'p> {
                 "; there is one in {namespace}, but a policy reaches objects of its own namespace only"
             ));
         }
-        let fault = Fault::new("TargetNotFound", message);
+        let fault = Fault::new(TARGET_NOT_FOUND, message);
         let parent = ParentReference {
             group: target.group.clone(),
             kind: target.kind.clone(),
@@ -78,7 +84,15 @@ impl<'p> Status<'p> {
         self.add(context, parent, &controller, Some(&fault));
     }
 
-    fn finish(self, out: &mut Vec<(ObjectRef, ObjectReport)>) {
+    fn finish(self, context: &Context<'_>, out: &mut Vec<(ObjectRef, ObjectReport)>) {
+        // One line for all: such a policy is most often in the wrong namespace with every target of its list.
+        if let Some(first) = self.lost.first() {
+            let more = match self.lost.len() {
+                1 => String::new(),
+                count => format!("; and {} more of its targets are not found", count - 1),
+            };
+            context.problem(Severity::Warning, self.kind, self.meta, format!("{first}{more}"));
+        }
         out.push((
             ObjectRef::new(self.kind, self.meta.key.clone()),
             ObjectReport { generation: self.meta.generation, parents: self.parents, ..ObjectReport::default() },
@@ -131,7 +145,7 @@ pub(super) fn client_traffic(
             let known = section.is_none_or(|section| gateway.object.spec.listeners.iter().any(|l| l.name == section));
             let fault = if !known {
                 let message = format!("targetRefs: Gateway {key} has no listener {}", section.unwrap_or_default());
-                Some(Fault::new("TargetNotFound", message))
+                Some(Fault::new(TARGET_NOT_FOUND, message))
             } else {
                 match chosen.entry((found, section)) {
                     std::collections::hash_map::Entry::Occupied(rival) => Some(conflicted(&rival.get().meta.key)),
@@ -144,7 +158,7 @@ pub(super) fn client_traffic(
             let controller = Arc::clone(&gateway.controller);
             status.add(context, ancestor(&key, section), &controller, fault.as_ref());
         }
-        status.finish(out);
+        status.finish(context, out);
     }
     let proxy = &context.inputs.settings.proxy;
     for (index, gateway) in gateways.iter_mut().enumerate() {
@@ -260,7 +274,7 @@ pub(super) fn backend_traffic(
                 }
             }
         }
-        status.finish(out);
+        status.finish(context, out);
     }
     for (gateway, traffic) in of_gateways {
         gateways[gateway].profile.balance = traffic.balance;
@@ -325,6 +339,6 @@ pub(super) fn security(context: &Context<'_>, gateways: &[GatewayState<'_>], out
             }
         }
         context.problem(Severity::Error, Kind::SecurityPolicy, &policy.meta, fault.message);
-        status.finish(out);
+        status.finish(context, out);
     }
 }
