@@ -213,7 +213,7 @@ fn trusted_hops(lab: &Lab) {
 }
 
 fn check_offline(lab: &Lab) {
-    let check = edgectl(&["check", &lab.dir().to_string_lossy()]);
+    let check = edgectl(&["check", &lab.config().to_string_lossy()]);
     let text = check.text();
     // Dangling references are told, but the files are served: every complaint is known.
     for (what, words) in [

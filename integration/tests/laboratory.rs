@@ -1,10 +1,14 @@
 //! The laboratory itself, without edged: origins answer what they promise, and the load notices what it should.
 
+// A failed expectation is what a test is for.
+#![allow(clippy::panic, clippy::unwrap_used)]
+
 use std::time::Duration;
 
 use edge_integration::client::{Connection, H2, Tls, WebSocket, fetch};
-use edge_integration::lab::{Origins, block_on};
+use edge_integration::lab::{Origins, block_on, skip};
 use edge_integration::load::{Load, Plan};
+use edge_integration::netns::{self, Namespace};
 use edge_integration::pki::{self, Authority, Leaf};
 
 #[test]
@@ -97,4 +101,25 @@ fn a_load_counts_what_went_well_and_why_the_rest_did_not() {
     load.pass(20);
     let tally = load.stop();
     assert!(tally.exchanges() == 0 && tally.failures.keys().any(|reason| reason.contains("connect")), "{tally:?}");
+}
+
+#[test]
+fn namespaces_are_apart_joined_by_veth_and_gone_when_dropped() {
+    if let Err(why) = netns::available() {
+        return skip("namespaces", &why);
+    }
+    let server = Namespace::new("lab-server").unwrap();
+    let client = Namespace::new("lab-client").unwrap();
+    server.link("10.74.1.1/24", &client, "10.74.1.2/24").unwrap();
+    let backend = server.run(|| {
+        let origins = Origins::start();
+        let origin = origins.http_at("inside", ([10, 74, 1, 1], 80).into(), None);
+        client.run(|| block_on(fetch(origin.address, None, "x", "/"))).unwrap().unwrap()
+    });
+    assert_eq!(backend.unwrap().backend(), Some("inside"));
+    assert!(std::net::TcpListener::bind("10.74.1.1:0").is_err(), "the address must not be on the host");
+    let names = [server.name().to_owned(), client.name().to_owned()];
+    drop((server, client));
+    let left = netns::ip("netns list").unwrap();
+    assert!(names.iter().all(|name| !left.contains(name)), "left behind: {left}");
 }

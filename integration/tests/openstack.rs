@@ -28,7 +28,7 @@ fn every_host_of_the_region_answers_from_its_backend() {
     pki::install_provider();
     isolated("region", || {
         let example = copy_example("openstack");
-        let check = edgectl(&["check", &example.path().to_string_lossy()]);
+        let check = edgectl(&["check", &example.path().join("edge.toml").to_string_lossy()]);
         assert_eq!(check.code, Some(0), "{check:?}");
         assert!(check.text().contains("L2Advertisement"), "what is not acted on is told: {check:?}");
 

@@ -58,7 +58,7 @@ fn both_hosts_answer_from_their_backends() {
         }
         let none = edged.ctl(&["explain", "https://api.edge.test:8443/v2"]);
         assert!(none.stdout.contains("404"), "{}", none.stdout);
-        let check = run(&program("edgectl"), &["check", &example.path().to_string_lossy()]);
+        let check = run(&program("edgectl"), &["check", &example.path().join("edge.toml").to_string_lossy()]);
         assert_eq!(check.code, Some(0), "{check:?}");
     });
 }

@@ -202,23 +202,28 @@ fn conflicts(listeners: &mut [ListenerState<'_>]) {
         let end = start + listeners[start..].iter().take_while(|listener| listener.set == set).count();
         let group = &mut listeners[start..end];
         start = end;
-        among_equals(group);
-        for listener in group {
+        for listener in group.iter_mut() {
             let Some(class) = listener.class.filter(|_| listener.fault.is_none()) else { continue };
-            let port = taken.entry((listener.spec.port, class == Class::Udp)).or_default();
-            let earlier = port.iter().find(|other| other.set != set && other.clashes(class, &listener.hostname));
-            if let Some(other) = earlier {
+            let earlier = taken.get(&(listener.spec.port, class == Class::Udp)).into_iter().flatten();
+            if let Some(other) = earlier.into_iter().find(|other| other.clashes(class, &listener.hostname)) {
                 listener.conflict = Some(conflict(listener.spec.port, other.class == class, class, &other.name));
-            } else {
-                // One that conflicts with an equal keeps its place: a set must not take what the Gateway asks for.
-                port.push(Taken { set, class, hostname: listener.hostname.clone(), name: listener.describe() });
             }
+        }
+        let losers: Vec<bool> = group.iter().map(|listener| listener.conflict.is_some()).collect();
+        among_equals(group);
+        // One that conflicts with an equal keeps its place: a set must not take what the Gateway asks for.
+        for (listener, _) in group.iter().zip(losers).filter(|(_, lost)| !lost) {
+            let Some(class) = listener.class.filter(|_| listener.fault.is_none()) else { continue };
+            // ListenerSet: "Implementations SHOULD be cautious about what information from the parent or siblings are
+            // reported": a set knows its Gateway, but not what other sets there are.
+            let name = if set.is_none() { listener.describe() } else { "an older ListenerSet".to_owned() };
+            let hostname = listener.hostname.clone();
+            taken.entry((listener.spec.port, class == Class::Udp)).or_default().push(Taken { class, hostname, name });
         }
     }
 }
 
 struct Taken {
-    set: Option<usize>,
     class: Class,
     hostname: HostPattern,
     name: String,
@@ -241,7 +246,7 @@ fn conflict(port: u16, same_class: bool, class: Class, other: &str) -> Fault {
 fn among_equals(group: &mut [ListenerState<'_>]) {
     let mut ports: HashMap<(u16, bool), Vec<usize>> = HashMap::new();
     for (index, listener) in group.iter().enumerate() {
-        if let Some(class) = listener.class.filter(|_| listener.fault.is_none()) {
+        if let Some(class) = listener.class.filter(|_| listener.is_valid()) {
             ports.entry((listener.spec.port, class == Class::Udp)).or_default().push(index);
         }
     }

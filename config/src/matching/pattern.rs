@@ -53,7 +53,11 @@ fn compile(text: &str) -> Result<regex::bytes::Regex, PatternError> {
         .map_err(|error| match error {
             regex::Error::CompiledTooBig(_) => PatternError::Size,
             // The error draws the pattern over several lines; the last says what is wrong.
-            other => PatternError::Syntax(other.to_string().lines().last().unwrap_or_default().trim().to_owned()),
+            other => {
+                let text = other.to_string();
+                let last = text.lines().last().unwrap_or_default().trim();
+                PatternError::Syntax(last.strip_prefix("error: ").unwrap_or(last).to_owned())
+            }
         })
 }
 

@@ -80,7 +80,8 @@ pub fn snapshot(compiled: &Compiled) -> String {
             write!(out, " common name {name}").unwrap();
         }
         let hours = |duration: std::time::Duration| duration.as_secs() / 3600;
-        write!(out, " {:?} {}h, renewed {}h before", wanted.key, hours(wanted.duration), hours(wanted.renew_before)).unwrap();
+        write!(out, " {:?} {}h, renewed {}h before", wanted.key, hours(wanted.duration), hours(wanted.renew_before))
+            .unwrap();
         if wanted.is_ca {
             out.push_str(", is CA");
         }
@@ -228,6 +229,10 @@ pub fn status(compiled: &Compiled, parse: &[Problem]) -> String {
     for (object, report) in &compiled.report.objects {
         writeln!(out, "{object} (generation {})", report.generation).unwrap();
         one(&mut out, report);
+        let kept = compiled.assigned.get(&object.key).filter(|_| object.kind == edge_config::names::Kind::Gateway);
+        if let Some(kept) = kept.filter(|kept| **kept != report.addresses) {
+            writeln!(out, "  keeps {kept:?}").unwrap();
+        }
     }
     if !parse.is_empty() || !compiled.report.problems.is_empty() {
         out.push_str("\nproblems\n");

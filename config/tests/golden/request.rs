@@ -47,7 +47,9 @@ fn outcome(request: &str, snapshot: &Snapshot) -> String {
     let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
     let transport = if scheme == "udp" { Transport::Udp } else { Transport::Tcp };
     let mut sockets = snapshot.sockets.iter().filter(|socket| {
-        socket.address.port() == port && socket.transport == transport && vip.is_none_or(|vip| vip == socket.address.ip())
+        socket.address.port() == port
+            && socket.transport == transport
+            && vip.is_none_or(|vip| vip == socket.address.ip())
     });
     let Some(socket) = sockets.next() else { return "connection refused".to_owned() };
     assert!(sockets.next().is_none(), "{request}: several VIPs have the port; name one with @");
@@ -81,11 +83,7 @@ fn outcome(request: &str, snapshot: &Snapshot) -> String {
     }
 }
 
-fn http(
-    snapshot: &Snapshot,
-    listener: ListenerId,
-    view: &RequestView<'_, [(String, String)]>,
-) -> String {
+fn http(snapshot: &Snapshot, listener: ListenerId, view: &RequestView<'_, [(String, String)]>) -> String {
     let listener = &snapshot.listeners[listener.index()];
     let (ListenerServe::Http { routes } | ListenerServe::Https { routes, .. }) = &listener.serve else {
         unreachable!("an HTTP port has HTTP listeners");

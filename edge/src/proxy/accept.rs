@@ -31,7 +31,7 @@ pub fn start(worker: &Rc<Worker>, bound: &Arc<Bound>) -> io::Result<JoinHandle<(
         }
         Transport::Udp => {
             let socket = tokio::net::UdpSocket::from_std(descriptor.into())?;
-            tokio::task::spawn_local(super::datagrams(worker, socket, address))
+            tokio::task::spawn_local(super::l4::datagrams(worker, socket, address))
         }
     })
 }
@@ -88,7 +88,7 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, arrival: Arrival) {
             let Ok(socket) = into_socket(stream, worker.backend) else { return };
             drop(current);
             if let Served::Http2 { io, ahead } = h1::serve::serve(&worker, socket, &arrival).await {
-                super::http2(&worker, io, ahead, arrival).await;
+                super::h2::front::plain(&worker, io, ahead, arrival).await;
             }
         }
         Some(PortServe::Tls { .. }) => {
@@ -98,7 +98,7 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, arrival: Arrival) {
         }
         Some(PortServe::Tcp { .. }) => {
             drop(current);
-            super::streams(&worker, stream, arrival).await;
+            super::l4::streams(&worker, stream, arrival).await;
         }
         Some(PortServe::Udp { .. }) | None => {}
     }

@@ -5,7 +5,7 @@
 //! could fire, and at most every [`GRAIN`]. A deadline therefore fires late by up to that, never early.
 
 use std::cell::{Cell, RefCell};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -152,27 +152,41 @@ impl Timer {
     }
 
     /// Runs a future up to the deadline as it stands or is moved meanwhile. One future at a time per timer, or several
-    /// of one task.
-    pub async fn limit<F: Future>(&self, future: F) -> Result<F::Output, Elapsed> {
-        let mut future = pin!(future);
-        std::future::poll_fn(|cx| self.poll(cx, future.as_mut())).await
+    /// of one task. A wrapper by hand, because an async function would hold the future twice.
+    pub fn limit<F: Future>(&self, future: F) -> Limit<'_, F> {
+        Limit { timer: self, future }
     }
 
     /// `set`, then `limit`.
-    pub async fn within<F: Future>(&self, wait: Duration, future: F) -> Result<F::Output, Elapsed> {
+    pub fn within<F: Future>(&self, wait: Duration, future: F) -> Limit<'_, F> {
         self.set(wait);
-        self.limit(future).await
+        self.limit(future)
     }
+}
 
-    fn poll<F: Future>(&self, cx: &mut Context<'_>, future: Pin<&mut F>) -> Poll<Result<F::Output, Elapsed>> {
+pin_project_lite::pin_project! {
+    /// A future with a deadline.
+    pub struct Limit<'t, F> {
+        timer: &'t Timer,
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future> Future for Limit<'_, F> {
+    type Output = Result<F::Output, Elapsed>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
         // The future first: what is there in time is not lost to a late look.
-        if let Poll::Ready(output) = future.poll(cx) {
+        if let Poll::Ready(output) = this.future.poll(cx) {
             return Poll::Ready(Ok(output));
         }
-        if self.entry.deadline.get() != NEVER && self.has_passed() {
+        let entry = &this.timer.entry;
+        if entry.deadline.get() != NEVER && this.timer.has_passed() {
             return Poll::Ready(Err(Elapsed));
         }
-        let mut waker = self.entry.waker.borrow_mut();
+        let mut waker = entry.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
         }

@@ -14,6 +14,7 @@ pub mod replay;
 pub mod route;
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use edge_config::matching::Matched;
@@ -123,7 +124,7 @@ async fn respond<S: Source, K: Sink>(
     };
     match action {
         Ok(chosen) => {
-            record.backend = Some(Rc::from(&*chosen.backend.reference));
+            record.backend = Some(Arc::clone(&chosen.backend.reference));
             let forward =
                 Forward { worker, current, rule, chosen: &chosen, sender: found.sender, origin: origin.as_deref() };
             match forward.run(&found.matched, request, response, source, sink, record).await? {

@@ -13,6 +13,13 @@ use std::net::{Shutdown, SocketAddr};
 use super::body::Chunk;
 use super::buffer::Buffer;
 
+/// Probes on a connection on which nothing moves: a dead peer is noticed within two minutes, also by tunnels that may be
+/// silent for days (RFC 1122 §4.2.3.6).
+pub const KEEPALIVE: socket2::TcpKeepalive = socket2::TcpKeepalive::new()
+    .with_time(std::time::Duration::from_secs(60))
+    .with_interval(std::time::Duration::from_secs(15))
+    .with_retries(4);
+
 /// A connection, in clear or inside TLS.
 pub trait Io: 'static {
     /// Waits until a read has something to give: bytes, the end, or an error. May be dropped at any time.
@@ -74,6 +81,7 @@ impl Socket {
         let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_keepalive(&KEEPALIVE)?;
         match socket.connect(&address.into()) {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}

@@ -60,6 +60,11 @@ fn socket(address: SocketAddr, transport: Transport) -> io::Result<Socket> {
     } else {
         socket.set_freebind_v4(true)?;
     }
+    if transport == Transport::Tcp {
+        // Linux hands both down to the connections that are accepted.
+        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_keepalive(&super::io::KEEPALIVE)?;
+    }
     if transport == Transport::Udp {
         // As large as the system allows.
         let _ = socket.set_recv_buffer_size(UDP_BUFFER);

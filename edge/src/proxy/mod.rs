@@ -35,7 +35,6 @@ pub mod worker;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -51,8 +50,11 @@ use self::health::Health;
 use self::io::Backend;
 use self::listening::Bound;
 use self::metrics::WorkerMetrics;
-use self::worker::{Arrival, Seat, Worker};
+use self::worker::Seat;
 use crate::control::observed::UpstreamState;
+
+/// Of a worker's thread. Only what is touched costs memory; an exchange is deep, above all without optimisation.
+const STACK: usize = 16 << 20;
 
 /// How the data plane is set up for the life of the daemon.
 pub struct ProxyOptions {
@@ -157,6 +159,7 @@ impl Proxy {
             };
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
+                .stack_size(STACK)
                 .spawn(move || run_worker(seat))
                 .map_err(StartError::Thread)?;
             proxy.threads.push(thread);
@@ -284,12 +287,3 @@ fn run_worker(seat: Seat) {
         tracing::error!(worker = index, %error, "worker cannot run");
     }
 }
-
-/// A connection that speaks HTTP/2 by prior knowledge.
-async fn http2(_worker: &Rc<Worker>, _io: io::Socket, _ahead: Option<buffer::Buffer>, _arrival: Arrival) {}
-
-/// A connection of a TCPRoute.
-async fn streams(_worker: &Rc<Worker>, _stream: tokio::net::TcpStream, _arrival: Arrival) {}
-
-/// The datagrams of a UDPRoute.
-async fn datagrams(_worker: Rc<Worker>, _socket: tokio::net::UdpSocket, _address: SocketAddr) {}

@@ -1,8 +1,130 @@
 //! Connections to a TLS port: the server name picks the listener, which terminates or passes through.
+//!
+//! In: connections that were accepted. Out: streams for HTTP/1, HTTP/2 and TLSRoute. Nothing is answered before the
+//! listener is known: a name that no listener takes ends in a closed connection, not in an alert (TLSRoute conformance).
+//! From accept to the end of the handshake everything happens within `head_timeout`.
 
 use std::rc::Rc;
 
-use super::io::Socket;
-use super::worker::{Arrival, Worker};
+use edge_config::snapshot::{ListenerServe, PortServe};
+use rustls::{Connection, ProtocolVersion};
 
-pub async fn serve(_worker: &Rc<Worker>, _socket: Socket, _arrival: Arrival) {}
+use super::buffer::Buffer;
+use super::clock::Elapsed;
+use super::io::{Io as _, Socket};
+use super::reason::Reason;
+use super::tls::hello::{self, Hello, HelloError};
+use super::tls::stream::{TlsError, TlsStream};
+use super::worker::{Arrival, Settled, Worker};
+use super::{h1, h2, l4};
+
+/// Serves a connection to its end.
+pub async fn serve(worker: &Rc<Worker>, socket: Socket, mut arrival: Arrival) {
+    let timer = worker.clock.timer();
+    timer.set_at(arrival.at + worker.current().generation.limits.head_timeout);
+    let read = async {
+        // Who has not said anything holds no buffer.
+        socket.readable().await?;
+        hello::read(&socket, Buffer::take()).await
+    };
+    let (hello, bytes) = match timer.limit(read).await {
+        Ok(Ok(read)) => read,
+        Ok(Err(error)) => return refuse(worker, &arrival, Reason::HandshakeFailed, &error),
+        Err(Elapsed) => {
+            socket.abort();
+            return refuse(worker, &arrival, Reason::HeadTimeout, &HelloError::Closed);
+        }
+    };
+    let Hello { server_name, .. } = hello;
+    arrival.server_name = server_name;
+    // What was published while the client made up its mind counts.
+    let current = worker.current();
+    let name = arrival.server_name.as_deref().unwrap_or_default();
+    let id = match current.port_at(arrival.local).map(|port| &port.serve) {
+        Some(PortServe::Tls { names }) => names.best(name).copied(),
+        _ => None,
+    };
+    let found = id.and_then(|id| current.snapshot().listeners.get(id.index()).map(|listener| (id, listener)));
+    let Some((id, listener)) = found else {
+        return refuse(worker, &arrival, Reason::NoListener, &"no listener for this server name");
+    };
+    match &listener.serve {
+        ListenerServe::Https { .. } => {
+            let Some(config) = current.generation.tls.listener(id).cloned() else {
+                return refuse(worker, &arrival, Reason::HandshakeFailed, &"the listener has no certificate");
+            };
+            let idle = listener.client.idle_timeout;
+            drop(current);
+            let accepted = timer.limit(TlsStream::accept(socket, &config, bytes)).await;
+            let Some(stream) = accept(worker, &mut arrival, accepted) else { return };
+            drop((timer, config));
+            if stream.is_h2() {
+                h2::front::tls(worker, stream, arrival, idle).await;
+            } else {
+                // In clear it could have been HTTP/2 after all; inside TLS that is for ALPN to say.
+                h1::serve::serve(worker, stream, &arrival).await;
+            }
+        }
+        ListenerServe::TlsTerminate { routes, .. } => {
+            let config = current.generation.tls.listener(id).cloned();
+            let (Some(config), true) = (config, routes.best(name).is_some()) else {
+                return refuse(worker, &arrival, Reason::NoRoute, &"no certificate, or no route for this server name");
+            };
+            drop(current);
+            let accepted = timer.limit(TlsStream::accept(socket, &config, bytes)).await;
+            let Some(stream) = accept(worker, &mut arrival, accepted) else { return };
+            drop((timer, config));
+            l4::terminated(worker, stream, Buffer::with_size(0), &arrival, id).await;
+        }
+        ListenerServe::TlsPassthrough { .. } => {
+            drop((current, timer));
+            match socket.into_tokio() {
+                Ok(client) => l4::passthrough(worker, client, bytes, &arrival, id).await,
+                Err(error) => refuse(worker, &arrival, Reason::Internal, &error),
+            }
+        }
+        ListenerServe::Http { .. } | ListenerServe::Tcp { .. } | ListenerServe::Udp { .. } => {
+            refuse(worker, &arrival, Reason::NoListener, &"the listener takes no TLS");
+        }
+    }
+}
+
+/// The stream of a finished handshake, with what it settled noted; or the failure noted.
+fn accept(
+    worker: &Worker,
+    arrival: &mut Arrival,
+    accepted: Result<Result<TlsStream<Socket>, TlsError>, Elapsed>,
+) -> Option<TlsStream<Socket>> {
+    match accepted {
+        Ok(Ok(stream)) => {
+            arrival.secure = true;
+            arrival.tls = Some(stream.inspect(settled));
+            Some(stream)
+        }
+        Ok(Err(error)) => {
+            refuse(worker, arrival, Reason::HandshakeFailed, &error);
+            None
+        }
+        Err(Elapsed) => {
+            refuse(worker, arrival, Reason::HeadTimeout, &"the handshake took too long");
+            None
+        }
+    }
+}
+
+/// Counts a connection that comes to nothing; dropping its socket closes it.
+fn refuse(worker: &Worker, arrival: &Arrival, reason: Reason, why: &dyn std::fmt::Display) {
+    worker.metrics.count(reason);
+    let name = arrival.server_name.as_deref().unwrap_or("-");
+    tracing::debug!(client = %arrival.peer, local = %arrival.local, name, %reason, error = %why, "no TLS connection");
+}
+
+fn settled(connection: &Connection) -> Settled {
+    let version = match connection.protocol_version() {
+        Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+        Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+        _ => "",
+    };
+    let cipher = connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or_default();
+    Settled { version, cipher }
+}

@@ -107,11 +107,11 @@ impl Database {
         })
     }
 
-    pub(super) fn remove(&mut self, keyspace: Keyspace, keys: &[&str]) -> Result<(), DatabaseError> {
+    pub(super) fn remove(&mut self, keyspace: Keyspace, keys: &[&[u8]]) -> Result<(), DatabaseError> {
         self.with(|open| {
             let tree = open.tree(keyspace)?;
             for key in keys {
-                tree.remove(key.as_bytes())?;
+                tree.remove(key)?;
             }
             open.flush()
         })

@@ -3,8 +3,8 @@
 //!
 //! In: typed values. Out: the same values after any crash; errors are values and never stop traffic. Everything is held
 //! in memory for reading; every record is written twice, to sled (`state/`) and as a plain file (`copies/`), and a
-//! write is acknowledged when at least one of them has it on the disk (fsynced). At open the newer whole version of each
-//! record wins and repairs the other side. Without a usable directory the store works in memory and says so.
+//! write is acknowledged when the plain file is on the disk (fsynced); a database that fails meanwhile is reported and
+//! rebuilt at the next open, when the newer whole version of each record wins and repairs the other side. Without a usable directory the store works in memory and says so.
 //!
 //! All methods that write wait for the disk: call them from a control thread, never from a proxy worker.
 
@@ -22,6 +22,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use edge_config::names::{CertId, ObjectKey};
 use zeroize::Zeroizing;
@@ -242,8 +243,7 @@ impl Store {
         let mut disk = self.disk();
         let mut encoded = Vec::with_capacity(records.len());
         for (key, payload) in &records {
-            disk.sequence += 1;
-            let record = Record { keyspace, sequence: disk.sequence, key, payload };
+            let record = Record { keyspace, sequence: disk.next_sequence(), key, payload };
             encoded.push(Zeroizing::new(record.encode()));
         }
         let bytes: Vec<(&str, &[u8])> =
@@ -281,7 +281,7 @@ impl Store {
 }
 
 impl Disk {
-    /// `Ok` when at least one side has it durably.
+    /// `Ok` when it is durable.
     fn put(&mut self, keyspace: Keyspace, records: &[(&str, &[u8])]) -> Result<(), String> {
         let database = match &mut self.database {
             Some(database) if keyspace != Keyspace::LastGood => {
@@ -298,7 +298,10 @@ impl Disk {
 
     fn remove(&mut self, keyspace: Keyspace, keys: &[&str]) -> Result<(), String> {
         let database = match &mut self.database {
-            Some(database) => database.remove(keyspace, keys).map_err(|error| format!("database: {error}")),
+            Some(database) => {
+                let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
+                database.remove(keyspace, &keys).map_err(|error| format!("database: {error}"))
+            }
             None => Err("no database".into()),
         };
         let copies = match &self.copies {
@@ -314,27 +317,30 @@ impl Disk {
         database: Result<(), String>,
         copies: Result<(), String>,
     ) -> Result<(), String> {
-        match (database, copies) {
+        let copied = copies.is_ok();
+        let alone = self.copies.is_none() && database.is_ok();
+        let reason = match (database, copies) {
             (Ok(()), Ok(())) => {
                 self.degraded = None;
-                Ok(())
+                return Ok(());
             }
             // The last good inputs are kept once.
-            (Err(_), Ok(())) if keyspace == Keyspace::LastGood => Ok(()),
-            (Err(reason), Ok(())) | (Ok(()), Err(reason)) => {
-                self.degraded = Some(reason);
-                Ok(())
-            }
-            (Err(database), Err(copies)) => {
-                let reason = if self.directory.is_none() {
-                    "no state directory".into()
-                } else {
-                    format!("{database}; {copies}")
-                };
-                self.degraded = Some(reason.clone());
-                Err(reason)
-            }
-        }
+            (Err(_), Ok(())) if keyspace == Keyspace::LastGood => return Ok(()),
+            (Err(reason), Ok(())) | (Ok(()), Err(reason)) => reason,
+            _ if self.directory.is_none() => "no state directory".into(),
+            (Err(database), Err(copies)) => format!("{database}; {copies}"),
+        };
+        self.degraded = Some(reason.clone());
+        // The copy decides: a full disk is enough to keep sled from opening again, but not to keep files from being read.
+        if copied || alone { Ok(()) } else { Err(reason) }
+    }
+
+    /// Larger than any before, also than those of a database that could not be read this time: hence the clock.
+    fn next_sequence(&mut self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = u64::try_from(since.as_micros()).unwrap_or(0);
+        self.sequence = now.max(self.sequence.saturating_add(1));
+        self.sequence
     }
 }
 
@@ -368,7 +374,8 @@ fn open_disk(directory: &Path, lock: File, notices: &mut Vec<String>) -> (Disk, 
             None
         }
     };
-    let (database, in_database) = open_database(directory, notices);
+    let (mut database, in_database) = open_database(directory, notices);
+    let mut unusable = Vec::new();
     let mut newest: BTreeMap<(Keyspace, String), Newest> = BTreeMap::new();
     let mut sequence = 0;
     for (keyspace, key, bytes) in in_database {
@@ -377,10 +384,18 @@ fn open_disk(directory: &Path, lock: File, notices: &mut Vec<String>) -> (Disk, 
                 sequence = sequence.max(record.sequence);
                 newest.insert((keyspace, record.key.into()), Newest::new(record.sequence, bytes, Side::Database));
             }
-            Ok(_) => notices.push(format!("database: {} holds a record of another key", keyspace.name())),
-            Err(error) => {
-                let key = String::from_utf8_lossy(&key).into_owned();
-                notices.push(format!("database: {} {key}: {error}", keyspace.name()));
+            found => {
+                let error = found.err().map_or_else(|| "a record of another key".into(), |error| error.to_string());
+                let name = String::from_utf8_lossy(&key);
+                notices.push(format!("database: {} {name}: removed: {error}", keyspace.name()));
+                unusable.push((keyspace, key));
+            }
+        }
+    }
+    if let Some(database) = &mut database {
+        for (keyspace, key) in unusable {
+            if let Err(error) = database.remove(keyspace, &[&key]) {
+                notices.push(format!("database: {}: {error}", keyspace.name()));
             }
         }
     }
@@ -525,8 +540,9 @@ fn move_aside(directory: &Path, path: &Path) -> io::Result<PathBuf> {
     fs::rename(path, &aside)?;
     let surplus = (numbers.len() + 1).saturating_sub(BROKEN_KEPT as usize);
     for number in numbers.into_iter().take(surplus) {
-        // Best effort: a leftover costs disk space only.
-        let _ = fs::remove_dir_all(directory.join(format!("state.broken-{number}")));
+        let old = directory.join(format!("state.broken-{number}"));
+        // Best effort: a leftover costs disk space only. It is a file where somebody had put one.
+        let _ = fs::remove_dir_all(&old).or_else(|_| fs::remove_file(&old));
     }
     sync_directory(directory)?;
     Ok(aside)

@@ -62,7 +62,7 @@ impl Keyspace {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Record<'a> {
     pub(super) keyspace: Keyspace,
-    /// Grows with every write of this store: of two versions the larger one is the newer.
+    /// Grows with every write (microseconds of the clock where that is more): of two versions the larger is the newer.
     pub(super) sequence: u64,
     pub(super) key: &'a str,
     pub(super) payload: &'a [u8],

@@ -6,11 +6,12 @@
 
 use std::cell::Cell;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
 use edge_config::matching::Matched;
-use edge_config::snapshot::{Rule, UpstreamProtocol};
+use edge_config::snapshot::Rule;
 
 use super::Chosen;
 use super::answer::Answer;
@@ -23,6 +24,7 @@ use crate::proxy::clock::Elapsed;
 use crate::proxy::filters;
 use crate::proxy::filters::forwarded::Sender;
 use crate::proxy::filters::session::{Pin, Recipient, backend_tag};
+use crate::proxy::h2::client::BeginError;
 use crate::proxy::message::{RequestHead, ResponseHead};
 use crate::proxy::reason::Reason;
 use crate::proxy::upstream::endpoint::Endpoint;
@@ -83,16 +85,18 @@ impl Forward<'_, '_> {
         let begun = Cell::new(false);
         let mut sink = Watched { sink, begun: &begun };
         let deadline = self.rule.timeouts.request.map(|limit| record.begun() + limit);
-        let tries = self.tries(upstream, matched, request, response, &mut body, &mut sink, record);
-        let result = match deadline {
-            None => tries.await,
-            Some(deadline) => {
-                let timer = self.worker.clock.timer();
-                timer.set_at(deadline);
-                match timer.limit(tries).await {
-                    Ok(result) => result,
-                    Err(Elapsed) if begun.get() => Err(Failure::Truncated(Reason::RequestTimeout)),
-                    Err(Elapsed) => Ok(Some(Answer::new(504, Reason::RequestTimeout))),
+        let result = {
+            let tries = pin!(self.tries(upstream, matched, request, response, &mut body, &mut sink, record));
+            match deadline {
+                None => tries.await,
+                Some(deadline) => {
+                    let timer = self.worker.clock.timer();
+                    timer.set_at(deadline);
+                    match timer.limit(tries).await {
+                        Ok(result) => result,
+                        Err(Elapsed) if begun.get() => Err(Failure::Truncated(Reason::RequestTimeout)),
+                        Err(Elapsed) => Ok(Some(Answer::new(504, Reason::RequestTimeout))),
+                    }
                 }
             }
         };
@@ -168,7 +172,7 @@ impl Forward<'_, '_> {
         record: &mut Record,
     ) -> Result<Outcome, Failure> {
         let begun = sink.begun;
-        let once = self.once(last, upstream, matched, request, response, body, sink, record);
+        let once = pin!(self.once(last, upstream, matched, request, response, body, sink, record));
         match self.rule.timeouts.backend_request {
             None => once.await,
             Some(limit) => match self.worker.clock.timer().within(limit, once).await {
@@ -216,8 +220,14 @@ impl Forward<'_, '_> {
         let limits = &self.current.generation.limits;
         let tunnel_timer = || (self.worker.clock.timer(), limits.tunnel_idle_timeout);
         let attempt = Try { request, is_retried: &is_retried, decorate: &decorate, tunnel_timer: &tunnel_timer };
-        let result = match upstream.protocol {
-            UpstreamProtocol::Http1 | UpstreamProtocol::Stream | UpstreamProtocol::Http2 => {
+        let result = match lease.call(request) {
+            Some(Ok(call)) => {
+                let (up, down) = call.halves();
+                attempt.run(up, down, body, response, sink).await
+            }
+            Some(Err(BeginError::Closed)) => return failed(503, Reason::ConnectFailed, Again::Elsewhere),
+            Some(Err(BeginError::Unwritable(_))) => return failed(500, Reason::Internal, Again::No),
+            None => {
                 let Some(connection) = lease.connection() else {
                     return failed(500, Reason::Internal, Again::No);
                 };
@@ -235,6 +245,8 @@ impl Forward<'_, '_> {
                 lease.finish(sent);
                 Ok(Outcome::Done)
             }
+            // RFC 9113 §8.7: safe to send again whatever the method.
+            Err(Failure::Unanswered(reason)) if !lease.was_processed() => failed(502, reason, Again::Elsewhere),
             Err(Failure::Unanswered(reason)) if reused => failed(502, reason, Again::Fresh),
             Err(Failure::Unanswered(reason)) => failed(502, reason, Again::ByPolicy),
             Err(Failure::Endpoint(Reason::BackendTimeout)) => failed(504, Reason::BackendTimeout, Again::ByPolicy),

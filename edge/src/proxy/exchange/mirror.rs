@@ -8,10 +8,10 @@ use bytes::Bytes;
 use edge_config::snapshot::{Balance, Mirror};
 use tokio::sync::mpsc;
 
-use crate::proxy::body::{Chunk, Source as _, StreamError};
+use crate::proxy::body::{Chunk, StreamError};
 use crate::proxy::filters;
 use crate::proxy::message::{RequestHead, ResponseHead};
-use crate::proxy::upstream::{Download as _, Lease, Upload as _, Upstream};
+use crate::proxy::upstream::{Download, Lease, Upload, Upstream};
 use crate::proxy::worker::{Current, Worker};
 
 /// Chunks that may wait for a mirror.
@@ -82,13 +82,34 @@ async fn send(
     current: &Current,
     upstream: &Upstream,
     head: &RequestHead,
-    mut parts: mpsc::Receiver<Part>,
+    parts: mpsc::Receiver<Part>,
 ) -> Result<(), StreamError> {
     let Some(endpoint) = upstream.pick(Balance::RoundRobin, &worker.random, None) else { return Ok(()) };
     let Ok(mut lease) = Lease::new(upstream, endpoint, false, worker.dialer(current)).await else { return Ok(()) };
-    let Some(connection) = lease.connection() else { return Ok(()) };
-    connection.begin(head);
-    let (mut up, mut down) = connection.halves(head.is_head());
+    let whole = match lease.call(head) {
+        Some(call) => {
+            let (up, down) = call.map_err(|_| StreamError::Closed)?.halves();
+            copy(up, down, parts).await?
+        }
+        None => {
+            let Some(connection) = lease.connection() else { return Ok(()) };
+            connection.begin(head);
+            let (up, down) = connection.halves(head.is_head());
+            copy(up, down, parts).await?
+        }
+    };
+    if whole {
+        lease.finish(true);
+    }
+    Ok(())
+}
+
+/// Sends the copy and reads the answer away; `false` where the rest of that was not worth it.
+async fn copy(
+    mut up: impl Upload,
+    mut down: impl Download,
+    mut parts: mpsc::Receiver<Part>,
+) -> Result<bool, StreamError> {
     loop {
         match parts.recv().await {
             Some(Part::Chunk(bytes)) => up.chunk(Chunk::Shared(bytes)).await?,
@@ -109,9 +130,8 @@ async fn send(
     while let Some(chunk) = down.next().await? {
         read += chunk.as_slice().len() as u64;
         if read > MOST_ANSWER {
-            return Ok(());
+            return Ok(false);
         }
     }
-    lease.finish(true);
-    Ok(())
+    Ok(true)
 }

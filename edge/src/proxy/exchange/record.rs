@@ -1,7 +1,7 @@
 //! What happened in an exchange, for the access log and the counters. Filled step by step, written once at the end.
 
 use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use edge_config::snapshot::{ListenerId, RuleId, UpstreamId};
@@ -17,7 +17,7 @@ pub struct Record {
     pub client: IpAddr,
     pub listener: Option<ListenerId>,
     pub rule: Option<RuleId>,
-    pub backend: Option<Rc<str>>,
+    pub backend: Option<Arc<str>>,
     pub upstream: Option<UpstreamId>,
     pub endpoint: Option<SocketAddr>,
     pub status: u16,

@@ -74,7 +74,7 @@ impl<D: Fn(&mut ResponseHead)> Try<'_, D> {
         }
         let mut beside = if sent || refused { Beside::done(sent) } else { Beside::new() };
         {
-            let upload = async {
+            let mut upload = pin!(async {
                 loop {
                     if step(&mut up, body).await? {
                         return Ok(());
@@ -83,12 +83,11 @@ impl<D: Fn(&mut ResponseHead)> Try<'_, D> {
                         return Err(UploadError::Endpoint);
                     }
                 }
-            };
-            let mut upload = pin!(upload);
-            beside.run(upload.as_mut(), self.final_head(&mut down, response, sink)).await??;
+            });
+            beside.run(upload.as_mut(), pin!(self.final_head(&mut down, response, sink))).await??;
             if response.status != 101 {
                 (self.decorate)(response);
-                let bytes = beside.run(upload.as_mut(), body_of(&mut down, response, sink)).await??;
+                let bytes = beside.run(upload.as_mut(), pin!(body_of(&mut down, response, sink))).await??;
                 return Ok(Relayed { sent: beside.sent, bytes });
             }
         }
@@ -99,7 +98,7 @@ impl<D: Fn(&mut ResponseHead)> Try<'_, D> {
         (self.decorate)(response);
         sink.head(response).await.map_err(Failure::Client)?;
         sink.flush().await.map_err(Failure::Client)?;
-        let bytes = self.tunnel(&mut up, &mut down, body.source(), sink).await?;
+        let bytes = Box::pin(self.tunnel(&mut up, &mut down, body.source(), sink)).await?;
         Ok(Relayed { sent: false, bytes })
     }
 
@@ -118,9 +117,7 @@ impl<D: Fn(&mut ResponseHead)> Try<'_, D> {
         for count in 0..=MOST_INTERIM {
             if let Err(error) = down.head(response).await {
                 return Err(match error {
-                    StreamError::Closed | StreamError::Io(_) if count == 0 => {
-                        Failure::Unanswered(Reason::BackendClosed)
-                    }
+                    StreamError::Closed | StreamError::Io(_) if count == 0 => Failure::Unanswered(Reason::BackendClosed),
                     StreamError::Closed | StreamError::Io(_) => Failure::Endpoint(Reason::BackendClosed),
                     StreamError::Malformed(_) => Failure::Endpoint(Reason::BackendMalformed),
                     StreamError::Stalled => Failure::Endpoint(Reason::BackendTimeout),
@@ -176,7 +173,11 @@ impl<D: Fn(&mut ResponseHead)> Try<'_, D> {
 }
 
 /// The response from its head on.
-async fn body_of<W: Download, K: Sink>(down: &mut W, response: &ResponseHead, sink: &mut K) -> Result<u64, Failure> {
+async fn body_of<W: Download, K: Sink>(
+    down: &mut W,
+    response: &ResponseHead,
+    sink: &mut K,
+) -> Result<u64, Failure> {
     sink.head(response).await.map_err(Failure::Client)?;
     let mut bytes = 0;
     loop {
@@ -238,9 +239,8 @@ impl Beside {
     async fn run<T>(
         &mut self,
         mut upload: Pin<&mut impl Future<Output = Result<(), UploadError>>>,
-        main: impl Future<Output = T>,
+        mut main: Pin<&mut impl Future<Output = T>>,
     ) -> Result<T, Failure> {
-        let mut main = pin!(main);
         poll_fn(|cx| {
             if !self.over
                 && let Poll::Ready(result) = upload.as_mut().poll(cx)

@@ -17,7 +17,7 @@ const MOST_FIELDS: usize = 1000;
 const OWN_FIELDS: [&[u8]; 6] =
     [b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"x-real-ip", b"forwarded"];
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadLimits {
     pub bytes: usize,
     pub fields: usize,
@@ -269,6 +269,8 @@ pub fn trailers(bytes: &[u8], limits: HeadLimits, fields: &mut Fields) -> Result
 fn bad_version(bytes: &[u8]) -> RequestError {
     let line = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
     match line {
+        // A version that we do speak was refused for what stands before it.
+        [.., b'1', b'.', b'0' | b'1'] => RequestError::Malformed("invalid character in the start line"),
         [.., b' ', b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
             if major.is_ascii_digit() && minor.is_ascii_digit() =>
         {

@@ -254,12 +254,7 @@ impl Reader {
         if let Some(held) = self.held.take() {
             return Ok(Some(held));
         }
-        let read = async {
-            io.readable().await?;
-            let (count, buffer) = io.read(Buffer::take()).await;
-            count.map(|count| (count, buffer))
-        };
-        match self.timer.within(idle, read).await {
+        match self.timer.within(idle, read_some(io)).await {
             Ok(Ok((0, _))) => Ok(None),
             Ok(Ok((_, buffer))) => Ok(Some(buffer)),
             Ok(Err(error)) => Err(error.into()),
@@ -297,6 +292,13 @@ impl Reader {
             }
         }
     }
+}
+
+/// Waits without a buffer, then reads into one.
+async fn read_some<I: Io>(io: &I) -> io::Result<(usize, Buffer)> {
+    io.readable().await?;
+    let (count, buffer) = io.read(Buffer::take()).await;
+    count.map(|count| (count, buffer))
 }
 
 /// Makes room in a buffer that holds a part of a head of up to `limit` bytes.

@@ -35,10 +35,7 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub enum Served<I> {
     Closed,
     /// It speaks HTTP/2 by prior knowledge; these bytes were read already, the preface among them.
-    Http2 {
-        io: I,
-        ahead: Option<Buffer>,
-    },
+    Http2 { io: I, ahead: Option<Buffer> },
 }
 
 /// Serves a connection to its end.
@@ -168,7 +165,13 @@ impl<I: Io> Session<'_, I> {
         self.answer(Answer::new(error.status(), reason), request, writer, response).await;
     }
 
-    async fn refuse_head(&self, error: &HeadError, first: bool, writer: &mut Writer, response: &mut ResponseHead) {
+    async fn refuse_head(
+        &self,
+        error: &HeadError,
+        first: bool,
+        writer: &mut Writer,
+        response: &mut ResponseHead,
+    ) {
         let answer = match error {
             HeadError::Malformed(what) => Answer::new(400, Reason::BadRequest(what)),
             HeadError::TooLarge { in_start_line: true } => Answer::new(414, Reason::TooLarge),
@@ -187,7 +190,13 @@ impl<I: Io> Session<'_, I> {
     }
 
     /// An answer to what is no request; the connection ends with it.
-    async fn answer(&self, answer: Answer, request: &RequestHead, writer: &mut Writer, response: &mut ResponseHead) {
+    async fn answer(
+        &self,
+        answer: Answer,
+        request: &RequestHead,
+        writer: &mut Writer,
+        response: &mut ResponseHead,
+    ) {
         let state = State {
             responded: Cell::new(false),
             close: Cell::new(true),
@@ -352,5 +361,24 @@ impl Framing {
     /// Whether bytes follow the head.
     pub fn has_body(self) -> bool {
         !matches!(self, Self::None | Self::Length(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an idle connection costs is mostly its task.
+    #[test]
+    fn the_task_of_a_connection_is_small() {
+        fn size_of<F>(_: impl FnOnce() -> F) -> usize {
+            std::mem::size_of::<F>()
+        }
+        let worker: Option<&Rc<Worker>> = None;
+        let arrival: Option<&Arrival> = None;
+        let io: Option<crate::proxy::io::Socket> = None;
+        let size =
+            size_of(|| serve(worker.expect("never called"), io.expect("never called"), arrival.expect("never called")));
+        assert!(size < 3 << 10, "{size} bytes");
     }
 }

@@ -73,6 +73,12 @@ impl Writer {
         self.framing
     }
 
+    /// Takes what is held back, to look at it.
+    #[cfg(test)]
+    pub fn take(&mut self) -> Option<Buffer> {
+        self.out.take()
+    }
+
     /// Forgets what is held back.
     pub fn clear(&mut self) {
         self.out = None;

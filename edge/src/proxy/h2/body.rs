@@ -74,6 +74,8 @@ pub struct Inbound {
     held: usize,
     ended: Cell<bool>,
     trailers: Option<Fields>,
+    /// The client waits for a 100 before it sends the body (RFC 9110 §10.1.1).
+    continues: Option<Rc<RefCell<Reply>>>,
     timer: Timer,
     idle: Duration,
     limits: HeadLimits,
@@ -88,10 +90,16 @@ impl Inbound {
             length,
             held: 0,
             trailers: None,
+            continues: None,
             timer,
             idle,
             limits,
         }
+    }
+
+    /// A 100 is sent as soon as somebody wants the body.
+    pub(super) fn owe_continue(&mut self, reply: Rc<RefCell<Reply>>) {
+        self.continues = Some(reply);
     }
 
     async fn frame(&mut self) -> Result<Option<Bytes>, StreamError> {
@@ -134,6 +142,14 @@ impl Source for Inbound {
         }
         if self.ended.get() {
             return Ok(None);
+        }
+        if let Some(reply) = self.continues.take()
+            && !self.is_ready()
+            && let Reply::Waiting(reply) = &mut *reply.borrow_mut()
+        {
+            let mut go_on = http::Response::new(());
+            *go_on.status_mut() = http::StatusCode::CONTINUE;
+            reply.send_informational(go_on).map_err(failure)?;
         }
         while let Some(bytes) = self.frame().await? {
             if !bytes.is_empty() {

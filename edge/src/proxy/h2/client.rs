@@ -34,7 +34,7 @@ const MOST: usize = 8;
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// What the connections of an endpoint have in common.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
     pub limits: HeadLimits,
     /// A connection without a request is closed after this long.
@@ -64,6 +64,10 @@ impl Connections {
             dialling: tokio::sync::Mutex::default(),
             freed: Rc::default(),
         }
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     pub fn len(&self) -> usize {

@@ -7,6 +7,7 @@
 pub mod body;
 pub mod client;
 pub mod convert;
+pub mod front;
 pub mod serve;
 pub mod wire;
 

@@ -155,12 +155,16 @@ fn decode(
     clock: &Rc<Clock>,
     reply: Rc<RefCell<Reply>>,
 ) -> Request {
-    let mut head = RequestHead::default();
+    let mut head = super::front::take_head();
     let ended = stream.is_end_stream();
     let refused = convert::request(parts, ended, settings.scheme, settings.limits, &mut head).err();
     let idle = settings.stream_idle_timeout;
+    let promise = Rc::clone(&reply);
     let sink = Responder::new(reply, clock.timer(), idle, head.is_head());
-    let body = Inbound::new(stream, head.length, clock.timer(), idle, settings.limits);
+    let mut body = Inbound::new(stream, head.length, clock.timer(), idle, settings.limits);
+    if head.expect_continue {
+        body.owe_continue(promise);
+    }
     Request { head, refused, body, sink }
 }
 

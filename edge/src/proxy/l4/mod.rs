@@ -8,6 +8,7 @@
 //! §4.2.3.6 (keep-alive probes find dead peers), RFC 1122 §4.1.3.3 (ICMP errors reach the session that they are about).
 
 pub mod relay;
+mod serve;
 mod splice;
 pub mod tcp;
 pub mod tunnel;
@@ -19,7 +20,8 @@ use std::time::Duration;
 
 use edge_config::snapshot::{Backend, Target, UpstreamId};
 
-pub use tunnel::{Cause, TunnelEnd, tunnel};
+pub use serve::{datagrams, passthrough, streams, terminated};
+pub use tunnel::{Cause, Meter, TunnelEnd, tunnel};
 
 /// The endpoints of a generation, as the worker balances them.
 pub trait Targets {
@@ -55,17 +57,6 @@ pub(super) fn target(backend: &Backend) -> Option<UpstreamId> {
         Target::Upstream(upstream) => Some(upstream),
         Target::Invalid { .. } => None,
     }
-}
-
-/// Sets a connection up for bytes of unknown meaning: no waiting for more, and probes that find a dead peer, since a
-/// tunnel may be silent for days.
-pub fn prepare(stream: &tokio::net::TcpStream) -> io::Result<()> {
-    const PROBES: socket2::TcpKeepalive = socket2::TcpKeepalive::new()
-        .with_time(Duration::from_secs(60))
-        .with_interval(Duration::from_secs(15))
-        .with_retries(4);
-    stream.set_nodelay(true)?;
-    socket2::SockRef::from(stream).set_tcp_keepalive(&PROBES)
 }
 
 /// Closes with RST: the client learns at once that this is no regular end.

@@ -5,16 +5,18 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use super::tunnel::{Cause, Fault, TunnelEnd, Watch, join};
+use super::tunnel::{Cause, Fault, Meter, TunnelEnd, Watch, join};
 use crate::proxy::body::Chunk;
 use crate::proxy::buffer::Buffer;
 use crate::proxy::io::Io;
 
-/// Joins two connections; afterwards neither is of further use. `from_a` and `from_b` go first.
-pub async fn relay<A: Io, B: Io>(a: &A, b: &B, from_a: Buffer, from_b: Buffer, idle: Duration) -> TunnelEnd {
+/// Joins two connections; afterwards neither is of further use. What was read from `a` already goes `first`.
+pub async fn relay<A: Io, B: Io>(a: &A, b: &B, first: Option<Buffer>, idle: Duration, meter: &impl Meter) -> TunnelEnd {
     let watch = Watch::new(idle);
     let (up, down) = (Cell::new(0), Cell::new(0));
-    let cause = join(one_way(a, b, from_a, &watch, &up), one_way(b, a, from_b, &watch, &down), &watch).await;
+    let count_up = |bytes| watch.count(&up, bytes, |bytes| meter.a_to_b(bytes));
+    let count_down = |bytes| watch.count(&down, bytes, |bytes| meter.b_to_a(bytes));
+    let cause = join(one_way(a, b, first, &count_up), one_way(b, a, None, &count_down), &watch).await;
     if cause != Cause::Closed {
         a.abort();
         b.abort();
@@ -22,22 +24,21 @@ pub async fn relay<A: Io, B: Io>(a: &A, b: &B, from_a: Buffer, from_b: Buffer, i
     TunnelEnd { a_to_b: up.get(), b_to_a: down.get(), cause }
 }
 
-async fn one_way<F: Io, T: Io>(from: &F, to: &T, first: Buffer, watch: &Watch, moved: &Cell<u64>) -> Result<(), Fault> {
-    let mut buffer = first;
+async fn one_way<F: Io, T: Io>(from: &F, to: &T, first: Option<Buffer>, count: &impl Fn(usize)) -> Result<(), Fault> {
+    let mut next = first;
     loop {
-        if !buffer.is_empty() {
+        if let Some(buffer) = next.take() {
             let bytes = buffer.len();
             let (outcome, _) = to.write(Chunk::Pooled(buffer)).await;
             outcome.map_err(|_| Fault::Sink)?;
-            moved.set(moved.get() + bytes as u64);
-            watch.moved();
+            count(bytes);
         }
         // A quiet tunnel holds no buffer.
         from.readable().await.map_err(|_| Fault::Source)?;
-        let (outcome, filled) = from.read(Buffer::take()).await;
+        let (outcome, buffer) = from.read(Buffer::take()).await;
         if outcome.map_err(|_| Fault::Source)? == 0 {
             return to.finish().await.map_err(|_| Fault::Sink);
         }
-        buffer = filled;
+        next = Some(buffer);
     }
 }

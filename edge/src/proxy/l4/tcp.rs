@@ -1,4 +1,4 @@
-//! TCPRoute and TLS passthrough: one accepted connection to one endpoint.
+//! TCPRoute and TLSRoute: from a route to a connection with one endpoint.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,20 +6,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edge_config::snapshot::{StreamRoute, UpstreamId};
-use tokio::net::TcpStream;
 
-use super::{Targets, choose, prepare, reset, target, tunnel};
+use super::{Targets, choose, target};
 use crate::proxy::reason::Reason;
 
 /// Endpoints that are tried before the client is turned away.
 const TRIES: u32 = 3;
 
-#[derive(Debug, Clone, Copy)]
-pub struct Timeouts {
-    /// For one try.
-    pub connect: Duration,
-    /// Zero: none.
-    pub idle: Duration,
+/// How connections are made; each has a deadline of its own.
+pub trait Connect: Targets {
+    type Connection;
+
+    async fn connect(&self, upstream: UpstreamId, endpoint: SocketAddr) -> Result<Self::Connection, Refusal>;
+}
+
+/// An endpoint did not take a connection.
+#[derive(Debug)]
+pub struct Refusal {
+    pub reason: Reason,
+    pub error: io::Error,
 }
 
 /// What there is to log of a connection, whether it got anywhere or not.
@@ -31,73 +36,42 @@ pub struct Summary {
     pub tries: u32,
     /// Until the endpoint accepted.
     pub connect: Option<Duration>,
-    /// Bytes from the client, to the client.
-    pub received: u64,
-    pub sent: u64,
-    pub reason: Option<Reason>,
 }
 
-/// Serves one connection to its end. `first` was read from it already (a ClientHello). A route that is absent or leads to
-/// an invalid backend resets the connection: "invalid share of connections must be rejected actively".
-pub async fn serve<T: Targets>(
-    client: TcpStream,
-    first: &[u8],
+/// Chooses a backend and connects to one of its endpoints; another endpoint is tried when one does not accept. A route that
+/// is absent or leads to an invalid backend is an error: "invalid share of connections must be rejected actively".
+pub async fn dial<T: Connect>(
     route: Option<&StreamRoute>,
     targets: &T,
-    (timeouts, draw): (Timeouts, u32),
-) -> Summary {
-    let mut summary = Summary::default();
-    match dial(route, targets, timeouts.connect, draw, &mut summary).await {
-        Ok((upstream, load)) => {
-            // Without these options a connection still works.
-            let _ = prepare(&client);
-            let end = tunnel(&client, &upstream, first, &[], timeouts.idle).await;
-            summary.received = end.a_to_b;
-            summary.sent = end.b_to_a;
-            summary.reason = end.cause.reason();
-            drop(load);
-        }
-        Err(reason) => {
-            summary.reason = Some(reason);
-            reset(client);
-        }
-    }
-    summary
-}
-
-/// Chooses a backend and connects to one of its endpoints; another endpoint is tried when one does not accept.
-pub async fn dial<T: Targets>(
-    route: Option<&StreamRoute>,
-    targets: &T,
-    timeout: Duration,
     draw: u32,
     summary: &mut Summary,
-) -> Result<(TcpStream, T::Load), Reason> {
+) -> Result<(T::Connection, T::Load), Reason> {
     let backend = choose(&route.ok_or(Reason::NoRoute)?.backends, draw).ok_or(Reason::InvalidBackend)?;
     summary.backend = Some(Arc::clone(&backend.reference));
     let upstream = target(backend).ok_or(Reason::InvalidBackend)?;
     summary.upstream = Some(upstream);
     let start = Instant::now();
-    let mut failed: Option<SocketAddr> = None;
+    let mut failed: Option<(SocketAddr, Reason)> = None;
     while summary.tries < TRIES {
-        let Some((endpoint, load)) = targets.pick(upstream, failed) else { break };
-        if Some(endpoint) == failed {
+        let avoid = failed.map(|(endpoint, _)| endpoint);
+        let Some((endpoint, load)) = targets.pick(upstream, avoid) else { break };
+        if Some(endpoint) == avoid {
             // There is no other one.
             break;
         }
         summary.tries += 1;
         summary.endpoint = Some(endpoint);
-        let outcome = match tokio::time::timeout(timeout, TcpStream::connect(endpoint)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
-        };
-        targets.note(upstream, endpoint, outcome.as_ref().map(|_| ()));
-        if let Ok(stream) = outcome {
-            summary.connect = Some(start.elapsed());
-            let _ = prepare(&stream);
-            return Ok((stream, load));
+        match targets.connect(upstream, endpoint).await {
+            Ok(connection) => {
+                targets.note(upstream, endpoint, Ok(()));
+                summary.connect = Some(start.elapsed());
+                return Ok((connection, load));
+            }
+            Err(refusal) => {
+                targets.note(upstream, endpoint, Err(&refusal.error));
+                failed = Some((endpoint, refusal.reason));
+            }
         }
-        failed = Some(endpoint);
     }
-    Err(if failed.is_some() { Reason::ConnectFailed } else { Reason::NoReadyEndpoint })
+    Err(failed.map_or(Reason::NoReadyEndpoint, |(_, reason)| reason))
 }

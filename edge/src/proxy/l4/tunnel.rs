@@ -50,12 +50,32 @@ impl Cause {
     }
 }
 
-/// Joins two connections. `from_a` and `from_b` were read from them already and go first. No `idle` time (zero) means that
-/// only the peers end it; keep-alive probes ([`super::prepare`]) find the dead ones. The caller drops the connections.
-pub async fn tunnel(a: &TcpStream, b: &TcpStream, from_a: &[u8], from_b: &[u8], idle: Duration) -> TunnelEnd {
+/// Told of bytes as they move, since a tunnel may live for days.
+pub trait Meter {
+    fn a_to_b(&self, bytes: u64);
+    fn b_to_a(&self, bytes: u64);
+}
+
+/// Measures nothing.
+impl Meter for () {
+    fn a_to_b(&self, _: u64) {}
+    fn b_to_a(&self, _: u64) {}
+}
+
+/// Joins two connections. What was read from `a` already goes `first`. No `idle` time (zero) means that only the
+/// peers end it; keep-alive probes find those that are dead. The caller drops the connections.
+pub async fn tunnel(
+    a: &TcpStream,
+    b: &TcpStream,
+    first: Option<Buffer>,
+    idle: Duration,
+    meter: &impl Meter,
+) -> TunnelEnd {
     let watch = Watch::new(idle);
     let (up, down) = (Cell::new(0), Cell::new(0));
-    let end = join(one_way(a, b, from_a, &watch, &up), one_way(b, a, from_b, &watch, &down), &watch).await;
+    let count_up = |bytes| watch.count(&up, bytes, |bytes| meter.a_to_b(bytes));
+    let count_down = |bytes| watch.count(&down, bytes, |bytes| meter.b_to_a(bytes));
+    let end = join(one_way(a, b, first, &count_up), one_way(b, a, None, &count_down), &watch).await;
     match end {
         Cause::BrokenA => abandon(b),
         Cause::BrokenB => abandon(a),
@@ -84,7 +104,10 @@ impl Watch {
         Self { idle, last: Cell::new(Instant::now()) }
     }
 
-    pub fn moved(&self) {
+    pub fn count(&self, total: &Cell<u64>, bytes: usize, meter: impl Fn(u64)) {
+        let bytes = bytes as u64;
+        total.set(total.get() + bytes);
+        meter(bytes);
         if !self.idle.is_zero() {
             self.last.set(Instant::now());
         }
@@ -136,24 +159,16 @@ pub(super) async fn join(
     }
 }
 
-async fn one_way(
-    from: &TcpStream,
-    to: &TcpStream,
-    first: &[u8],
-    watch: &Watch,
-    moved: &Cell<u64>,
-) -> Result<(), Fault> {
-    let count = |bytes: usize| {
-        moved.set(moved.get() + bytes as u64);
-        watch.moved();
-    };
-    write_all(from, to, first, &count).await?;
+async fn one_way(from: &TcpStream, to: &TcpStream, first: Option<Buffer>, count: &impl Fn(usize)) -> Result<(), Fault> {
+    if let Some(first) = first {
+        write_all(from, to, first.as_slice(), count).await?;
+    }
     loop {
         // No pipe is held while there is nothing to move. This also yields to other connections now and then.
         from.readable().await.map_err(|_| Fault::Source)?;
         let Ok(mut pipe) = Pipe::take() else {
             // Out of file descriptors: copying needs none.
-            if copy_once(from, to, &count).await? {
+            if copy_once(from, to, count).await? {
                 return finish(to);
             }
             continue;

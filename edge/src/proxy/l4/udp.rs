@@ -104,38 +104,22 @@ struct Session<T: Targets> {
     sent: Cell<u64>,
 }
 
-/// A socket for [`Udp::start`], bound before a generation is published.
-pub fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
-    if address.ip().is_unspecified() {
-        // Answers would come from whatever address the route back prefers.
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a UDP listener needs a concrete address"));
-    }
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket.into())
-}
-
 impl<T: Targets + 'static> Udp<T> {
-    /// Takes a socket of [`bind`] into this worker. `ended` is told each session that is over.
+    /// Serves a socket that is bound to one concrete address. `ended` is told each session that is over.
     pub fn start(
-        socket: std::net::UdpSocket,
+        socket: UdpSocket,
         limits: UdpLimits,
         serving: Serving<T>,
         ended: Box<dyn Fn(&SessionEnd)>,
-    ) -> io::Result<Rc<Self>> {
-        Ok(Rc::new(Self {
-            socket: UdpSocket::from_std(socket)?,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            socket,
             limits,
             serving: RefCell::new(serving),
             sessions: RefCell::default(),
             scratch: RefCell::new(vec![0; LARGEST].into_boxed_slice()),
             ended,
-        }))
+        })
     }
 
     /// Receives for ever; drop it to stop, then [`Udp::close`].

@@ -9,8 +9,11 @@ use super::stream::Stream;
 use super::{Upstream, UpstreamProtocol};
 use crate::proxy::clock::Clock;
 use crate::proxy::h1::upstream::Connection;
+use crate::proxy::h2::client::{BeginError, Call, Place, Settings};
+use crate::proxy::h2::wire::{self, Flusher, Wire};
 use crate::proxy::io::{Backend, Socket};
 use crate::proxy::limits::Limits;
+use crate::proxy::message::RequestHead;
 use crate::proxy::tls::stream::{TlsError, TlsStream};
 
 /// Why there is no connection; nothing of the request was sent.
@@ -35,11 +38,14 @@ pub struct Dialer<'a> {
     pub limits: &'a Limits,
 }
 
-/// A connection to an endpoint, for one exchange. Dropped, the connection is closed; [`Lease::finish`] gives it back.
+/// A connection to an endpoint, for one exchange: an HTTP/1 connection of its own, or a stream of a shared HTTP/2 one.
+/// Dropped, the connection is closed or the stream cancelled; [`Lease::finish`] gives it back.
 pub struct Lease {
     endpoint: Rc<Endpoint>,
     epoch: u32,
     connection: Option<Box<Connection<Stream>>>,
+    place: Option<Place>,
+    call: Option<Box<Call>>,
     /// Whether it was used before, and so may turn out to be closed.
     pub reused: bool,
     most_idle: usize,
@@ -52,29 +58,31 @@ impl Lease {
         fresh: bool,
         dialer: Dialer<'_>,
     ) -> Result<Self, DialError> {
-        let epoch = endpoint.epoch();
-        let idle = if fresh { None } else { endpoint.take(dialer.limits.upstream_idle_timeout) };
-        endpoint.add_in_flight();
         let mut lease = Self {
+            epoch: endpoint.epoch(),
             endpoint,
-            epoch,
-            reused: idle.is_some(),
-            connection: idle,
+            reused: false,
+            connection: None,
+            place: None,
+            call: None,
             most_idle: dialer.limits.upstream_idle_connections,
         };
+        lease.endpoint.add_in_flight();
+        if upstream.protocol == UpstreamProtocol::Http2 {
+            // Boxed: dialling is rare, and would make every connection's task as large as a handshake.
+            lease.place = Some(Box::pin(place(upstream, &lease.endpoint, dialer)).await?);
+            lease.reused = lease.place.as_ref().is_some_and(|place| place.reused);
+            return Ok(lease);
+        }
+        if !fresh {
+            lease.connection = lease.endpoint.take(dialer.limits.upstream_idle_timeout);
+            lease.reused = lease.connection.is_some();
+        }
         if lease.connection.is_none() {
-            match connect(upstream, &lease.endpoint, dialer).await {
-                Ok(stream) => {
-                    lease.endpoint.note_success();
-                    let Dialer { clock, limits, .. } = dialer;
-                    let connection = Connection::new(stream, clock, limits.head, limits.stream_idle_timeout);
-                    lease.connection = Some(Box::new(connection));
-                }
-                Err(error) => {
-                    lease.endpoint.note_failure(&error, Instant::now());
-                    return Err(error);
-                }
-            }
+            let stream = noted(&lease.endpoint, Box::pin(connect(upstream, &lease.endpoint, dialer)).await)?;
+            let Dialer { clock, limits, .. } = dialer;
+            let connection = Connection::new(stream, clock, limits.head, limits.stream_idle_timeout);
+            lease.connection = Some(Box::new(connection));
         }
         Ok(lease)
     }
@@ -85,6 +93,17 @@ impl Lease {
 
     pub fn connection(&mut self) -> Option<&mut Connection<Stream>> {
         self.connection.as_deref_mut()
+    }
+
+    /// Starts the request where it goes over HTTP/2; `None` where it goes over [`connection`](Self::connection).
+    pub fn call(&mut self, head: &RequestHead) -> Option<Result<&mut Call, BeginError>> {
+        let begun = self.place.take()?.begin(head);
+        Some(begun.map(|call| &mut **self.call.insert(Box::new(call))))
+    }
+
+    /// `false`: the endpoint has said that it did not act on the request.
+    pub fn was_processed(&self) -> bool {
+        self.call.as_ref().is_none_or(|call| call.was_processed())
     }
 
     /// Ends the exchange. `sent`: the whole request was sent.
@@ -101,24 +120,66 @@ impl Drop for Lease {
     }
 }
 
-async fn connect(upstream: &Upstream, endpoint: &Endpoint, dialer: Dialer<'_>) -> Result<Stream, DialError> {
-    let attempt = async {
-        let socket = Socket::connect(endpoint.address, dialer.backend).await?;
-        match &upstream.tls {
-            None => Ok(Stream::Plain(socket)),
-            Some(Err(why)) => Err(DialError::Unusable(why.clone())),
-            Some(Ok(config)) => {
-                let stream = TlsStream::connect(socket, config).await.map_err(|error| match error {
-                    TlsError::Io(error) => DialError::Connect(error),
-                    error => DialError::Tls(error.to_string()),
-                })?;
-                if stream.is_h2() && upstream.protocol != UpstreamProtocol::Http2 {
-                    return Err(DialError::Unusable("the endpoint chose HTTP/2 unasked".into()));
-                }
-                Ok(Stream::Tls(Box::new(stream)))
-            }
-        }
-    };
+/// Notes how dialling went, for passive health.
+fn noted<T>(endpoint: &Endpoint, result: Result<T, DialError>) -> Result<T, DialError> {
+    match &result {
+        Ok(_) => endpoint.note_success(),
+        Err(error) => endpoint.note_failure(error, Instant::now()),
+    }
+    result
+}
+
+async fn within<T>(dialer: Dialer<'_>, attempt: impl Future<Output = Result<T, DialError>>) -> Result<T, DialError> {
     let timer = dialer.clock.timer();
     timer.within(dialer.limits.connect_timeout, attempt).await.unwrap_or(Err(DialError::Elapsed))
+}
+
+/// A place on a shared connection. Waiting for one of those that are full counts against the connect timeout as well.
+async fn place(upstream: &Upstream, endpoint: &Endpoint, dialer: Dialer<'_>) -> Result<Place, DialError> {
+    let settings = Settings {
+        limits: dialer.limits.head,
+        idle_timeout: dialer.limits.upstream_idle_timeout,
+        stream_idle_timeout: dialer.limits.stream_idle_timeout,
+        secure: upstream.tls.is_some(),
+    };
+    let connections = endpoint.connections(settings, dialer.clock);
+    let dial = async || -> Result<(Wire, Flusher), DialError> {
+        Ok(match open(upstream, endpoint, dialer).await? {
+            Stream::Plain(socket) => wire::plain(socket, b"")?,
+            Stream::Tls(stream) => wire::tls(*stream)?,
+        })
+    };
+    match within(dialer, connections.place(dial)).await {
+        // Connected, and all its streams taken for so long: that is load, not failure.
+        Err(DialError::Elapsed) if !connections.is_empty() => Err(DialError::Elapsed),
+        result => noted(endpoint, result),
+    }
+}
+
+/// Makes a connection that is not the pool's, within `connect_timeout`, TLS included.
+pub(in crate::proxy) async fn connect(
+    upstream: &Upstream,
+    endpoint: &Endpoint,
+    dialer: Dialer<'_>,
+) -> Result<Stream, DialError> {
+    within(dialer, open(upstream, endpoint, dialer)).await
+}
+
+async fn open(upstream: &Upstream, endpoint: &Endpoint, dialer: Dialer<'_>) -> Result<Stream, DialError> {
+    // Before anything is sent: what cannot be verified is never called.
+    let config = match &upstream.tls {
+        None => None,
+        Some(Ok(config)) => Some(config),
+        Some(Err(why)) => return Err(DialError::Unusable(why.clone())),
+    };
+    let socket = Socket::connect(endpoint.address, dialer.backend).await?;
+    let Some(config) = config else { return Ok(Stream::Plain(socket)) };
+    let stream = TlsStream::connect(socket, config).await.map_err(|error| match error {
+        TlsError::Io(error) => DialError::Connect(error),
+        error => DialError::Tls(error.to_string()),
+    })?;
+    if stream.is_h2() && upstream.protocol != UpstreamProtocol::Http2 {
+        return Err(DialError::Unusable("the endpoint chose HTTP/2 unasked".into()));
+    }
+    Ok(Stream::Tls(Box::new(stream)))
 }

@@ -2,10 +2,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::stream::Stream;
+use crate::proxy::clock::Clock;
 use crate::proxy::h1::upstream::Connection;
+use crate::proxy::h2::client::{Connections, Settings};
 
 /// Connect failures in a row after which an endpoint is passed over for a while.
 const FAILURES: u32 = 3;
@@ -17,12 +20,30 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// Last in, first out: the warmest connection is used, and the others age away.
     idle: RefCell<Vec<Idle>>,
+    /// HTTP/2 connections, which many requests share.
+    shared: RefCell<Option<Rc<Connections>>>,
     in_flight: Cell<u32>,
     failures: Cell<u32>,
     passed_over_until: Cell<Option<Instant>>,
     last_failure: RefCell<Option<Box<str>>>,
     /// Counts up when its connections must not be used any more.
     epoch: Cell<u32>,
+}
+
+/// Work of an endpoint for as long as it is kept, for connections that are not leased from the pool.
+pub struct InFlight(Rc<Endpoint>);
+
+impl InFlight {
+    pub fn new(endpoint: Rc<Endpoint>) -> Self {
+        endpoint.add_in_flight();
+        Self(endpoint)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.remove_in_flight();
+    }
 }
 
 struct Idle {
@@ -35,6 +56,7 @@ impl Endpoint {
         Self {
             address,
             idle: RefCell::default(),
+            shared: RefCell::default(),
             in_flight: Cell::new(0),
             failures: Cell::new(0),
             passed_over_until: Cell::new(None),
@@ -86,10 +108,20 @@ impl Endpoint {
         idle.retain(|idle| now.saturating_duration_since(idle.since) < timeout && idle.connection.is_quiet());
     }
 
-    /// Drops what is idle now and what comes back later.
+    /// The HTTP/2 connections of this endpoint; other settings need other connections.
+    pub(super) fn connections(&self, settings: Settings, clock: &Rc<Clock>) -> Rc<Connections> {
+        let mut shared = self.shared.borrow_mut();
+        match &*shared {
+            Some(connections) if *connections.settings() == settings => Rc::clone(connections),
+            _ => Rc::clone(shared.insert(Rc::new(Connections::new(settings, clock)))),
+        }
+    }
+
+    /// Drops what is idle now and what comes back later. Requests in progress go on.
     pub(super) fn retire(&self) {
         self.epoch.set(self.epoch.get().wrapping_add(1));
         self.idle.borrow_mut().clear();
+        self.shared.borrow_mut().take();
     }
 
     pub fn note_success(&self) {

@@ -27,6 +27,7 @@ use crate::proxy::message::{Fields, ResponseHead};
 use crate::proxy::tls::table::{TlsTable, UpstreamConfig};
 
 pub use self::dial::{DialError, Dialer, Lease};
+pub use self::endpoint::InFlight;
 
 /// Sends a request to an endpoint, whose head was given already.
 pub trait Upload {

@@ -5,14 +5,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 
-use super::super::tcp::{Summary, Timeouts, serve};
-use super::super::{Cause, TunnelEnd, abandon, relay::relay, tunnel};
+use super::super::tcp::{Connect, Refusal, Summary, dial};
+use super::super::{Cause, TunnelEnd, abandon, relay::relay, reset, tunnel};
 use super::*;
 use crate::proxy::buffer::Buffer;
 use crate::proxy::io::{Backend as IoBackend, Socket, uring};
 use crate::proxy::reason::Reason;
-
-const TIMEOUTS: Timeouts = Timeouts { connect: Duration::from_secs(5), idle: Duration::ZERO };
 
 async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -27,9 +25,9 @@ struct Joined {
     end: tokio::task::JoinHandle<TunnelEnd>,
 }
 
-async fn joined(from_a: &'static [u8], from_b: &'static [u8], idle: Duration) -> Joined {
+async fn joined(first: &'static [u8], idle: Duration) -> Joined {
     let ((client, a), (b, server)) = (pair().await, pair().await);
-    let end = spawn_local(async move { tunnel(&a, &b, from_a, from_b, idle).await });
+    let end = spawn_local(async move { tunnel(&a, &b, Some(Buffer::copy_of(first)), idle, &()).await });
     Joined { client, server, end }
 }
 
@@ -38,8 +36,7 @@ async fn relayed(backend: IoBackend, idle: Duration) -> Joined {
     let ((client, a), (b, server)) = (pair().await, pair().await);
     let wrap = |stream: TcpStream| Socket::from_std(stream.into_std().unwrap(), backend).unwrap();
     let (a, b) = (wrap(a), wrap(b));
-    let end =
-        spawn_local(async move { relay(&a, &b, Buffer::copy_of(b"first "), Buffer::copy_of(b"second "), idle).await });
+    let end = spawn_local(async move { relay(&a, &b, Some(Buffer::copy_of(b"first ")), idle, &()).await });
     Joined { client, server, end }
 }
 
@@ -58,17 +55,17 @@ async fn exact(stream: &mut TcpStream, count: usize) -> String {
 #[test]
 fn both_directions_with_what_was_read_before_and_half_closes() {
     on_a_worker(async {
-        let Joined { mut client, mut server, end } = joined(b"hello ", b"220 ", Duration::ZERO).await;
+        let Joined { mut client, mut server, end } = joined(b"hello ", Duration::ZERO).await;
         client.write_all(b"world").await.unwrap();
         assert_eq!(exact(&mut server, 11).await, "hello world");
         client.shutdown().await.unwrap();
         assert_eq!(all(&mut server).await, b"");
         // The other direction is still open.
         server.write_all(b"ready").await.unwrap();
-        assert_eq!(exact(&mut client, 9).await, "220 ready");
+        assert_eq!(exact(&mut client, 5).await, "ready");
         server.shutdown().await.unwrap();
         assert_eq!(all(&mut client).await, b"");
-        assert_eq!(end.await.unwrap(), TunnelEnd { a_to_b: 11, b_to_a: 9, cause: Cause::Closed });
+        assert_eq!(end.await.unwrap(), TunnelEnd { a_to_b: 11, b_to_a: 5, cause: Cause::Closed });
     });
 }
 
@@ -76,7 +73,7 @@ fn both_directions_with_what_was_read_before_and_half_closes() {
 fn many_bytes_to_a_slow_reader_both_ways() {
     const SIZE: usize = 8 << 20;
     on_a_worker(async {
-        let Joined { client, server, end } = joined(b"", b"", Duration::from_secs(20)).await;
+        let Joined { client, server, end } = joined(b"", Duration::from_secs(20)).await;
         let body: Rc<Vec<u8>> = Rc::new((0..SIZE).map(|at| (at * 31 / 7) as u8).collect());
         let run = |stream: TcpStream| {
             let body = Rc::clone(&body);
@@ -105,7 +102,7 @@ fn many_bytes_to_a_slow_reader_both_ways() {
 fn a_reset_is_passed_on() {
     on_a_worker(async {
         for from_client in [true, false] {
-            let Joined { client, server, end } = joined(b"", b"", Duration::ZERO).await;
+            let Joined { client, server, end } = joined(b"", Duration::ZERO).await;
             let (gone, mut other) = if from_client { (client, server) } else { (server, client) };
             abandon(&gone);
             drop(gone);
@@ -119,7 +116,7 @@ fn a_reset_is_passed_on() {
 #[test]
 fn a_reset_is_noticed_while_the_other_side_does_not_read() {
     on_a_worker(async {
-        let Joined { client, server, end } = joined(b"", b"", Duration::ZERO).await;
+        let Joined { client, server, end } = joined(b"", Duration::ZERO).await;
         // Fill everything up to the server, which never reads.
         while tokio::time::timeout(Duration::from_millis(200), client.writable()).await.is_ok() {
             let _ = client.try_write(&[0; 65536]);
@@ -134,7 +131,7 @@ fn a_reset_is_noticed_while_the_other_side_does_not_read() {
 #[test]
 fn a_server_that_closes_early_still_delivers() {
     on_a_worker(async {
-        let Joined { mut client, mut server, end } = joined(b"", b"", Duration::ZERO).await;
+        let Joined { mut client, mut server, end } = joined(b"", Duration::ZERO).await;
         client.write_all(b"x").await.unwrap();
         exact(&mut server, 1).await;
         server.write_all(b"bye").await.unwrap();
@@ -149,7 +146,7 @@ fn a_server_that_closes_early_still_delivers() {
 fn a_silent_tunnel_ends_and_a_busy_one_does_not() {
     on_a_worker(async {
         let idle = Duration::from_millis(150);
-        let Joined { mut client, mut server, end } = joined(b"", b"", idle).await;
+        let Joined { mut client, mut server, end } = joined(b"", idle).await;
         let start = Instant::now();
         // Traffic in one direction keeps both.
         for _ in 0..8 {
@@ -173,12 +170,12 @@ async fn relaying(backend: IoBackend) {
     assert_eq!(all(&mut server).await, b"");
     server.write_all(b"down").await.unwrap();
     drop(server);
-    assert_eq!(all(&mut client).await, b"second down");
-    assert_eq!(end.await.unwrap(), TunnelEnd { a_to_b: 8, b_to_a: 11, cause: Cause::Closed });
+    assert_eq!(all(&mut client).await, b"down");
+    assert_eq!(end.await.unwrap(), TunnelEnd { a_to_b: 8, b_to_a: 4, cause: Cause::Closed });
 
     let Joined { mut client, end, .. } = relayed(backend, Duration::from_millis(20)).await;
     assert_eq!(end.await.unwrap().cause, Cause::Idle);
-    assert_eq!(all(&mut client).await, b"second ");
+    assert_eq!(all(&mut client).await, b"");
 }
 
 #[test]
@@ -191,15 +188,32 @@ fn relaying_over_the_io_interface() {
     uring::run(relaying(IoBackend::Uring)).unwrap();
 }
 
-/// Serves one connection on a listener of its own; the client's side of it, and the summary to come.
-async fn served(
-    route: Option<edge_config::snapshot::StreamRoute>,
-    targets: &Fixed,
-    timeouts: Timeouts,
-) -> (TcpStream, tokio::task::JoinHandle<Summary>) {
+impl Connect for Fixed {
+    type Connection = TcpStream;
+
+    async fn connect(&self, _: UpstreamId, endpoint: SocketAddr) -> Result<TcpStream, Refusal> {
+        let refusal = |error| Refusal { reason: Reason::ConnectFailed, error };
+        TcpStream::connect(endpoint).await.map_err(refusal)
+    }
+}
+
+type Served = tokio::task::JoinHandle<(Summary, Result<TunnelEnd, Reason>)>;
+
+/// Serves one connection as a worker does; the client's side of it, and how it ended.
+async fn served(route: Option<edge_config::snapshot::StreamRoute>, targets: &Fixed) -> (TcpStream, Served) {
     let (client, accepted) = pair().await;
     let targets = targets.clone();
-    let task = spawn_local(async move { serve(accepted, b"", route.as_ref(), &targets, (timeouts, 0)).await });
+    let task = spawn_local(async move {
+        let mut summary = Summary::default();
+        let end = match dial(route.as_ref(), &targets, 0, &mut summary).await {
+            Ok((upstream, _load)) => Ok(tunnel(&accepted, &upstream, None, Duration::ZERO, &()).await),
+            Err(reason) => {
+                reset(accepted);
+                Err(reason)
+            }
+        };
+        (summary, end)
+    });
     (client, task)
 }
 
@@ -209,7 +223,7 @@ fn a_connection_reaches_an_endpoint() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = listener.local_addr().unwrap();
         let targets = Fixed::new(&[&[endpoint]]);
-        let (mut client, summary) = served(Some(route(&[(1, Some(0))])), &targets, TIMEOUTS).await;
+        let (mut client, summary) = served(Some(route(&[(1, Some(0))])), &targets).await;
         let (mut server, _) = listener.accept().await.unwrap();
         server.write_all(b"220 hello").await.unwrap();
         assert_eq!(exact(&mut client, 9).await, "220 hello");
@@ -217,8 +231,9 @@ fn a_connection_reaches_an_endpoint() {
         assert_eq!(exact(&mut server, 4).await, "quit");
         assert_eq!(targets.loads(), 1);
         drop((server, client));
-        let summary = summary.await.unwrap();
-        assert_eq!((summary.received, summary.sent, summary.tries, summary.reason), (4, 9, 1, None));
+        let (summary, end) = summary.await.unwrap();
+        assert_eq!(end, Ok(TunnelEnd { a_to_b: 4, b_to_a: 9, cause: Cause::Closed }));
+        assert_eq!(summary.tries, 1);
         assert_eq!((summary.endpoint, summary.backend.as_deref()), (Some(endpoint), Some("Service a/s0:1")));
         assert!(summary.connect.is_some());
         assert_eq!((targets.loads(), targets.notes()), (0, vec![(endpoint, true)]));
@@ -236,10 +251,10 @@ fn another_endpoint_is_tried() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (good, bad) = (listener.local_addr().unwrap(), closed_port());
         let targets = Fixed::new(&[&[good, bad]]);
-        let (client, summary) = served(Some(route(&[(1, Some(0))])), &targets, TIMEOUTS).await;
+        let (client, summary) = served(Some(route(&[(1, Some(0))])), &targets).await;
         drop(listener.accept().await.unwrap());
         drop(client);
-        let summary = summary.await.unwrap();
+        let (summary, _) = summary.await.unwrap();
         assert_eq!((summary.tries, summary.endpoint), (2, Some(good)));
         assert_eq!(targets.notes(), [(bad, false), (good, true)]);
     });
@@ -259,33 +274,11 @@ fn whoever_cannot_be_served_is_reset() {
             ("twice", Some(route(&[(1, Some(0))])), &[bad, bad], Reason::ConnectFailed, 1),
         ] {
             let targets = Fixed::new(&[endpoints]);
-            let (mut client, summary) = served(route, &targets, TIMEOUTS).await;
+            let (mut client, summary) = served(route, &targets).await;
             assert_eq!(client.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset, "{case}");
-            let summary = summary.await.unwrap();
-            assert_eq!((summary.reason, summary.tries), (Some(reason), tries), "{case}");
+            let (summary, end) = summary.await.unwrap();
+            assert_eq!((end, summary.tries, summary.connect), (Err(reason), tries, None), "{case}");
             assert_eq!(targets.loads(), 0, "{case}");
         }
-    });
-}
-
-#[test]
-fn connecting_has_a_deadline() {
-    on_a_worker(async {
-        // A full backlog: the kernel drops further SYNs.
-        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        listener.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
-        listener.listen(0).unwrap();
-        let endpoint = listener.local_addr().unwrap().as_socket().unwrap();
-        let mut filling = Vec::new();
-        while let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_millis(100), TcpStream::connect(endpoint)).await
-        {
-            filling.push(stream);
-        }
-        let timeouts = Timeouts { connect: Duration::from_millis(50), ..TIMEOUTS };
-        let targets = Fixed::new(&[&[endpoint]]);
-        let (_client, summary) = served(Some(route(&[(1, Some(0))])), &targets, timeouts).await;
-        let summary = summary.await.unwrap();
-        assert_eq!((summary.reason, summary.connect), (Some(Reason::ConnectFailed), None));
-        assert_eq!(targets.notes(), [(endpoint, false)]);
     });
 }

@@ -1,0 +1,130 @@
+//! HTTP/2 connections of clients on a worker: [`super::serve`] below, the exchange above.
+//!
+//! In flow connections that have turned out to speak HTTP/2; out flow exchanges, one per stream. Limits are those of the
+//! generation in which the connection came; each request belongs to the generation in which it comes.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::serve::{self, Request, Settings};
+use super::wire::{self, Flusher, Wire};
+use crate::proxy::buffer::Buffer;
+use crate::proxy::exchange::answer::{self, Answer};
+use crate::proxy::exchange::{self, End, Record};
+use crate::proxy::h1::parse::RequestError;
+use crate::proxy::io::Socket;
+use crate::proxy::message::{RequestHead, ResponseHead, Scheme};
+use crate::proxy::reason::Reason;
+use crate::proxy::tls::stream::TlsStream;
+use crate::proxy::worker::{Arrival, Worker};
+
+/// Serves a connection in clear (prior knowledge, RFC 9113 §3.3). `ahead` was read from it, the preface first.
+pub async fn plain(worker: &Rc<Worker>, socket: Socket, ahead: Option<Buffer>, arrival: Arrival) {
+    let wire = wire::plain(socket, ahead.as_ref().map_or(&[][..], Buffer::as_slice));
+    drop(ahead);
+    connection(worker, wire, Rc::new(arrival), None).await;
+}
+
+/// Serves a connection inside TLS whose client chose `h2`. `idle`: what its listener says.
+pub async fn tls(worker: &Rc<Worker>, stream: TlsStream<Socket>, arrival: Arrival, idle: Duration) {
+    connection(worker, wire::tls(stream), Rc::new(arrival), Some(idle)).await;
+}
+
+async fn connection(
+    worker: &Rc<Worker>,
+    wire: io::Result<(Wire, Flusher)>,
+    arrival: Rc<Arrival>,
+    idle: Option<Duration>,
+) {
+    // The socket did not survive its change of owner: nothing is left to tell the client.
+    let Ok(wire) = wire else { return };
+    let limits = worker.current().generation.limits;
+    let settings = Settings {
+        scheme: if arrival.secure { Scheme::Https } else { Scheme::Http },
+        limits: limits.head,
+        head_timeout: limits.head_timeout.saturating_sub(arrival.at.elapsed()).max(Duration::from_millis(1)),
+        idle_timeout: idle.unwrap_or(limits.idle_timeout),
+        stream_idle_timeout: limits.stream_idle_timeout,
+    };
+    let timer = worker.clock.timer();
+    let drain = async {
+        let never = timer.limit(std::future::pending::<()>());
+        // Ends when the worker drains, and only then: the timer has no deadline.
+        let _ = worker.unless_draining(never).await;
+    };
+    let service = |request| request_of(Rc::clone(worker), Rc::clone(&arrival), request);
+    if let Err(error) = serve::serve(wire, settings, Rc::clone(&worker.clock), drain, service).await {
+        tracing::debug!(client = %arrival.peer, %error, "HTTP/2 connection ended");
+    }
+}
+
+async fn request_of(worker: Rc<Worker>, arrival: Rc<Arrival>, request: Request) {
+    let Request { mut head, refused, mut body, mut sink } = request;
+    let mut response = Response::take();
+    if let Some(error) = refused {
+        let reason = match error {
+            RequestError::Malformed(what) => Reason::BadRequest(what),
+            RequestError::TargetTooLong | RequestError::HeadTooLarge => Reason::TooLarge,
+            RequestError::Version | RequestError::NotImplemented(_) | RequestError::Expectation => Reason::Unsupported,
+        };
+        let answer = Answer::new(error.status(), reason);
+        let text = answer.fill(false, &mut response.0);
+        let mut record = Record::begin(&arrival, &head);
+        record.answered(answer.status, answer.reason);
+        // A client that has gone hears nothing.
+        let _ = answer::send(&mut sink, &response.0, text).await;
+        record.write(&worker, &worker.current(), &arrival, &head);
+    } else {
+        // A broken one: the stream is reset when its sink is dropped.
+        let (End::Complete | End::Broken) =
+            exchange::run(&worker, &arrival, &mut head, &mut response.0, &mut body, &mut sink).await;
+    }
+    give_back(head);
+}
+
+/// Heads that are kept per thread for the next requests.
+const KEPT: usize = 256;
+
+thread_local! {
+    static REQUESTS: RefCell<Vec<RequestHead>> = const { RefCell::new(Vec::new()) };
+    static RESPONSES: RefCell<Vec<ResponseHead>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A request head with memory of an earlier one.
+pub(super) fn take_head() -> RequestHead {
+    REQUESTS.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+fn give_back(mut head: RequestHead) {
+    head.clear();
+    REQUESTS.with_borrow_mut(|kept| {
+        if kept.len() < KEPT {
+            kept.push(head);
+        }
+    });
+}
+
+/// A response head that goes back when dropped, also with a request that was given up.
+struct Response(ResponseHead);
+
+impl Response {
+    fn take() -> Self {
+        Self(RESPONSES.with_borrow_mut(Vec::pop).unwrap_or_default())
+    }
+}
+
+impl Drop for Response {
+    fn drop(&mut self) {
+        let mut head = std::mem::take(&mut self.0);
+        head.clear();
+        // At thread exit the memory is simply freed.
+        let _ = RESPONSES.try_with(|kept| {
+            let mut kept = kept.borrow_mut();
+            if kept.len() < KEPT {
+                kept.push(head);
+            }
+        });
+    }
+}

@@ -1,0 +1,384 @@
+//! Where a worker's connections and datagrams enter this module: routes, endpoints, limits, log and counters of the
+//! generation at hand come together here. A tunnel keeps none of the generation, which it may outlive by days.
+
+use std::cell::Cell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use edge_config::names::ObjectRef;
+use edge_config::snapshot::{
+    Balance, Listener, ListenerId, ListenerServe, PortServe, StreamRoute, Transport, UpstreamId,
+};
+use tokio::net::{TcpStream, UdpSocket};
+
+use super::tcp::{Connect, Refusal, Summary, dial};
+use super::udp::{Serving, SessionEnd, Udp, UdpLimits};
+use super::{Cause, Meter, Targets, TunnelEnd, relay::relay, reset, tunnel};
+use crate::proxy::access_log::{Entry, RuleOf, TlsOf};
+use crate::proxy::buffer::Buffer;
+use crate::proxy::io::{Backend, Io, Socket, epoll};
+use crate::proxy::metrics::{ListenerSeries, UpstreamSeries};
+use crate::proxy::reason::Reason;
+use crate::proxy::upstream::stream::Stream;
+use crate::proxy::upstream::{DialError, Dialer, InFlight, dial as upstream};
+use crate::proxy::worker::{Arrival, Current, Worker};
+
+/// A connection of a TCPRoute.
+pub async fn streams(worker: &Rc<Worker>, client: TcpStream, arrival: Arrival) {
+    let listener = match worker.current().port_at(arrival.local).map(|port| &port.serve) {
+        Some(PortServe::Tcp { listener }) => *listener,
+        // The port is gone or has become another one since the connection was accepted.
+        _ => return reset(client),
+    };
+    carry(worker, Plain { client, first: None }, &arrival, listener, "TCP").await;
+}
+
+/// A connection of a TLSRoute that is not terminated; `first` was read from it.
+pub async fn passthrough(
+    worker: &Rc<Worker>,
+    client: TcpStream,
+    first: Buffer,
+    arrival: &Arrival,
+    listener: ListenerId,
+) {
+    carry(worker, Plain { client, first: filled(first) }, arrival, listener, "TLS").await;
+}
+
+/// A connection of a TLSRoute inside TLS that Edge has terminated; `first` was read from it.
+pub async fn terminated<I: Io>(worker: &Rc<Worker>, io: I, first: Buffer, arrival: &Arrival, listener: ListenerId) {
+    carry(worker, Inside { io, first: filled(first) }, arrival, listener, "TCP").await;
+}
+
+/// A tunnel holds no empty buffer.
+fn filled(buffer: Buffer) -> Option<Buffer> {
+    Some(buffer).filter(|buffer| !buffer.is_empty())
+}
+
+/// The client's side of a tunnel.
+trait Downstream {
+    async fn join(self, upstream: Stream, idle: Duration, meter: &Meters) -> TunnelEnd;
+
+    /// Turns the client away.
+    fn refuse(self);
+}
+
+struct Plain {
+    client: TcpStream,
+    first: Option<Buffer>,
+}
+
+struct Inside<I> {
+    io: I,
+    first: Option<Buffer>,
+}
+
+impl Downstream for Plain {
+    async fn join(self, upstream: Stream, idle: Duration, meter: &Meters) -> TunnelEnd {
+        match upstream {
+            Stream::Plain(socket) => match socket.into_tokio() {
+                Ok(upstream) => tunnel(&self.client, &upstream, self.first, idle, meter).await,
+                Err(_) => {
+                    reset(self.client);
+                    TunnelEnd { a_to_b: 0, b_to_a: 0, cause: Cause::BrokenB }
+                }
+            },
+            upstream @ Stream::Tls(_) => {
+                let client = Socket::Epoll(epoll::Socket::from_tokio(self.client));
+                relay(&client, &upstream, self.first, idle, meter).await
+            }
+        }
+    }
+
+    fn refuse(self) {
+        reset(self.client);
+    }
+}
+
+impl<I: Io> Downstream for Inside<I> {
+    async fn join(self, upstream: Stream, idle: Duration, meter: &Meters) -> TunnelEnd {
+        relay(&self.io, &upstream, self.first, idle, meter).await
+    }
+
+    fn refuse(self) {
+        self.io.abort();
+    }
+}
+
+async fn carry<D: Downstream>(
+    worker: &Rc<Worker>,
+    client: D,
+    arrival: &Arrival,
+    listener: ListenerId,
+    protocol: &'static str,
+) {
+    let current = worker.current();
+    let found = current.snapshot().listeners.get(listener.index());
+    let route = found.and_then(|listener| route_of(listener, arrival.server_name.as_deref()));
+    let mut account = Account {
+        worker,
+        arrival,
+        protocol,
+        names: Names::of(found, route),
+        summary: Summary::default(),
+        meters: Meters { listener: current.series.listener(listener).cloned(), ..Meters::default() },
+        reason: Some(Reason::Draining),
+    };
+    let idle = current.generation.limits.tunnel_idle_timeout;
+    let targets = WorkerTargets { worker: Rc::clone(worker), current: Rc::clone(&current) };
+    let dialed = dial(route, &targets, worker.random.next_u32(), &mut account.summary).await;
+    account.meters.upstream = account.summary.upstream.and_then(|id| current.series.upstream(id)).cloned();
+    // A tunnel may live for days; the snapshot must not.
+    drop(targets);
+    drop(current);
+    match dialed {
+        Ok((connection, _load)) => {
+            account.meters.open();
+            account.reason = client.join(connection, idle, &account.meters).await.cause.reason();
+        }
+        Err(reason) => {
+            client.refuse();
+            account.reason = Some(reason);
+        }
+    }
+}
+
+/// A connection's entry in log and counters. It is written when this is dropped, so also for a connection that ends with
+/// its worker.
+struct Account<'a> {
+    worker: &'a Worker,
+    arrival: &'a Arrival,
+    protocol: &'static str,
+    names: Names,
+    summary: Summary,
+    meters: Meters,
+    reason: Option<Reason>,
+}
+
+impl Drop for Account<'_> {
+    fn drop(&mut self) {
+        self.meters.close();
+        if let Some(reason) = self.reason {
+            self.worker.metrics.count(reason);
+        }
+        let Some(log) = &self.worker.log else { return };
+        let duration = self.arrival.at.elapsed();
+        let at = SystemTime::now().checked_sub(duration).unwrap_or(UNIX_EPOCH);
+        let mut entry = Entry::new(at, self.arrival.peer, self.arrival.local, self.protocol);
+        self.names.fill(&mut entry);
+        entry.backend = self.summary.backend.as_deref();
+        entry.endpoint = self.summary.endpoint;
+        entry.tries = self.summary.tries;
+        entry.upstream = self.summary.connect;
+        entry.duration = duration;
+        entry.bytes_in = self.meters.received.get();
+        entry.bytes_out = self.meters.sent.get();
+        entry.reason = self.reason;
+        let server_name = self.arrival.server_name.as_deref();
+        if self.arrival.tls.is_some() || server_name.is_some() {
+            let (version, cipher) = self.arrival.tls.map_or(("", ""), |tls| (tls.version, tls.cipher));
+            entry.tls = Some(TlsOf { version, cipher, server_name });
+        }
+        log.borrow_mut().record(&entry);
+    }
+}
+
+fn route_of<'s>(listener: &'s Listener, server_name: Option<&str>) -> Option<&'s StreamRoute> {
+    match &listener.serve {
+        ListenerServe::Tcp { route } | ListenerServe::Udp { route } => route.as_ref(),
+        ListenerServe::TlsTerminate { routes, .. } | ListenerServe::TlsPassthrough { routes } => {
+            routes.best(server_name.unwrap_or_default())
+        }
+        ListenerServe::Http { .. } | ListenerServe::Https { .. } => None,
+    }
+}
+
+/// What the log says of the configuration, kept beyond the generation.
+struct Names {
+    listener: Option<(ObjectRef, Box<str>)>,
+    route: Option<ObjectRef>,
+}
+
+impl Names {
+    fn of(listener: Option<&Listener>, route: Option<&StreamRoute>) -> Self {
+        Self {
+            listener: listener.map(|listener| (listener.parent.clone(), listener.name.clone())),
+            route: route.map(|route| route.route.clone()),
+        }
+    }
+
+    fn fill<'n>(&'n self, entry: &mut Entry<'n>) {
+        entry.listener = self.listener.as_ref().map(|(parent, name)| (parent, &**name));
+        entry.rule = self.route.as_ref().map(|route| RuleOf { route, index: None, name: None });
+    }
+}
+
+/// Counts a tunnel's bytes while they move.
+#[derive(Default)]
+struct Meters {
+    listener: Option<Arc<ListenerSeries>>,
+    upstream: Option<Arc<UpstreamSeries>>,
+    is_open: bool,
+    received: Cell<u64>,
+    sent: Cell<u64>,
+}
+
+impl Meters {
+    fn open(&mut self) {
+        self.is_open = true;
+        self.each(|listener| listener.tunnels_opened.one(), |upstream| upstream.connections_opened.one());
+    }
+
+    fn close(&mut self) {
+        if std::mem::take(&mut self.is_open) {
+            self.each(|listener| listener.tunnels_closed.one(), |upstream| upstream.connections_closed.one());
+        }
+    }
+
+    fn each(&self, listener: impl Fn(&ListenerSeries), upstream: impl Fn(&UpstreamSeries)) {
+        if let Some(series) = &self.listener {
+            listener(series);
+        }
+        if let Some(series) = &self.upstream {
+            upstream(series);
+        }
+    }
+}
+
+impl Meter for Meters {
+    fn a_to_b(&self, bytes: u64) {
+        self.received.set(self.received.get() + bytes);
+        self.each(|listener| listener.received.add(bytes), |upstream| upstream.sent.add(bytes));
+    }
+
+    fn b_to_a(&self, bytes: u64) {
+        self.sent.set(self.sent.get() + bytes);
+        self.each(|listener| listener.sent.add(bytes), |upstream| upstream.received.add(bytes));
+    }
+}
+
+/// The endpoints of one generation.
+struct WorkerTargets {
+    worker: Rc<Worker>,
+    current: Rc<Current>,
+}
+
+impl Targets for WorkerTargets {
+    type Load = InFlight;
+
+    fn pick(&self, upstream: UpstreamId, avoid: Option<SocketAddr>) -> Option<(SocketAddr, InFlight)> {
+        let endpoint = self.current.upstream(upstream)?.pick(Balance::RoundRobin, &self.worker.random, avoid)?;
+        Some((endpoint.address, InFlight::new(endpoint)))
+    }
+
+    fn has(&self, upstream: UpstreamId, endpoint: SocketAddr) -> bool {
+        self.current.upstream(upstream).is_some_and(|upstream| upstream.endpoint_at(endpoint).is_some())
+    }
+
+    fn note(&self, upstream: UpstreamId, endpoint: SocketAddr, outcome: Result<(), &io::Error>) {
+        let Some(known) = self.current.upstream(upstream).and_then(|it| it.endpoint_at(endpoint)) else { return };
+        match outcome {
+            Ok(()) => known.note_success(),
+            Err(error) => {
+                known.note_failure(error, Instant::now());
+                if let Some(series) = self.current.series.upstream(upstream) {
+                    series.connect_failures.one();
+                }
+            }
+        }
+    }
+}
+
+impl Connect for WorkerTargets {
+    type Connection = Stream;
+
+    async fn connect(&self, upstream: UpstreamId, endpoint: SocketAddr) -> Result<Stream, Refusal> {
+        let gone = || Refusal { reason: Reason::NoReadyEndpoint, error: io::ErrorKind::NotFound.into() };
+        let upstream = self.current.upstream(upstream).ok_or_else(gone)?;
+        let endpoint = upstream.endpoint_at(endpoint).ok_or_else(gone)?;
+        // splice(2) needs readiness, whatever the rest of the worker runs on.
+        let dialer = Dialer { backend: Backend::Epoll, ..self.worker.dialer(&self.current) };
+        upstream::connect(upstream, &endpoint, dialer).await.map_err(|error| match error {
+            DialError::Connect(error) => Refusal { reason: Reason::ConnectFailed, error },
+            DialError::Elapsed => Refusal { reason: Reason::ConnectFailed, error: io::Error::other(error) },
+            error => Refusal { reason: Reason::BackendTls, error: io::Error::other(error.to_string()) },
+        })
+    }
+}
+
+/// The datagrams of a UDPRoute, for as long as the future lives.
+pub async fn datagrams(worker: Rc<Worker>, socket: UdpSocket, address: SocketAddr) {
+    let logged = Rc::clone(&worker);
+    let ended = Box::new(move |end: &SessionEnd| log_session(&logged, address, end));
+    let mut served = worker.current();
+    let udp = Udp::start(socket, UdpLimits::default(), serving(&worker, &served, address), ended);
+    let _closing = Closing(Rc::clone(&udp));
+    let mut receiving = std::pin::pin!(Rc::clone(&udp).run());
+    loop {
+        let changed = worker.shared.changed.notified();
+        let current = worker.current();
+        if !Rc::ptr_eq(&current, &served) {
+            udp.set(serving(&worker, &current, address));
+            served = current;
+        }
+        tokio::select! {
+            outcome = &mut receiving => {
+                if let Err(error) = outcome {
+                    tracing::error!(socket = %address, worker = worker.index, %error, "cannot receive datagrams");
+                }
+                return;
+            }
+            () = changed => {}
+        }
+    }
+}
+
+/// Ends the sessions when the task that receives is ended.
+struct Closing(Rc<Udp<WorkerTargets>>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+fn udp_listener(current: &Current, address: SocketAddr) -> Option<ListenerId> {
+    let port = current.port_id(address, Transport::Udp)?;
+    match current.snapshot().ports.get(port.index())?.serve {
+        PortServe::Udp { listener } => Some(listener),
+        _ => None,
+    }
+}
+
+fn serving(worker: &Rc<Worker>, current: &Rc<Current>, address: SocketAddr) -> Serving<WorkerTargets> {
+    let id = udp_listener(current, address);
+    let listener = id.and_then(|id| current.snapshot().listeners.get(id.index()));
+    let draws = Rc::clone(worker);
+    Serving {
+        route: listener.and_then(|listener| route_of(listener, None)).cloned(),
+        targets: WorkerTargets { worker: Rc::clone(worker), current: Rc::clone(current) },
+        series: id.and_then(|id| current.series.listener(id)).cloned().unwrap_or_default(),
+        draw: Box::new(move || draws.random.next_u32()),
+    }
+}
+
+fn log_session(worker: &Worker, address: SocketAddr, end: &SessionEnd) {
+    if let Some(reason) = end.reason {
+        worker.metrics.count(reason);
+    }
+    let Some(log) = &worker.log else { return };
+    let current = worker.current();
+    let listener = udp_listener(&current, address).and_then(|id| current.snapshot().listeners.get(id.index()));
+    let names = Names::of(listener, listener.and_then(|listener| route_of(listener, None)));
+    let mut entry = Entry::new(end.began, end.client, address, "UDP");
+    names.fill(&mut entry);
+    entry.backend = Some(&end.backend);
+    entry.endpoint = Some(end.endpoint);
+    entry.duration = end.duration;
+    entry.bytes_in = end.received;
+    entry.bytes_out = end.sent;
+    entry.reason = end.reason;
+    log.borrow_mut().record(&entry);
+}

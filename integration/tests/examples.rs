@@ -1,0 +1,111 @@
+//! Every folder of `examples/` passes the check, starts as it is, and the smaller ones do what their README says.
+
+// A failed expectation is what a test is for.
+#![allow(clippy::panic, clippy::unwrap_used)]
+
+use std::net::SocketAddr;
+
+use edge_integration::client::{Connection, H2, Tls, fetch};
+use edge_integration::edged::{edgectl, until, workspace};
+use edge_integration::lab::{Origins, block_on, copy_example, internal_ca, isolated, start_example};
+use edge_integration::pki::{self, Authority, Leaf};
+
+fn loopback(last: u8, port: u16) -> SocketAddr {
+    ([127, 0, 0, last], port).into()
+}
+
+#[test]
+fn every_example_passes_the_check_and_starts() {
+    isolated("all", || {
+        let mut names: Vec<String> = std::fs::read_dir(workspace().join("examples"))
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .filter(|entry| entry.path().is_dir())
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert!(names.len() >= 5, "{names:?}");
+        for name in names {
+            assert!(workspace().join("examples").join(&name).join("README.md").exists(), "{name}: no README.md");
+            let example = copy_example(&name);
+            let check = edgectl(&["check", &example.path().join("edge.toml").to_string_lossy()]);
+            assert_eq!(check.code, Some(0), "{name}: {check:?}");
+            let mut edged = start_example(example.path(), &[]);
+            edged.wait_control();
+            // Up as far as it can be without backends: all addresses and listeners.
+            until(&format!("{name}: addresses and listeners up"), || {
+                let status = edged.ctl(&["status", "-o", "json"]).json();
+                let up = |rows: &str| {
+                    let rows = status[rows].as_array()?;
+                    (!rows.is_empty() && rows.iter().all(|row| row["state"] == "up")).then_some(())
+                };
+                up("vips").and(up("listeners"))
+            });
+        }
+    });
+}
+
+#[test]
+fn the_canary_splits_and_mirrors() {
+    isolated("canary", || {
+        let example = copy_example("canary");
+        let origins = Origins::start();
+        let one = origins.http_at("v1", loopback(1, 18401), None);
+        let two = origins.http_at("v2", loopback(1, 18402), None);
+        let _edged = start_example(example.path(), &[loopback(40, 8080)]);
+        block_on(async {
+            let mut connection = Connection::open(loopback(40, 8080), None).await.unwrap();
+            let canary = [("host", "shop.edge.test"), ("x-canary", "yes")];
+            assert_eq!(connection.request("GET", "/canary", &canary, b"").await.unwrap().backend(), Some("v2"));
+            for _ in 0..300 {
+                let reply = connection.get("shop.edge.test", "/split").await.unwrap();
+                assert_eq!(reply.header("x-version"), (reply.backend() == Some("v2")).then_some("v2"));
+            }
+        });
+        let (old, new) = (one.origin.count("/split"), two.origin.count("/split"));
+        assert!((230..300).contains(&old), "{old} of 300 to the old version");
+        until("shares and copies at the new version", || (two.origin.count("/split") > 300 - old + 5).then_some(()));
+        assert!(new < 130, "{new} at the new version");
+    });
+}
+
+#[test]
+fn passthrough_ends_at_the_backend_and_www_at_the_edge() {
+    isolated("pass", || {
+        pki::install_provider();
+        let example = copy_example("tls-passthrough");
+        let authority = Authority::new("vault").unwrap();
+        let pair = authority.sign(&Leaf { dns: &["vault.edge.test"], ..Leaf::default() }).unwrap();
+        let origins = Origins::start();
+        let _vault = origins.http_at("vault", loopback(1, 18501), Some(pki::acceptor(&pair, None).unwrap()));
+        let _www = origins.http_at("www", loopback(1, 18502), None);
+        let _edged = start_example(example.path(), &[loopback(50, 8443)]);
+        let internal = internal_ca(&example.path().join(".run"));
+        for (ca, host, backend) in
+            [(&authority.certificate, "vault.edge.test", "vault"), (&internal, "www.edge.test", "www")]
+        {
+            let tls = Tls { config: pki::client(ca, &["http/1.1"], None).unwrap(), server_name: Some(host.to_owned()) };
+            let reply = until(host, || block_on(fetch(loopback(50, 8443), Some(&tls), host, "/")).ok());
+            assert_eq!(reply.backend(), Some(backend));
+        }
+    });
+}
+
+#[test]
+fn grpc_calls_keep_their_trailers() {
+    isolated("grpc", || {
+        let example = copy_example("grpc");
+        let origins = Origins::start();
+        let _cart = origins.http_at("cart", loopback(1, 18601), None);
+        let _edged = start_example(example.path(), &[loopback(60, 8080), loopback(60, 8443)]);
+        block_on(async {
+            let mut connection = H2::open(loopback(60, 8080), None).await.unwrap();
+            let headers = [("content-type", "application/grpc"), ("te", "trailers")];
+            let reply =
+                connection.request("POST", "grpc.edge.test", "/shop.Cart/Add", &headers, b"hello").await.unwrap();
+            assert_eq!((&*reply.body, reply.trailer("grpc-status")), (&b"hello"[..], Some("0")));
+            let reply = connection.request("POST", "grpc.edge.test", "/other/Add", &headers, b"hello").await.unwrap();
+            assert_eq!(reply.header("grpc-status").or(reply.trailer("grpc-status")), Some("12"));
+        });
+    });
+}
