@@ -62,10 +62,12 @@ impl View for Single {
     }
 }
 
-/// Conditions of the object and of its parents, each type once: `Accepted ResolvedRefs=False(RefNotPermitted)`.
+/// Conditions of the object, its listeners, parents and ancestors, each once: `Accepted ResolvedRefs=False(RefNotPermitted)`.
 fn conditions(status: &Value) -> String {
     let own = status["conditions"].as_array().into_iter().flatten();
-    let parents = status["parents"].as_array().into_iter().flatten();
+    let listeners = status["listeners"].as_array().into_iter().flatten();
+    let ancestors = status["ancestors"].as_array().into_iter().flatten();
+    let parents = status["parents"].as_array().into_iter().flatten().chain(ancestors).chain(listeners);
     let of_parents = parents.flat_map(|parent| parent["conditions"].as_array().into_iter().flatten());
     let mut words: Vec<String> = Vec::new();
     for condition in own.chain(of_parents) {
