@@ -216,7 +216,11 @@ pub(super) async fn run(seat: Seat) {
         random: Random::from_system(),
         current: RefCell::new(Rc::new(Current {
             series: metrics.adopt(&Snapshot::default()),
-            generation: Arc::new(Generation { snapshot: Arc::default(), endpoints: Arc::default(), ..(*first).clone() }),
+            generation: Arc::new(Generation {
+                snapshot: Arc::default(),
+                endpoints: Arc::default(),
+                ..(*first).clone()
+            }),
             upstreams: Vec::new(),
             ports: HashMap::new(),
         })),

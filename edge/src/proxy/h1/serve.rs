@@ -35,7 +35,10 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub enum Served<I> {
     Closed,
     /// It speaks HTTP/2 by prior knowledge; these bytes were read already, the preface among them.
-    Http2 { io: I, ahead: Option<Buffer> },
+    Http2 {
+        io: I,
+        ahead: Option<Buffer>,
+    },
 }
 
 /// Serves a connection to its end.
@@ -165,13 +168,7 @@ impl<I: Io> Session<'_, I> {
         self.answer(Answer::new(error.status(), reason), request, writer, response).await;
     }
 
-    async fn refuse_head(
-        &self,
-        error: &HeadError,
-        first: bool,
-        writer: &mut Writer,
-        response: &mut ResponseHead,
-    ) {
+    async fn refuse_head(&self, error: &HeadError, first: bool, writer: &mut Writer, response: &mut ResponseHead) {
         let answer = match error {
             HeadError::Malformed(what) => Answer::new(400, Reason::BadRequest(what)),
             HeadError::TooLarge { in_start_line: true } => Answer::new(414, Reason::TooLarge),
@@ -190,13 +187,7 @@ impl<I: Io> Session<'_, I> {
     }
 
     /// An answer to what is no request; the connection ends with it.
-    async fn answer(
-        &self,
-        answer: Answer,
-        request: &RequestHead,
-        writer: &mut Writer,
-        response: &mut ResponseHead,
-    ) {
+    async fn answer(&self, answer: Answer, request: &RequestHead, writer: &mut Writer, response: &mut ResponseHead) {
         let state = State {
             responded: Cell::new(false),
             close: Cell::new(true),
