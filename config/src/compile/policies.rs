@@ -22,6 +22,13 @@ use crate::snapshot::{Balance, ClientSettings};
 /// Stands for "no timeout" where a duration is needed; far enough away, and safe to add to a clock.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// What policies say of single routes.
+pub(super) struct RoutePolicies {
+    pub traffic: BTreeMap<ObjectRef, Traffic>,
+    /// Routes whose protection is missing, and why.
+    pub guards: BTreeMap<ObjectRef, Arc<str>>,
+}
+
 const TARGET_NOT_FOUND: &str = "TargetNotFound";
 
 /// An ancestor in a policy's status.
@@ -206,16 +213,14 @@ pub(super) struct Traffic {
     pub request_timeout: Option<Duration>,
 }
 
-/// The policies of routes; those of Gateways are in their profiles.
-pub(super) type RouteTraffic = BTreeMap<ObjectRef, Traffic>;
 
 /// A policy of a route goes before, and wholly replaces, one of its Gateway.
 pub(super) fn backend_traffic(
     context: &Context<'_>,
     gateways: &mut [GatewayState<'_>],
     out: &mut Vec<(ObjectRef, ObjectReport)>,
-) -> RouteTraffic {
-    let mut routes = RouteTraffic::new();
+) -> BTreeMap<ObjectRef, Traffic> {
+    let mut routes = BTreeMap::new();
     if context.inputs.backend_traffic_policies.is_empty() {
         return routes;
     }
@@ -326,19 +331,48 @@ fn route_parents(context: &Context<'_>, parents: &Parents<'_>, route: &ObjectRef
     found
 }
 
-/// SecurityPolicies are read so that nobody takes them for granted.
-pub(super) fn security(context: &Context<'_>, gateways: &[GatewayState<'_>], out: &mut Vec<(ObjectRef, ObjectReport)>) {
+/// SecurityPolicies are not acted on, and what they were to protect must not be open instead: their targets answer 500,
+/// as with Envoy Gateway when it cannot carry one out. Returns the routes concerned; listeners are marked.
+pub(super) fn security(
+    context: &Context<'_>,
+    gateways: &mut [GatewayState<'_>],
+    out: &mut Vec<(ObjectRef, ObjectReport)>,
+) -> BTreeMap<ObjectRef, Arc<str>> {
+    let mut routes = BTreeMap::new();
+    if context.inputs.security_policies.is_empty() {
+        return routes;
+    }
+    let parents = Parents::new(gateways);
     for policy in context.inputs.security_policies.values() {
         let mut status = Status::new(Kind::SecurityPolicy, &policy.meta);
-        let fault = invalid("SecurityPolicy is not acted on by this version: its targets are not protected".to_owned());
+        let fault = invalid("SecurityPolicy is not acted on by this version: its targets answer 500".to_owned());
+        let reason: Arc<str> = format!("SecurityPolicy {} is not acted on by this version", policy.meta.key).into();
         for target in policy.spec.targets() {
             let key = ObjectKey::new(&*policy.meta.key.namespace, target.name.as_str());
-            let ours = gateways.iter().find(|gateway| *gateway.key() == key);
-            if let Some(gateway) = ours.filter(|_| Kind::of(&target.group, &target.kind) == Some(Kind::Gateway)) {
-                status.add(context, ancestor(&key, target.section_name.as_deref()), &gateway.controller, Some(&fault));
+            let section = target.section_name.as_deref().filter(|section| !section.is_empty());
+            match Kind::of(&target.group, &target.kind) {
+                Some(Kind::Gateway) => {
+                    let Some(gateway) = gateways.iter_mut().find(|gateway| *gateway.key() == key) else { continue };
+                    for listener in &mut gateway.listeners {
+                        if section.is_none_or(|section| listener.set.is_none() && listener.spec.name == section) {
+                            listener.guard.get_or_insert_with(|| Arc::clone(&reason));
+                        }
+                    }
+                    status.add(context, ancestor(&key, section), &gateway.controller, Some(&fault));
+                }
+                Some(kind @ (Kind::HTTPRoute | Kind::GRPCRoute)) => {
+                    let object = ObjectRef::new(kind, key);
+                    for (parent, gateway) in route_parents(context, &parents, &object) {
+                        status.add(context, parent, &gateways[gateway].controller, Some(&fault));
+                    }
+                    // A section names one rule; the others of the route would be reached beside it, so all are closed.
+                    routes.entry(object).or_insert_with(|| Arc::clone(&reason));
+                }
+                _ => {}
             }
         }
         context.problem(Severity::Error, Kind::SecurityPolicy, &policy.meta, fault.message);
         status.finish(context, out);
     }
+    routes
 }
