@@ -738,10 +738,10 @@ fn publishing_under_load_fails_no_request() {
 fn draining_finishes_what_runs_and_takes_no_more() {
     on_both(|io| {
         let origin = Origin::new(|client, _| {
-            client.head();
-            std::thread::sleep(Duration::from_millis(200));
-            client.send(OK);
-            client.rest();
+            while !client.head().is_empty() {
+                std::thread::sleep(Duration::from_millis(200));
+                client.send(OK);
+            }
         });
         let rig = Rig::plain(io, origin.address);
         let mut idle = rig.client();
@@ -750,7 +750,7 @@ fn draining_finishes_what_runs_and_takes_no_more() {
         let mut busy = rig.client();
         busy.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         let address = rig.address;
-        rig::wait_for(|| origin.connections() == 2 || rig.proxy.connections() == 2);
+        rig::wait_for(|| rig.proxy.connections() == 2);
         std::thread::sleep(Duration::from_millis(50));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         std::thread::scope(|scope| {

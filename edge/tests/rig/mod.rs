@@ -228,6 +228,7 @@ fn snapshot(address: SocketAddr, rules: Vec<(&str, Rule)>, upstreams: Vec<Vec<So
 pub struct Client {
     pub stream: TcpStream,
     held: Vec<u8>,
+    was_reset: bool,
 }
 
 impl Client {
@@ -239,7 +240,7 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, held: Vec::new() }
+        Self { stream, held: Vec::new(), was_reset: false }
     }
 
     pub fn send(&mut self, text: &str) {
@@ -248,7 +249,10 @@ impl Client {
 
     fn more(&mut self) -> bool {
         let mut bytes = [0; 65536];
-        let count = self.stream.read(&mut bytes).unwrap_or(0);
+        let count = self.stream.read(&mut bytes).unwrap_or_else(|error| {
+            self.was_reset |= error.kind() == std::io::ErrorKind::ConnectionReset;
+            0
+        });
         self.held.extend_from_slice(&bytes[..count]);
         count > 0
     }
@@ -320,13 +324,8 @@ impl Client {
 
     /// Whether the connection breaks off.
     pub fn is_reset(&mut self) -> bool {
-        loop {
-            match self.stream.read(&mut [0; 4096]) {
-                Ok(0) => return false,
-                Ok(_) => {}
-                Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
-            }
-        }
+        self.rest();
+        self.was_reset
     }
 
     /// Whether the peer ends without another byte.
