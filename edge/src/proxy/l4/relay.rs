@@ -11,12 +11,12 @@ use crate::proxy::buffer::Buffer;
 use crate::proxy::io::Io;
 
 /// Joins two connections; afterwards neither is of further use. What was read from `a` already goes `first`.
-pub async fn relay<A: Io, B: Io>(a: &A, b: &B, first: Buffer, idle: Duration, meter: &impl Meter) -> TunnelEnd {
+pub async fn relay<A: Io, B: Io>(a: &A, b: &B, first: Option<Buffer>, idle: Duration, meter: &impl Meter) -> TunnelEnd {
     let watch = Watch::new(idle);
     let (up, down) = (Cell::new(0), Cell::new(0));
     let count_up = |bytes| watch.count(&up, bytes, |bytes| meter.a_to_b(bytes));
     let count_down = |bytes| watch.count(&down, bytes, |bytes| meter.b_to_a(bytes));
-    let cause = join(one_way(a, b, Some(first), &count_up), one_way(b, a, None, &count_down), &watch).await;
+    let cause = join(one_way(a, b, first, &count_up), one_way(b, a, None, &count_down), &watch).await;
     if cause != Cause::Closed {
         a.abort();
         b.abort();
@@ -25,7 +25,7 @@ pub async fn relay<A: Io, B: Io>(a: &A, b: &B, first: Buffer, idle: Duration, me
 }
 
 async fn one_way<F: Io, T: Io>(from: &F, to: &T, first: Option<Buffer>, count: &impl Fn(usize)) -> Result<(), Fault> {
-    let mut next = first.filter(|buffer| !buffer.is_empty());
+    let mut next = first;
     loop {
         if let Some(buffer) = next.take() {
             let bytes = buffer.len();

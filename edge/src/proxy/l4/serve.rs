@@ -1,6 +1,7 @@
 //! Where a worker's connections and datagrams enter this module: routes, endpoints, limits, log and counters of the
 //! generation at hand come together here. A tunnel keeps none of the generation, which it may outlive by days.
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -21,7 +22,7 @@ use crate::proxy::buffer::Buffer;
 use crate::proxy::io::{Backend, Io, Socket, epoll};
 use crate::proxy::metrics::{ListenerSeries, UpstreamSeries};
 use crate::proxy::reason::Reason;
-use crate::proxy::upstream::stream::Stream;
+use crate::proxy::upstream::stream::{Counted, Stream};
 use crate::proxy::upstream::{DialError, Dialer, InFlight, dial as upstream};
 use crate::proxy::worker::{Arrival, Current, Worker};
 
@@ -32,7 +33,7 @@ pub async fn streams(worker: &Rc<Worker>, client: TcpStream, arrival: Arrival) {
         // The port is gone or has become another one since the connection was accepted.
         _ => return reset(client),
     };
-    carry(worker, Plain { client, first: Buffer::with_size(0) }, &arrival, listener, "TCP").await;
+    carry(worker, Plain { client, first: None }, &arrival, listener, "TCP").await;
 }
 
 /// A connection of a TLSRoute that is not terminated; `first` was read from it.
@@ -43,12 +44,17 @@ pub async fn passthrough(
     arrival: &Arrival,
     listener: ListenerId,
 ) {
-    carry(worker, Plain { client, first }, arrival, listener, "TLS").await;
+    carry(worker, Plain { client, first: filled(first) }, arrival, listener, "TLS").await;
 }
 
 /// A connection of a TLSRoute inside TLS that Edge has terminated; `first` was read from it.
 pub async fn terminated<I: Io>(worker: &Rc<Worker>, io: I, first: Buffer, arrival: &Arrival, listener: ListenerId) {
-    carry(worker, Inside { io, first }, arrival, listener, "TCP").await;
+    carry(worker, Inside { io, first: filled(first) }, arrival, listener, "TCP").await;
+}
+
+/// A tunnel holds no empty buffer.
+fn filled(buffer: Buffer) -> Option<Buffer> {
+    Some(buffer).filter(|buffer| !buffer.is_empty())
 }
 
 /// The client's side of a tunnel.
@@ -61,19 +67,19 @@ trait Downstream {
 
 struct Plain {
     client: TcpStream,
-    first: Buffer,
+    first: Option<Buffer>,
 }
 
 struct Inside<I> {
     io: I,
-    first: Buffer,
+    first: Option<Buffer>,
 }
 
 impl Downstream for Plain {
     async fn join(self, upstream: Stream, idle: Duration, meter: &Meters) -> TunnelEnd {
         match upstream {
             Stream::Plain(socket) => match socket.into_tokio() {
-                Ok(upstream) => tunnel(&self.client, &upstream, [self.first.as_slice(), &[]], idle, meter).await,
+                Ok(upstream) => tunnel(&self.client, &upstream, self.first, idle, meter).await,
                 Err(_) => {
                     reset(self.client);
                     TunnelEnd { a_to_b: 0, b_to_a: 0, cause: Cause::BrokenB }
@@ -111,53 +117,73 @@ async fn carry<D: Downstream>(
     let current = worker.current();
     let found = current.snapshot().listeners.get(listener.index());
     let route = found.and_then(|listener| route_of(listener, arrival.server_name.as_deref()));
-    let names = Names::of(found, route);
+    let mut account = Account {
+        worker,
+        arrival,
+        protocol,
+        names: Names::of(found, route),
+        summary: Summary::default(),
+        meters: Meters { listener: current.series.listener(listener).cloned(), ..Meters::default() },
+        reason: Some(Reason::Draining),
+    };
     let idle = current.generation.limits.tunnel_idle_timeout;
-    let series = current.series.listener(listener).cloned();
-    let mut summary = Summary::default();
     let targets = WorkerTargets { worker: Rc::clone(worker), current: Rc::clone(&current) };
-    let dialed = dial(route, &targets, worker.random.next_u32(), &mut summary).await;
-    let upstream = summary.upstream.and_then(|id| current.series.upstream(id)).cloned();
+    let dialed = dial(route, &targets, worker.random.next_u32(), &mut account.summary).await;
+    account.meters.upstream = account.summary.upstream.and_then(|id| current.series.upstream(id)).cloned();
     // A tunnel may live for days; the snapshot must not.
     drop(targets);
     drop(current);
-
-    let (end, reason) = match dialed {
-        Ok((connection, load)) => {
-            let meter = Meters { listener: series, upstream };
-            meter.opened();
-            let end = client.join(connection, idle, &meter).await;
-            meter.closed();
-            drop(load);
-            (end, end.cause.reason())
+    match dialed {
+        Ok((connection, _load)) => {
+            let _counted = account.meters.upstream.as_ref().map(Counted::new);
+            account.meters.open();
+            account.reason = client.join(connection, idle, &account.meters).await.cause.reason();
         }
         Err(reason) => {
             client.refuse();
-            (TunnelEnd { a_to_b: 0, b_to_a: 0, cause: Cause::Closed }, Some(reason))
+            account.reason = Some(reason);
         }
-    };
-    if let Some(reason) = reason {
-        worker.metrics.count(reason);
     }
-    let Some(log) = &worker.log else { return };
-    let duration = arrival.at.elapsed();
-    let at = SystemTime::now().checked_sub(duration).unwrap_or(UNIX_EPOCH);
-    let mut entry = Entry::new(at, arrival.peer, arrival.local, protocol);
-    names.fill(&mut entry);
-    entry.backend = summary.backend.as_deref();
-    entry.endpoint = summary.endpoint;
-    entry.tries = summary.tries;
-    entry.upstream = summary.connect;
-    entry.duration = duration;
-    entry.bytes_in = end.a_to_b;
-    entry.bytes_out = end.b_to_a;
-    entry.reason = reason;
-    let settled = arrival.tls.map_or(("", ""), |tls| (tls.version, tls.cipher));
-    if arrival.tls.is_some() || arrival.server_name.is_some() {
-        let (version, cipher) = settled;
-        entry.tls = Some(TlsOf { version, cipher, server_name: arrival.server_name.as_deref() });
+}
+
+/// A connection's entry in log and counters. It is written when this is dropped, so also for a connection that ends with
+/// its worker.
+struct Account<'a> {
+    worker: &'a Worker,
+    arrival: &'a Arrival,
+    protocol: &'static str,
+    names: Names,
+    summary: Summary,
+    meters: Meters,
+    reason: Option<Reason>,
+}
+
+impl Drop for Account<'_> {
+    fn drop(&mut self) {
+        self.meters.close();
+        if let Some(reason) = self.reason {
+            self.worker.metrics.count(reason);
+        }
+        let Some(log) = &self.worker.log else { return };
+        let duration = self.arrival.at.elapsed();
+        let at = SystemTime::now().checked_sub(duration).unwrap_or(UNIX_EPOCH);
+        let mut entry = Entry::new(at, self.arrival.peer, self.arrival.local, self.protocol);
+        self.names.fill(&mut entry);
+        entry.backend = self.summary.backend.as_deref();
+        entry.endpoint = self.summary.endpoint;
+        entry.tries = self.summary.tries;
+        entry.upstream = self.summary.connect;
+        entry.duration = duration;
+        entry.bytes_in = self.meters.received.get();
+        entry.bytes_out = self.meters.sent.get();
+        entry.reason = self.reason;
+        let server_name = self.arrival.server_name.as_deref();
+        if self.arrival.tls.is_some() || server_name.is_some() {
+            let (version, cipher) = self.arrival.tls.map_or(("", ""), |tls| (tls.version, tls.cipher));
+            entry.tls = Some(TlsOf { version, cipher, server_name });
+        }
+        log.borrow_mut().record(&entry);
     }
-    log.borrow_mut().record(&entry);
 }
 
 fn route_of<'s>(listener: &'s Listener, server_name: Option<&str>) -> Option<&'s StreamRoute> {
@@ -191,18 +217,29 @@ impl Names {
 }
 
 /// Counts a tunnel's bytes while they move.
+#[derive(Default)]
 struct Meters {
     listener: Option<Arc<ListenerSeries>>,
     upstream: Option<Arc<UpstreamSeries>>,
+    is_open: bool,
+    received: Cell<u64>,
+    sent: Cell<u64>,
 }
 
 impl Meters {
-    fn opened(&self) {
-        self.each(|listener| listener.tunnels_opened.one(), |upstream| upstream.connections_opened.one());
+    fn open(&mut self) {
+        self.is_open = true;
+        if let Some(listener) = &self.listener {
+            listener.tunnels_opened.one();
+        }
     }
 
-    fn closed(&self) {
-        self.each(|listener| listener.tunnels_closed.one(), |upstream| upstream.connections_closed.one());
+    fn close(&mut self) {
+        if std::mem::take(&mut self.is_open)
+            && let Some(listener) = &self.listener
+        {
+            listener.tunnels_closed.one();
+        }
     }
 
     fn each(&self, listener: impl Fn(&ListenerSeries), upstream: impl Fn(&UpstreamSeries)) {
@@ -217,10 +254,12 @@ impl Meters {
 
 impl Meter for Meters {
     fn a_to_b(&self, bytes: u64) {
+        self.received.set(self.received.get() + bytes);
         self.each(|listener| listener.received.add(bytes), |upstream| upstream.sent.add(bytes));
     }
 
     fn b_to_a(&self, bytes: u64) {
+        self.sent.set(self.sent.get() + bytes);
         self.each(|listener| listener.sent.add(bytes), |upstream| upstream.received.add(bytes));
     }
 }
@@ -248,9 +287,10 @@ impl Targets for WorkerTargets {
         match outcome {
             Ok(()) => known.note_success(),
             Err(error) => {
-                known.note_failure(error, Instant::now());
+                let is_ejected = known.note_failure(error, Instant::now());
                 if let Some(series) = self.current.series.upstream(upstream) {
                     series.connect_failures.one();
+                    series.ejections.add(u64::from(is_ejected));
                 }
             }
         }

@@ -62,15 +62,20 @@ impl Meter for () {
     fn b_to_a(&self, _: u64) {}
 }
 
-/// Joins two connections. What was read from `a` and `b` already goes `first`. No `idle` time (zero) means that only the
+/// Joins two connections. What was read from `a` already goes `first`. No `idle` time (zero) means that only the
 /// peers end it; keep-alive probes find those that are dead. The caller drops the connections.
-pub async fn tunnel(a: &TcpStream, b: &TcpStream, first: [&[u8]; 2], idle: Duration, meter: &impl Meter) -> TunnelEnd {
+pub async fn tunnel(
+    a: &TcpStream,
+    b: &TcpStream,
+    first: Option<Buffer>,
+    idle: Duration,
+    meter: &impl Meter,
+) -> TunnelEnd {
     let watch = Watch::new(idle);
     let (up, down) = (Cell::new(0), Cell::new(0));
-    let [from_a, from_b] = first;
     let count_up = |bytes| watch.count(&up, bytes, |bytes| meter.a_to_b(bytes));
     let count_down = |bytes| watch.count(&down, bytes, |bytes| meter.b_to_a(bytes));
-    let end = join(one_way(a, b, from_a, &count_up), one_way(b, a, from_b, &count_down), &watch).await;
+    let end = join(one_way(a, b, first, &count_up), one_way(b, a, None, &count_down), &watch).await;
     match end {
         Cause::BrokenA => abandon(b),
         Cause::BrokenB => abandon(a),
@@ -154,8 +159,10 @@ pub(super) async fn join(
     }
 }
 
-async fn one_way(from: &TcpStream, to: &TcpStream, first: &[u8], count: &impl Fn(usize)) -> Result<(), Fault> {
-    write_all(from, to, first, count).await?;
+async fn one_way(from: &TcpStream, to: &TcpStream, first: Option<Buffer>, count: &impl Fn(usize)) -> Result<(), Fault> {
+    if let Some(first) = first {
+        write_all(from, to, first.as_slice(), count).await?;
+    }
     loop {
         // No pipe is held while there is nothing to move. This also yields to other connections now and then.
         from.readable().await.map_err(|_| Fault::Source)?;

@@ -61,9 +61,13 @@ pub fn write(workers: &[Arc<WorkerMetrics>], log_lines_dropped: u64, text: &mut 
 type Grouped<'a, L, S> = BTreeMap<&'a L, Vec<&'a S>>;
 
 fn grouped<'a, L: Ord + 'a, S: 'a>(all: impl Iterator<Item = &'a (L, Arc<S>)>) -> Grouped<'a, L, S> {
-    let mut groups = BTreeMap::new();
+    let mut groups: Grouped<'a, L, S> = BTreeMap::new();
     for (label, series) in all {
-        groups.entry(label).or_insert_with(Vec::new).push(&**series);
+        let group = groups.entry(label).or_default();
+        // Two indices of a snapshot may share a label, and then a series.
+        if !group.iter().any(|known| std::ptr::eq(*known, &**series)) {
+            group.push(series);
+        }
     }
     groups
 }
@@ -131,8 +135,8 @@ fn with<'l>(labels: Labels<'l>, label: (&'l str, &'l dyn Display)) -> Vec<(&'l s
     labels.iter().copied().chain([label]).collect()
 }
 
-fn port_labels((gateway, port): &PortLabel, write: &mut dyn FnMut(Labels<'_>)) {
-    write(&[("namespace", &gateway.namespace), ("gateway", &gateway.name), ("port", port)]);
+fn port_labels((gateway, port, transport): &PortLabel, write: &mut dyn FnMut(Labels<'_>)) {
+    write(&[("namespace", &gateway.namespace), ("gateway", &gateway.name), ("port", port), ("transport", transport)]);
 }
 
 fn listener_labels((parent, name, port): &ListenerLabel, write: &mut dyn FnMut(Labels<'_>)) {
@@ -193,7 +197,7 @@ fn write_listeners(listeners: &Grouped<'_, ListenerLabel, ListenerSeries>, text:
 
 fn write_tunnels(listeners: &Grouped<'_, ListenerLabel, ListenerSeries>, text: &mut Text) {
     use MetricType::{Counter, Gauge};
-    text.family("edge_tunnels", Counter, "TCP and TLS routes' connections and upgraded ones.");
+    text.family("edge_tunnels", Counter, "Connections of TCP and TLS routes.");
     write_each(text, listeners, listener_labels, |it| it.tunnels_opened.value());
     text.family("edge_tunnels_open", Gauge, "Tunnels that are open.");
     write_each(text, listeners, listener_labels, |it| open(&it.tunnels_opened, &it.tunnels_closed));

@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use edge_config::names::{ObjectKey, ObjectRef};
-use edge_config::snapshot::{ListenerId, PortId, RuleId, Snapshot, UpstreamId, UpstreamKey};
+use edge_config::snapshot::{ListenerId, Port, PortId, PortServe, RuleId, Snapshot, UpstreamId, UpstreamKey};
 
 use super::{Classes, Counter, Histogram};
 
@@ -23,8 +23,8 @@ pub struct Series {
 
 /// Gateway or ListenerSet, listener name, port.
 pub type ListenerLabel = (ObjectRef, Box<str>, u16);
-/// Gateway and port.
-pub type PortLabel = (ObjectKey, u16);
+/// Gateway, port, transport: TCP and UDP ports may have one number.
+pub type PortLabel = (ObjectKey, u16, &'static str);
 pub type ObjectLabel = ObjectRef;
 pub type UpstreamLabel = UpstreamKey;
 
@@ -37,7 +37,7 @@ pub struct ListenerSeries {
     /// Body bytes, and payload below HTTP.
     pub received: Counter,
     pub sent: Counter,
-    /// Connections of TCPRoutes and TLSRoutes, and upgraded ones.
+    /// Connections of TCPRoutes and TLSRoutes.
     pub tunnels_opened: Counter,
     pub tunnels_closed: Counter,
     pub udp_sessions_opened: Counter,
@@ -119,6 +119,7 @@ pub struct UpstreamSeries {
     pub received: Counter,
     pub connections_opened: Counter,
     pub connections_closed: Counter,
+    /// Also endpoints that refuse datagrams.
     pub connect_failures: Counter,
     /// Tries after the first.
     pub retries: Counter,
@@ -129,23 +130,23 @@ pub struct UpstreamSeries {
 impl Series {
     /// The series of a snapshot; those that were there before go on counting.
     pub(super) fn of(snapshot: &Snapshot, before: &Self) -> Self {
-        let mut known = Known::of(&before.routes);
-        let mut routes: Vec<(ObjectRef, Arc<RouteSeries>)> = Vec::new();
-        let mut rules = Vec::with_capacity(snapshot.rules.len());
         let mut places: HashMap<&ObjectRef, usize> = HashMap::new();
-        for rule in &snapshot.rules {
-            let place = *places.entry(&rule.route).or_insert_with(|| {
-                routes.push((rule.route.clone(), known.take(&rule.route)));
-                routes.len() - 1
-            });
-            rules.push(Arc::clone(&routes[place].1));
-        }
+        let mut names: Vec<ObjectRef> = Vec::new();
+        let mut place_of = |route| {
+            *places.entry(route).or_insert_with(|| {
+                names.push(ObjectRef::clone(route));
+                names.len() - 1
+            })
+        };
+        let rules: Vec<usize> = snapshot.rules.iter().map(|rule| place_of(&rule.route)).collect();
+        let routes = carried(&before.routes, names.into_iter());
+        let rules = rules.into_iter().map(|place| Arc::clone(&routes[place].1)).collect();
         Self {
             listeners: carried(
                 &before.listeners,
                 snapshot.listeners.iter().map(|it| (it.parent.clone(), it.name.clone(), it.port)),
             ),
-            ports: carried(&before.ports, snapshot.ports.iter().map(|port| (port.gateway.clone(), port.number))),
+            ports: carried(&before.ports, snapshot.ports.iter().map(port_label)),
             rules,
             routes,
             upstreams: carried(&before.upstreams, snapshot.upstreams.iter().map(|upstream| upstream.key.clone())),
@@ -170,24 +171,20 @@ impl Series {
     }
 }
 
-/// The series of the generation before, by label.
-struct Known<'a, L, S>(HashMap<&'a L, &'a Arc<S>>);
-
-impl<'a, L: Eq + Hash, S: Default> Known<'a, L, S> {
-    fn of(before: &'a [(L, Arc<S>)]) -> Self {
-        Self(before.iter().map(|(label, series)| (label, series)).collect())
-    }
-
-    fn take(&mut self, label: &L) -> Arc<S> {
-        self.0.get(label).map_or_else(Arc::default, |series| Arc::clone(series))
-    }
+fn port_label(port: &Port) -> PortLabel {
+    let transport = if matches!(port.serve, PortServe::Udp { .. }) { "udp" } else { "tcp" };
+    (port.gateway.clone(), port.number, transport)
 }
 
-fn carried<L: Eq + Hash, S: Default>(before: &[(L, Arc<S>)], labels: impl Iterator<Item = L>) -> Vec<(L, Arc<S>)> {
-    let mut known = Known::of(before);
+/// A series for each label: that of the generation before, or a new one. A label that occurs twice has one series.
+fn carried<L: Eq + Hash + Clone, S: Default>(
+    before: &[(L, Arc<S>)],
+    labels: impl Iterator<Item = L>,
+) -> Vec<(L, Arc<S>)> {
+    let mut known: HashMap<L, Arc<S>> = before.iter().cloned().collect();
     labels
         .map(|label| {
-            let series = known.take(&label);
+            let series = Arc::clone(known.entry(label.clone()).or_default());
             (label, series)
         })
         .collect()

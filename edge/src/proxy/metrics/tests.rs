@@ -106,7 +106,7 @@ fn workers_are_added_up() {
     }
     has(&page, &format!("edge_listener_request_duration_seconds_sum{{{b}}} 200.004002"));
     has(&page, &format!("edge_listener_request_duration_seconds_count{{{b}}} 6"));
-    let port = r#"namespace="infra",gateway="gw",port="80""#;
+    let port = r#"namespace="infra",gateway="gw",port="80",transport="tcp""#;
     has(&page, &format!("edge_connections_total{{{port}}} 10"));
     has(&page, &format!("edge_connections_open{{{port}}} 0"));
     has(&page, &format!(r#"edge_tls_handshakes_total{{{port},result="resumed"}} 2"#));
@@ -116,6 +116,27 @@ fn workers_are_added_up() {
     has(&page, r#"edge_local_responses_total{reason="bad_request"} 2"#);
     has(&page, "edge_access_log_dropped_lines_total 4");
     has(&page, "edge_worker_generations_total 2");
+}
+
+#[test]
+fn labels_that_occur_twice_are_counted_once() {
+    let worker = WorkerMetrics::new();
+    let mut twice = snapshot(&["a", "a"]);
+    let udp = Port { serve: PortServe::Udp { listener: ListenerId(1) }, ..twice.ports[0].clone() };
+    twice.ports.push(udp);
+    for _ in 0..3 {
+        let series = worker.adopt(&twice);
+        for index in 0..2 {
+            series.upstream(UpstreamId(index)).unwrap().retries.one();
+            series.port(PortId(index)).unwrap().accepted.one();
+        }
+    }
+    let page = render(&[worker], 0, Format::Prometheus);
+    has(&page, r#"edge_upstream_retries_total{kind="Service",namespace="shop",name="a",port="80"} 6"#);
+    for transport in ["tcp", "udp"] {
+        let port = format!(r#"namespace="infra",gateway="gw",port="80",transport="{transport}""#);
+        has(&page, &format!("edge_connections_total{{{port}}} 3"));
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod tcp;
 mod udp;
+mod worker;
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;

@@ -1,0 +1,235 @@
+//! Through the whole data plane: bound sockets, workers, generations, log.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use edge_config::names::{HostPattern, Kind, ObjectKey, ObjectRef};
+use edge_config::snapshot::{
+    ClientSettings, Endpoint, EndpointSet, EndpointState, Listener, ListenerId, ListenerServe, Port, PortId, PortServe,
+    Snapshot, Socket, Transport, Upstream, UpstreamKey, UpstreamProtocol,
+};
+
+use super::route;
+use crate::proxy::access_log::{AccessLog, Destination};
+use crate::proxy::filters::session::Tokens;
+use crate::proxy::io::{Backend, uring};
+use crate::proxy::limits::Limits;
+use crate::proxy::metrics::{Format, render};
+use crate::proxy::{Generation, Proxy, ProxyOptions};
+
+type Backends<'a> = &'a [(u32, Option<u32>)];
+
+/// A TCP listener and a UDP listener on one address, both with this route.
+fn generation(number: u64, address: SocketAddr, backends: Backends<'_>, endpoints: &[SocketAddr]) -> Generation {
+    let gateway = ObjectKey::new("infra", "gw");
+    let route = (!backends.is_empty()).then(|| route(backends));
+    let listener = |name: &str, serve| Listener {
+        parent: ObjectRef::new(Kind::Gateway, gateway.clone()),
+        name: name.into(),
+        port: address.port(),
+        hostname: HostPattern::Any,
+        client: ClientSettings {
+            trusted_hops: 0,
+            idle_timeout: Duration::from_secs(60),
+            head_timeout: Duration::from_secs(10),
+            buffer_limit: None,
+        },
+        serve,
+    };
+    let port = |serve| Port { gateway: gateway.clone(), number: address.port(), serve };
+    let snapshot = Snapshot {
+        sockets: vec![
+            Socket { address, transport: Transport::Tcp, port: PortId(0) },
+            Socket { address, transport: Transport::Udp, port: PortId(1) },
+        ],
+        ports: vec![port(PortServe::Tcp { listener: ListenerId(0) }), port(PortServe::Udp { listener: ListenerId(1) })],
+        listeners: vec![
+            listener("tcp", ListenerServe::Tcp { route: route.clone() }),
+            listener("udp", ListenerServe::Udp { route }),
+        ],
+        upstreams: (0..endpoints.len())
+            .map(|index| Upstream {
+                key: UpstreamKey {
+                    object: ObjectRef::new(Kind::Service, ObjectKey::new("a", &*format!("s{index}"))),
+                    port: 1,
+                    variant: "".into(),
+                },
+                protocol: UpstreamProtocol::Stream,
+                tls: None,
+            })
+            .collect(),
+        ..Snapshot::default()
+    };
+    let endpoint = |address: &SocketAddr| Endpoint {
+        address: *address,
+        state: EndpointState::Ready,
+        target: "".into(),
+        node: "".into(),
+        zone: "".into(),
+    };
+    let sets = endpoints.iter().map(|address| Arc::new(EndpointSet::Addresses(vec![endpoint(address)])));
+    Generation {
+        number,
+        snapshot: Arc::new(snapshot),
+        endpoints: Arc::new(sets.collect()),
+        tls: Arc::default(),
+        challenges: Arc::default(),
+        limits: Limits::default(),
+    }
+}
+
+/// An endpoint for TCP and UDP that answers with its name and what it got.
+fn echo(name: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let socket = UdpSocket::bind(address).unwrap();
+    std::thread::spawn(move || {
+        let mut bytes = [0; 2048];
+        while let Ok((count, from)) = socket.recv_from(&mut bytes) {
+            let _ = socket.send_to(&[name.as_bytes(), &bytes[..count]].concat(), from);
+        }
+    });
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            std::thread::spawn(move || {
+                let mut bytes = [0; 2048];
+                let _ = stream.write_all(name.as_bytes());
+                while let Ok(count @ 1..) = stream.read(&mut bytes) {
+                    let _ = stream.write_all(&bytes[..count]);
+                }
+            });
+        }
+    });
+    address
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn until(what: &str, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(10), "{what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn publish(proxy: &Proxy, generation: Generation) {
+    let number = generation.number;
+    let failures = proxy.publish(generation);
+    assert!(failures.is_empty(), "{failures:?}");
+    until("the generation is live", || proxy.live() >= number);
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream
+}
+
+fn exact(mut stream: &TcpStream, count: usize) -> String {
+    let mut bytes = vec![0; count];
+    stream.read_exact(&mut bytes).unwrap();
+    String::from_utf8(bytes).unwrap()
+}
+
+fn ask(socket: &UdpSocket, address: SocketAddr, text: &str) -> String {
+    let mut bytes = [0; 2048];
+    socket.send_to(text.as_bytes(), address).unwrap();
+    let (count, from) = socket.recv_from(&mut bytes).unwrap();
+    assert_eq!(from, address);
+    String::from_utf8(bytes[..count].to_vec()).unwrap()
+}
+
+fn udp_client() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket
+}
+
+fn through_workers(backend: Backend) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("access.log");
+    let (a, b, address) = (echo("a"), echo("b"), free_address());
+    let options = ProxyOptions {
+        workers: 2,
+        backend: Some(backend),
+        tokens: Tokens::new(b"test").unwrap(),
+        log: Some(AccessLog::start(Destination::File(path.clone())).unwrap()),
+    };
+    let proxy = Proxy::start(options, generation(0, address, &[], &[])).unwrap();
+    publish(&proxy, generation(1, address, &[(1, Some(0)), (0, Some(1))], &[a, b]));
+
+    let old = connect(address);
+    assert_eq!(exact(&old, 1), "a");
+    let datagrams = udp_client();
+    assert_eq!(ask(&datagrams, address, "1"), "a1");
+
+    // Another backend takes what is new; what there is stays.
+    publish(&proxy, generation(2, address, &[(0, Some(0)), (1, Some(1))], &[a, b]));
+    let new = connect(address);
+    assert_eq!(exact(&new, 1), "b");
+    assert_eq!(ask(&udp_client(), address, "2"), "b2");
+    (&old).write_all(b"still").unwrap();
+    assert_eq!(exact(&old, 5), "still");
+    assert_eq!(ask(&datagrams, address, "3"), "a3");
+
+    // The share of an invalid backend is turned away.
+    publish(&proxy, generation(3, address, &[(1, None)], &[a, b]));
+    assert_eq!(connect(address).read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    (&old).write_all(b"still").unwrap();
+    assert_eq!(exact(&old, 5), "still");
+
+    let tcp = r#"kind="Gateway",namespace="infra",name="gw",listener="tcp""#;
+    let udp = tcp.replace("tcp", "udp");
+    let port = address.port();
+    for line in [
+        format!(r#"edge_connections_total{{namespace="infra",gateway="gw",port="{port}",transport="tcp"}} 3"#),
+        format!(r#"edge_tunnels_total{{{tcp},port="{port}"}} 2"#),
+        format!(r#"edge_tunnels_open{{{tcp},port="{port}"}} 2"#),
+        // Counted while the tunnel lives.
+        format!(r#"edge_listener_received_bytes_total{{{tcp},port="{port}"}} 10"#),
+        format!(r#"edge_listener_sent_bytes_total{{{tcp},port="{port}"}} 12"#),
+        format!(r#"edge_udp_sessions_total{{{udp},port="{port}"}} 2"#),
+        format!(r#"edge_udp_sent_datagrams_total{{{udp},port="{port}"}} 3"#),
+        r#"edge_upstream_connections_total{kind="Service",namespace="a",name="s1",port="1"} 1"#.to_owned(),
+        r#"edge_upstream_sent_bytes_total{kind="Service",namespace="a",name="s0",port="1"} 10"#.to_owned(),
+        r#"edge_local_responses_total{reason="invalid_backend"} 1"#.to_owned(),
+    ] {
+        // Counted right after it is felt.
+        let page = || render(proxy.metrics(), 0, Format::Prometheus);
+        until(&line, || page().lines().any(|found| found == line));
+    }
+
+    old.shutdown(Shutdown::Both).unwrap();
+    drop(old);
+    until("the old connection is over", || proxy.connections() == 1);
+    // The other one ends with its worker.
+    proxy.stop();
+    drop(new);
+    let log = std::fs::read_to_string(&path).unwrap();
+    let entries: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let with = |key: &str, value: &str| entries.iter().filter(|entry| entry[key] == *value).count();
+    assert_eq!((with("protocol", "TCP"), with("protocol", "UDP")), (3, 2), "{log}");
+    assert_eq!((with("reason", "invalid_backend"), with("reason", "draining")), (1, 1), "{log}");
+    assert_eq!((with("backend", "Service a/s0:1"), with("backend", "Service a/s1:1")), (2, 2), "{log}");
+    let long = entries.iter().find(|entry| entry["protocol"] == "TCP" && entry["bytes_in"] == 10).unwrap();
+    assert_eq!((&long["bytes_out"], &long["listener"]), (&11.into(), &"Gateway infra/gw/tcp".into()));
+    assert_eq!((&long["route"], &long["endpoint"]), (&"TCPRoute a/b".into(), &a.to_string().into()));
+}
+
+#[test]
+fn tcp_and_udp_routes_on_epoll() {
+    through_workers(Backend::Epoll);
+}
+
+#[test]
+fn tcp_and_udp_routes_on_io_uring() {
+    match uring::probe() {
+        Ok(()) => through_workers(Backend::Uring),
+        Err(error) => eprintln!("io_uring is not tested: {error}"),
+    }
+}
