@@ -21,6 +21,7 @@ pub mod report;
 pub mod settings;
 pub mod snapshot;
 pub mod substitute;
+pub mod status;
 pub mod suggest;
 pub mod validate;
 pub mod wire;

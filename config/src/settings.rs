@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -242,6 +242,19 @@ pub struct CertificateSettings {
     pub placeholder: bool,
     /// Common name of the internal CA, used when it is created.
     pub internal_ca: String,
+}
+
+impl Settings {
+    /// The same with the daemon's own paths (state, control socket, access log) taken relative to `base`, the directory
+    /// of `edge.toml`. The paths of sources stay as they were written, since findings name them.
+    pub fn anchored(mut self, base: &Path) -> Self {
+        self.state_directory = base.join(&self.state_directory);
+        self.control.socket = base.join(&self.control.socket);
+        if let AccessLog::File(path) = &mut self.access_log {
+            *path = base.join(&*path);
+        }
+        self
+    }
 }
 
 impl Default for Settings {

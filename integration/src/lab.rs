@@ -74,10 +74,11 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 pub struct Lab {
-    dir: TempDir,
+    // Dropped in this order: the daemon shows its log before the directory goes.
+    edged: Option<Edged>,
     pub vip: IpAddr,
     origins: Origins,
-    edged: Option<Edged>,
+    dir: TempDir,
 }
 
 impl Lab {

@@ -8,7 +8,7 @@ use crate::gateway::{
     self, GrpcFilter, GrpcFilterType, HeaderModifier, HttpFilter, HttpFilterType, LocalObjectRef, PathModifier,
     PathModifierType, RedirectScheme, RequestMirror, RequestRedirect, UrlRewrite,
 };
-use crate::names::{HostPattern, Hostname};
+use crate::names::Hostname;
 use crate::snapshot::{Cors, Filters, HeaderEdits, Mirror, Origin, PathEdit, Redirect, Rewrite, Scheme};
 
 /// Filters of one rule or backend.
@@ -289,7 +289,7 @@ fn origin(text: &str) -> Result<Origin, Fault> {
         return Ok(Origin::Wildcard { before: before.into(), after: after.into() });
     }
     let lower_host = host.to_ascii_lowercase();
-    let is_name = HostPattern::parse(Some(&lower_host)).is_ok();
+    let is_name = Hostname::parse(&lower_host).is_ok();
     let bare = lower_host.trim_start_matches('[').trim_end_matches(']');
     if !is_name && bare.parse::<std::net::IpAddr>().is_err() {
         return Err(wrong());

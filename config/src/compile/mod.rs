@@ -32,7 +32,7 @@ mod tls;
 mod vips;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

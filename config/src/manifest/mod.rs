@@ -80,25 +80,6 @@ pub enum Outcome {
     Foreign,
 }
 
-impl Item {
-    /// The same item after `lines` more lines came before its document in `file`.
-    pub fn shift(&mut self, file: &Arc<str>, lines: i64) {
-        let shift = |origin: &mut Origin| {
-            if origin.file == *file {
-                origin.line = u32::try_from(i64::from(origin.line) + lines).unwrap_or(1);
-            }
-        };
-        shift(&mut self.origin);
-        self.problems.iter_mut().filter_map(|problem| problem.origin.as_mut()).for_each(shift);
-        match &mut self.outcome {
-            Outcome::Ready(object) => object.moved_to(self.origin.clone()),
-            Outcome::Secret(object) => object.meta.origin = self.origin.clone(),
-            Outcome::ConfigMap(object) => object.meta.origin = self.origin.clone(),
-            Outcome::Broken | Outcome::Foreign => {}
-        }
-    }
-}
-
 /// A document larger than this is refused; an API server would refuse it at a sixth of that.
 pub const MAX_DOCUMENT: usize = 8 << 20;
 

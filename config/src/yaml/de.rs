@@ -325,14 +325,14 @@ impl<'t> MapAccess<'t> for Members<'_, 't> {
                 if at_root && context.skip.contains(&entry.key.as_ref()) {
                     continue;
                 }
+                // The API server prunes null where the schema does not call it nullable, known or not.
+                if matches!(entry.value.value, Value::Null) {
+                    continue;
+                }
                 if !fields.contains(&entry.key.as_ref()) {
                     let mut path = context.prefix.to_owned();
                     Path::Member(&self.reader.path, &entry.key).write(&mut path);
                     context.unknown.borrow_mut().push(Unknown { mark: entry.mark, path, known: fields });
-                    continue;
-                }
-                // The API server prunes null where the schema does not call it nullable.
-                if matches!(entry.value.value, Value::Null) {
                     continue;
                 }
             }

@@ -29,6 +29,12 @@ pub fn findings(scene: Scene<'_>, sources: &[Problem]) -> Vec<Problem> {
             }
         }
     }
+    for problem in all.iter_mut().filter(|problem| problem.severity == Severity::Inert) {
+        // The severity says it already.
+        for tail in [" is not acted on by this version", " is not acted on"] {
+            problem.message = problem.message.replacen(tail, "", 1);
+        }
+    }
     all.sort_by(|a, b| {
         (&a.origin, a.severity, &a.object, &a.message).cmp(&(&b.origin, b.severity, &b.object, &b.message))
     });
@@ -44,22 +50,24 @@ fn faults(
 ) -> Vec<(Severity, String, String)> {
     let mut faults = Vec::new();
     let own: Vec<&Condition> = report.conditions.iter().filter(|condition| is_fault(condition)).collect();
-    // Listeners say themselves what makes their Gateway say that some are not valid.
+    // Listeners say themselves what makes their Gateway say that something of them is not valid.
     let by_listeners = report.listeners.iter().any(|listener| listener.conditions.iter().any(is_fault));
     for condition in own {
-        if !(by_listeners && condition.reason == "ListenersNotValid") {
+        if !(by_listeners && is_summary(condition)) {
             faults.push((severity(condition, true), String::new(), says(condition)));
         }
     }
     for listener in &report.listeners {
         let serves = served.contains(&(object, &*listener.name));
+        let place = format!("listener {}", listener.name);
         let mut texts = BTreeSet::new();
-        for condition in listener.conditions.iter().filter(|condition| is_fault(condition)) {
-            // Programmed only repeats what another condition explains.
-            let repeats = condition.kind == "Programmed" && !texts.is_empty();
+        // Programmed only repeats what another condition explains.
+        let (repeats, causes): (Vec<_>, Vec<_>) =
+            listener.conditions.iter().filter(|one| is_fault(one)).partition(|one| one.kind == "Programmed");
+        for condition in if causes.is_empty() { repeats } else { causes } {
             let text = says(condition);
-            if !repeats && texts.insert(text.clone()) {
-                faults.push((severity(condition, !serves), format!("listener {}", listener.name), text));
+            if texts.insert(text.clone()) {
+                faults.push((severity(condition, !serves), place.clone(), text));
             }
         }
     }
@@ -84,9 +92,14 @@ fn faults(
     faults
 }
 
+/// What a Gateway says of all its listeners at once.
+fn is_summary(condition: &Condition) -> bool {
+    matches!(condition.reason, "ListenersNotValid" | "ListenersNotResolved")
+}
+
 /// A reference that does not resolve costs what it names; where the listener serves all the same, it is a warning.
 fn severity(condition: &Condition, costs: bool) -> Severity {
-    if condition.kind == "ResolvedRefs" && !costs { Severity::Warning } else { Severity::Error }
+    if matches!(condition.kind, "ResolvedRefs" | "Programmed") && !costs { Severity::Warning } else { Severity::Error }
 }
 
 #[cfg(test)]

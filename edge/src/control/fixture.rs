@@ -381,8 +381,12 @@ fn observed() -> Observed {
 }
 
 pub fn world() -> World {
-    let compiled =
-        Compiled { snapshot: snapshot().into(), report: report(), endpoints: endpoints(), assigned: BTreeMap::new() };
+    let compiled = Compiled {
+        snapshot: Arc::new(snapshot()),
+        report: report(),
+        endpoints: endpoints(),
+        assigned: BTreeMap::new(),
+    };
     World {
         edge: "gw1".into(),
         started: ago(7_440),

@@ -6,6 +6,7 @@
 pub mod args;
 pub mod client;
 pub mod offline;
+mod patches;
 pub mod run;
 pub mod show;
 pub mod style;

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use edge_config::inputs::Inputs;
 use edge_config::names::ObjectKey;
 use edge_config::problem::Problem;
+use edge_config::settings::Settings;
 use edge_config::{Compiled, compile};
 
+use super::patches::undeclared;
 use crate::control::findings::findings;
 use crate::control::observed::Observed;
 use crate::control::world::Scene;
@@ -39,9 +42,14 @@ impl Offline {
             std::fs::File::open(path).map_err(unreadable)?;
         }
         let mut cache = Cache::default();
-        let is_settings = !is_directory && path.extension().is_some_and(|ending| ending == "toml");
-        let loaded = if is_settings { load(path, &mut cache) } else { load_directory(path, &mut cache) };
-        Ok(Self { inputs: loaded.inputs, problems: loaded.problems })
+        if !is_directory && path.extension().is_some_and(|ending| ending == "toml") {
+            let loaded = load(path, &mut cache);
+            return Ok(Self { inputs: loaded.inputs, problems: loaded.problems });
+        }
+        let mut loaded = load_directory(path, &mut cache);
+        claim_all(&mut loaded.inputs);
+        let problems = undeclared(path, &loaded.inputs, loaded.problems);
+        Ok(Self { inputs: loaded.inputs, problems })
     }
 
     /// Gateways keep these addresses.
@@ -88,4 +96,15 @@ impl OfflineWorld {
     pub fn findings(&self) -> Vec<Problem> {
         findings(self.scene(), &self.problems)
     }
+}
+
+/// Without an edge.toml nothing says which GatewayClasses are ours; whoever asks about a directory means all of it.
+fn claim_all(inputs: &mut Inputs) {
+    let mut settings = Settings::clone(&inputs.settings);
+    for class in inputs.gateway_classes.values() {
+        if !settings.controller_names.contains(&class.spec.controller_name) {
+            settings.controller_names.push(class.spec.controller_name.clone());
+        }
+    }
+    inputs.settings = Arc::new(settings);
 }

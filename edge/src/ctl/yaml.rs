@@ -190,4 +190,36 @@ mod tests {
         let key = "k".repeat(2000);
         assert_eq!(to_yaml(&json!({ key.clone(): [1] })), format!("? {key}\n:\n  - 1\n"));
     }
+
+    fn reread(value: &Value) -> Value {
+        let text = to_yaml(value);
+        let node = edge_config::yaml::parse(&text).unwrap_or_else(|fault| panic!("{fault:?} in\n{text}"));
+        let node = node.unwrap_or_else(|| panic!("nothing in\n{text}"));
+        edge_config::yaml::decode(&node, "", &[]).0.unwrap_or_else(|fault| panic!("{fault:?} in\n{text}"))
+    }
+
+    fn any_value() -> impl proptest::strategy::Strategy<Value = Value> {
+        use proptest::prelude::*;
+        let text = prop_oneof![any::<String>(), "[ -~]{0,12}", "[ynYN~.0-9eEx:#-]{0,5}"].boxed();
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            text.clone().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 48, 6, move |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                proptest::collection::btree_map(text.clone(), inner, 0..6)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_value_comes_back(value in any_value()) {
+            proptest::prop_assert_eq!(reread(&value), value);
+        }
+    }
 }

@@ -53,6 +53,9 @@ use self::metrics::WorkerMetrics;
 use self::worker::Seat;
 use crate::control::observed::UpstreamState;
 
+/// Of a worker's thread. Only what is touched costs memory; an exchange is deep, above all without optimisation.
+const STACK: usize = 16 << 20;
+
 /// How the data plane is set up for the life of the daemon.
 pub struct ProxyOptions {
     /// 0 is one per CPU.
@@ -156,6 +159,7 @@ impl Proxy {
             };
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
+                .stack_size(STACK)
                 .spawn(move || run_worker(seat))
                 .map_err(StartError::Thread)?;
             proxy.threads.push(thread);

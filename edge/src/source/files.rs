@@ -79,8 +79,9 @@ pub fn load(edge_toml: &Path, cache: &mut Cache) -> Loaded {
         Ok(text) => edge_toml::decode(&name, &text),
         Err(reason) => Err(vec![path_problem(edge_toml, &reason)]),
     };
+    let base = edge_toml.parent().unwrap_or(Path::new(""));
     let (settings, settings_are_sound) = match decoded {
-        Ok(settings) => (Arc::new(settings), true),
+        Ok(settings) => (Arc::new(settings.anchored(base)), true),
         Err(found) => {
             problems.extend(found);
             (cache.settings.clone().unwrap_or_default(), false)
@@ -89,7 +90,6 @@ pub fn load(edge_toml: &Path, cache: &mut Cache) -> Loaded {
     if settings_are_sound {
         cache.settings = Some(settings.clone());
     }
-    let base = edge_toml.parent().unwrap_or(Path::new(""));
     let mut load = Load { base, name, cache, settings: &settings, problems, watched: Vec::new() };
     load.watched.push(edge_toml.to_owned());
     load.run(settings_are_sound)

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use edge_config::settings::{BindVips, VipSettings};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::netlink::{self, Listed, Netlink, NetlinkError};
 use crate::store::Store;
@@ -63,6 +63,8 @@ enum Request {
 
 /// The kernel is asked anew this often, for changes that it did not report.
 const RESYNC: Duration = Duration::from_secs(30);
+/// What a change waits for the disk.
+const SAVE: Duration = Duration::from_secs(2);
 /// Changes come in bursts, our own among them.
 const SETTLE: Duration = Duration::from_millis(50);
 
@@ -181,12 +183,26 @@ impl Owner {
         let mut observed = AddressesObserved::default();
         match self.look().await {
             Ok(listed) => {
+                let before = self.ours.clone();
                 self.forget_lost(&listed, &wanted);
+                let mut missing = Vec::new();
                 for address in &wanted {
-                    let state = self.bring_up(*address, &listed).await;
-                    observed.addresses.insert(*address, state);
+                    match self.found(*address, &listed) {
+                        Some(state) => drop(observed.addresses.insert(*address, state)),
+                        None => missing.push(*address),
+                    }
+                }
+                // Written before the first is added: after a crash in between, the list names addresses that are not
+                // there, which harms nobody; the other order would leave some behind for ever.
+                self.ours.extend(missing.iter().map(|address| (*address, self.settings.interface.clone())));
+                let mut saved = before;
+                self.save_if_changed(&mut saved).await;
+                for address in missing {
+                    let state = self.add(address).await;
+                    observed.addresses.insert(address, state);
                 }
                 observed.notices = self.remove_unwanted(&wanted, &listed).await;
+                self.save_if_changed(&mut saved).await;
             }
             Err(error) => {
                 self.netlink = None;
@@ -222,7 +238,6 @@ impl Owner {
     fn forget_lost(&mut self, listed: &[Listed], wanted: &BTreeSet<IpAddr>) {
         // 127.0.0.1 bears the kernel's mark wherever marks are kept.
         let marks = listed.iter().any(|found| found.protocol.is_some());
-        let before = self.ours.len();
         self.ours.retain(|(address, interface)| {
             let there = listed.iter().find(|found| found.address == *address && found.interface == *interface);
             match there {
@@ -231,42 +246,36 @@ impl Owner {
                 None => wanted.contains(address),
             }
         });
-        if self.ours.len() != before {
-            self.save();
-        }
     }
 
-    async fn bring_up(&mut self, address: IpAddr, listed: &[Listed]) -> AddressState {
+    /// The state of an address for which nothing is to be done; `None` is one to add.
+    fn found(&self, address: IpAddr, listed: &[Listed]) -> Option<AddressState> {
         if let Some(found) = listed.iter().find(|found| found.address == address) {
             if found.duplicate {
-                return AddressState::Failed(format!("{address} on {}: another machine has it", found.interface));
+                let reason = format!("{address} on {}: another machine has it", found.interface);
+                return Some(AddressState::Failed(reason));
             }
             let interface = found.interface.clone();
-            return match self.ours.contains(&(address, interface.clone())) {
+            return Some(match self.ours.contains(&(address, interface.clone())) {
                 true => AddressState::Ours { interface },
                 false => AddressState::Present { interface: Some(interface) },
-            };
+            });
         }
         if let Some(found) = listed.iter().find(|found| found.covers(address)) {
-            return AddressState::Present { interface: Some(found.interface.clone()) };
+            return Some(AddressState::Present { interface: Some(found.interface.clone()) });
         }
         match self.settings.bind {
-            BindVips::Never if is_local(address) => AddressState::Present { interface: None },
-            BindVips::Never => AddressState::Failed(format!(
+            BindVips::Auto => None,
+            BindVips::Never if is_local(address) => Some(AddressState::Present { interface: None }),
+            BindVips::Never => Some(AddressState::Failed(format!(
                 "{address} is on no interface, and edge.toml says [vips] bind = \"never\""
-            )),
-            BindVips::Auto => self.add(address).await,
+            ))),
         }
     }
 
+    /// Adds an address that the list calls ours already.
     async fn add(&mut self, address: IpAddr) -> AddressState {
         let interface = self.settings.interface.clone();
-        let entry = (address, interface.clone());
-        // Written first: after a crash between here and the add, the list names an address that is not there, which
-        // harms nobody; the other order would leave one behind for ever.
-        if self.ours.insert(entry.clone()) {
-            self.save();
-        }
         let result = match &self.netlink {
             Some(netlink) => netlink.add(address, &interface).await,
             None => Err(NetlinkError::Other("netlink is closed".into())),
@@ -275,8 +284,7 @@ impl Owner {
             Ok(()) => return AddressState::Ours { interface },
             Err(error) => error,
         };
-        self.ours.remove(&entry);
-        self.save();
+        self.ours.remove(&(address, interface.clone()));
         match error {
             NetlinkError::Exists => AddressState::Present { interface: Some(interface) },
             // Local by other means, such as a local route or net.ipv4.ip_nonlocal_bind.
@@ -299,7 +307,6 @@ impl Owner {
             match result {
                 Ok(()) | Err(NetlinkError::Absent | NetlinkError::NoInterface(_)) => {
                     self.ours.remove(&(address, interface));
-                    self.save();
                 }
                 Err(error) => {
                     notices.push(format!("cannot remove {address}/{} from {interface}: {error}", host_prefix(address)))
@@ -309,11 +316,20 @@ impl Owner {
         notices
     }
 
-    /// A list that cannot be written costs only the clean-up after a crash.
-    fn save(&mut self) {
+    /// A list that cannot be written costs only the clean-up after a crash; so a disk that hangs is not waited for.
+    async fn save_if_changed(&mut self, saved: &mut BTreeSet<(IpAddr, String)>) {
+        if *saved == self.ours {
+            return;
+        }
+        saved.clone_from(&self.ours);
         let list: Vec<_> = self.ours.iter().cloned().collect();
-        let result = self.store.put_bound_addresses(&list);
-        self.save_notice = result.err().map(|error| error.to_string());
+        let store = self.store.clone();
+        let write = tokio::task::spawn_blocking(move || store.put_bound_addresses(&list));
+        self.save_notice = match timeout(SAVE, write).await {
+            Ok(Ok(result)) => result.err().map(|error| error.to_string()),
+            Ok(Err(error)) => Some(format!("list of bound addresses: {error}")),
+            Err(_) => Some("list of bound addresses: the disk does not answer".into()),
+        };
     }
 }
 

@@ -114,6 +114,8 @@ fn similar(context: &Context<'_>, hints: &mut Vec<String>) {
         .filter_map(|name| closeness(host, name).map(|distance| (distance, name.as_str())))
         .collect();
     near.sort_unstable();
+    let best = near.first().map_or(0, |(distance, _)| *distance);
+    near.retain(|(distance, _)| *distance <= best + 1);
     for (_, name) in near.into_iter().take(3) {
         let note = match name.strip_prefix("*.") {
             Some(suffix) if suffix == host => " (which needs a label before it)",

@@ -1,0 +1,316 @@
+//! Kubernetes-style status of every object: what compile reported, joined with what the world looks like.
+//!
+//! Flows in: a [`Report`] with its [`Snapshot`], and an [`Observed`] of plain values. Flows out: one `status` value per
+//! object, without `lastTransitionTime`, which the writer adds by comparing with what it wrote before. Conditions only
+//! get worse here: compile says what can be served, the world says whether it is.
+//!
+//! Standards: Gateway API v1.6.1 GatewayStatus, ListenerSetStatus, RouteStatus, PolicyStatus, GatewayClassStatus.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use foldhash::{HashMap, HashMapExt};
+use serde_json::{Map, Value, json};
+
+use crate::names::{CertId, Kind, ObjectRef};
+use crate::report::{Condition, ListenerReport, ObjectReport, ParentReport, Report};
+use crate::snapshot::{Listener, ListenerId, ListenerServe, PortServe, Snapshot, Transport};
+
+/// What the actors see of one snapshot.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Whether every worker serves this snapshot.
+    pub acknowledged: bool,
+    /// One that is absent was not tried yet.
+    pub sockets: BTreeMap<(SocketAddr, Transport), Outcome>,
+    /// Addresses on an interface. One that is absent was not tried yet.
+    pub vips: BTreeMap<IpAddr, VipState>,
+    /// One that is absent is not at hand.
+    pub certificates: BTreeMap<CertId, CertificateState>,
+}
+
+/// Whether something worked, or in one line why not.
+pub type Outcome = Result<(), String>;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VipState {
+    pub bound: Outcome,
+    /// An error is the reason for which it is not announced; `Ok` also where nothing announces addresses.
+    pub announced: Outcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CertificateState {
+    /// Valid now.
+    Present,
+    /// The internal CA's stands in for it.
+    Placeholder { why: String },
+    /// Expired, not valid yet, or of no use for its names; it is served all the same.
+    Unfit { why: String },
+    /// It could not be loaded or issued.
+    Failed { why: String },
+}
+
+impl Observed {
+    /// A world in which everything of the snapshot works: what is true once it is programmed.
+    pub fn programmed(snapshot: &Snapshot) -> Self {
+        let certificates = snapshot.listeners.iter().filter_map(terminate).flat_map(|tls| &tls.certificates);
+        let wanted = snapshot.certificates.iter().map(|wanted| &wanted.id);
+        Self {
+            acknowledged: true,
+            sockets: snapshot.sockets.iter().map(|socket| ((socket.address, socket.transport), Ok(()))).collect(),
+            vips: snapshot
+                .vips
+                .iter()
+                .map(|vip| (vip.address, VipState { bound: Ok(()), announced: Ok(()) }))
+                .collect(),
+            certificates: certificates.chain(wanted).map(|id| (id.clone(), CertificateState::Present)).collect(),
+        }
+    }
+}
+
+/// The `status` of every object of the report.
+pub fn render(snapshot: &Snapshot, report: &Report, observed: &Observed) -> BTreeMap<ObjectRef, Value> {
+    let world = World::new(snapshot, observed);
+    report.objects.iter().map(|(object, report)| (object.clone(), world.status(object, report))).collect()
+}
+
+struct World<'a> {
+    snapshot: &'a Snapshot,
+    observed: &'a Observed,
+    /// By declaring object and name.
+    listeners: HashMap<(&'a ObjectRef, &'a str), ListenerId>,
+    /// The sockets through which a listener is reached.
+    sockets: HashMap<ListenerId, Vec<(SocketAddr, Transport)>>,
+}
+
+/// Why something is not programmed.
+struct Fault {
+    reason: &'static str,
+    message: String,
+}
+
+impl<'a> World<'a> {
+    fn new(snapshot: &'a Snapshot, observed: &'a Observed) -> Self {
+        let mut listeners = HashMap::with_capacity(snapshot.listeners.len());
+        for (id, listener) in (0u32..).zip(&snapshot.listeners) {
+            listeners.insert((&listener.parent, &*listener.name), ListenerId(id));
+        }
+        let mut sockets: HashMap<ListenerId, Vec<_>> = HashMap::new();
+        for socket in &snapshot.sockets {
+            let address = (socket.address, socket.transport);
+            match snapshot.ports.get(socket.port.index()).map(|port| &port.serve) {
+                Some(PortServe::Http { hosts: map } | PortServe::Tls { names: map }) => {
+                    map.values().for_each(|id| sockets.entry(*id).or_default().push(address));
+                }
+                Some(PortServe::Tcp { listener } | PortServe::Udp { listener }) => {
+                    sockets.entry(*listener).or_default().push(address);
+                }
+                None => {}
+            }
+        }
+        Self { snapshot, observed, listeners, sockets }
+    }
+
+    fn status(&self, object: &ObjectRef, report: &ObjectReport) -> Value {
+        let generation = report.generation;
+        let mut status = Map::new();
+        let faults: Vec<Option<Fault>> =
+            report.listeners.iter().map(|listener| self.listener_fault(object, listener)).collect();
+        if !report.conditions.is_empty() {
+            let own = match object.kind {
+                Kind::Gateway => self.gateway_fault(report, &faults),
+                Kind::ListenerSet => set_fault(report, &faults),
+                Kind::Certificate => self.certificate_fault(object),
+                _ => None,
+            };
+            status.insert("conditions".into(), conditions(&report.conditions, own.as_ref(), generation));
+        }
+        match object.kind {
+            Kind::Gateway => {
+                let addresses = report.addresses.iter().filter(|address| self.is_bound(**address));
+                let addresses = addresses.map(|address| json!({"type": "IPAddress", "value": address.to_string()}));
+                status.insert("addresses".into(), addresses.collect());
+                status.insert("listeners".into(), listeners(report, &faults));
+                let sets = report.attached_listener_sets.unwrap_or_default();
+                status.insert("attachedListenerSets".into(), json!(sets));
+            }
+            Kind::ListenerSet => {
+                status.insert("listeners".into(), listeners(report, &faults));
+            }
+            Kind::GatewayClass => {
+                let features = report.supported_features.iter().map(|name| json!({"name": name}));
+                status.insert("supportedFeatures".into(), features.collect());
+            }
+            Kind::HTTPRoute | Kind::GRPCRoute | Kind::TLSRoute | Kind::TCPRoute | Kind::UDPRoute => {
+                status.insert("parents".into(), parents(report, "parentRef"));
+            }
+            Kind::BackendTLSPolicy | Kind::ClientTrafficPolicy | Kind::BackendTrafficPolicy | Kind::SecurityPolicy => {
+                status.insert("ancestors".into(), parents(report, "ancestorRef"));
+            }
+            _ => {}
+        }
+        Value::Object(status)
+    }
+
+    fn is_bound(&self, address: IpAddr) -> bool {
+        self.observed.vips.get(&address).is_some_and(|vip| vip.bound.is_ok())
+    }
+
+    /// What keeps a listener that could be served from being served.
+    fn listener_fault(&self, parent: &ObjectRef, report: &ListenerReport) -> Option<Fault> {
+        let id = self.listeners.get(&(parent, &*report.name))?;
+        let listener = self.snapshot.listeners.get(id.index())?;
+        let sockets = self.sockets.get(id).map_or(&[][..], Vec::as_slice);
+        let mut waiting = None;
+        for (address, transport) in sockets {
+            match self.observed.sockets.get(&(*address, *transport)) {
+                Some(Ok(())) => {}
+                // GatewaySpec.Addresses: "MUST bind all Listeners to every GatewayAddress".
+                Some(Err(why)) => {
+                    return Some(Fault { reason: "PortUnavailable", message: format!("{address}: {why}") });
+                }
+                None => waiting = Some(address),
+            }
+        }
+        if let Some(address) = waiting {
+            return Some(Fault { reason: "Pending", message: format!("{address} is not bound yet") });
+        }
+        if !self.observed.acknowledged {
+            return Some(Fault { reason: "Pending", message: "not every worker serves it yet".to_owned() });
+        }
+        self.certificates_fault(listener)
+    }
+
+    /// A listener is fine while one of its certificates is.
+    fn certificates_fault(&self, listener: &Listener) -> Option<Fault> {
+        let mut first = None;
+        for id in &terminate(listener)?.certificates {
+            let message = match self.observed.certificates.get(id) {
+                Some(CertificateState::Present) => return None,
+                Some(CertificateState::Placeholder { why }) => {
+                    format!("certificate {id}: a placeholder is served: {why}")
+                }
+                Some(CertificateState::Unfit { why } | CertificateState::Failed { why }) => {
+                    format!("certificate {id}: {why}")
+                }
+                None => format!("certificate {id} is not at hand yet"),
+            };
+            first.get_or_insert(message);
+        }
+        first.map(|message| Fault { reason: "Invalid", message })
+    }
+
+    fn gateway_fault(&self, report: &ObjectReport, listeners: &[Option<Fault>]) -> Option<Fault> {
+        for address in &report.addresses {
+            match self.observed.vips.get(address).map(|vip| &vip.bound) {
+                Some(Ok(())) => {}
+                Some(Err(why)) => {
+                    return Some(Fault { reason: "AddressNotUsable", message: format!("{address}: {why}") });
+                }
+                // An address without a socket is not in the snapshot.
+                None if self.snapshot.vips.iter().any(|vip| vip.address == *address) => {
+                    return Some(Fault { reason: "Pending", message: format!("{address} is not bound yet") });
+                }
+                None => {}
+            }
+        }
+        if !self.observed.acknowledged {
+            return Some(Fault { reason: "Pending", message: "not every worker serves it yet".to_owned() });
+        }
+        all_down(report, listeners)
+    }
+
+    fn certificate_fault(&self, object: &ObjectRef) -> Option<Fault> {
+        let name = object.to_string();
+        let wanted = self.snapshot.certificates.iter().find(|wanted| wanted.wanted_by.contains(&name))?;
+        match self.observed.certificates.get(&wanted.id) {
+            Some(CertificateState::Present) => None,
+            Some(
+                CertificateState::Placeholder { why }
+                | CertificateState::Unfit { why }
+                | CertificateState::Failed { why },
+            ) => Some(Fault { reason: "Failed", message: why.clone() }),
+            None => Some(Fault { reason: "Issuing", message: "not issued yet".to_owned() }),
+        }
+    }
+}
+
+fn terminate(listener: &Listener) -> Option<&crate::snapshot::Terminate> {
+    match &listener.serve {
+        ListenerServe::Https { tls, .. } | ListenerServe::TlsTerminate { tls, .. } => Some(tls),
+        _ => None,
+    }
+}
+
+fn set_fault(report: &ObjectReport, listeners: &[Option<Fault>]) -> Option<Fault> {
+    all_down(report, listeners)
+}
+
+/// The fault of the first listener, if no listener is programmed.
+fn all_down(report: &ObjectReport, faults: &[Option<Fault>]) -> Option<Fault> {
+    let mut first = None;
+    for (listener, fault) in report.listeners.iter().zip(faults) {
+        match fault {
+            None if is_programmed(listener) => return None,
+            None => {}
+            Some(fault) => {
+                first.get_or_insert(fault);
+            }
+        }
+    }
+    let fault = first?;
+    let reason = if fault.reason == "Pending" { "Pending" } else { "Invalid" };
+    Some(Fault { reason, message: format!("no listener is programmed: {}", fault.message) })
+}
+
+fn is_programmed(listener: &ListenerReport) -> bool {
+    listener.conditions.iter().any(|condition| condition.kind == "Programmed" && condition.status)
+}
+
+fn listeners(report: &ObjectReport, faults: &[Option<Fault>]) -> Value {
+    let one = |(listener, fault): (&ListenerReport, &Option<Fault>)| {
+        let kinds = listener.supported_kinds.iter().map(|kind| json!({"group": kind.group(), "kind": kind.as_str()}));
+        json!({
+            "name": listener.name,
+            // GatewayInvalidRouteKind asks for an empty list, not for none.
+            "supportedKinds": kinds.collect::<Vec<_>>(),
+            "attachedRoutes": listener.attached_routes,
+            "conditions": conditions(&listener.conditions, fault.as_ref(), report.generation),
+        })
+    };
+    report.listeners.iter().zip(faults).map(one).collect()
+}
+
+fn parents(report: &ObjectReport, reference: &str) -> Value {
+    let one = |parent: &ParentReport| {
+        let mut entry = Map::new();
+        entry.insert(reference.to_owned(), serde_json::to_value(&parent.parent).unwrap_or(Value::Null));
+        entry.insert("controllerName".to_owned(), json!(parent.controller));
+        entry.insert("conditions".to_owned(), conditions(&parent.conditions, None, report.generation));
+        Value::Object(entry)
+    };
+    report.parents.iter().map(one).collect()
+}
+
+/// Conditions in their Kubernetes form. A fault of the world turns `Programmed` or `Ready` false where it was true.
+fn conditions(conditions: &[Condition], fault: Option<&Fault>, generation: i64) -> Value {
+    let one = |condition: &Condition| {
+        let fault = fault.filter(|_| condition.status && matches!(condition.kind, "Programmed" | "Ready"));
+        let (status, reason, message) = match fault {
+            Some(fault) => (false, fault.reason, fault.message.as_str()),
+            None => (condition.status, condition.reason, condition.message.as_str()),
+        };
+        json!({
+            "type": condition.kind,
+            "status": if status { "True" } else { "False" },
+            "observedGeneration": generation,
+            "reason": reason,
+            "message": message,
+        })
+    };
+    conditions.iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests;
