@@ -211,7 +211,9 @@ fn prepare<'g>(
         .and_then(|session| worker.tokens.read(rule, session, &request.fields, record::unix_seconds()));
     let pinned = pin.and_then(|pin| {
         let of_pin = |backend: &&Backend| filters::session::backend_tag(&backend.reference) == pin.backend;
-        backends.iter().filter(|backend| backend.weight > 0).find(of_pin)
+        // GEP-1619: "the persistence to a single backend MUST be maintained across services, even if the weight is set
+        // to 0". A backend that is invalid by now has no session to keep.
+        backends.iter().filter(|backend| matches!(backend.target, Target::Upstream(_))).find(of_pin)
     });
     let backend = match pinned {
         Some(backend) => backend,
