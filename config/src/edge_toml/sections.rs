@@ -159,10 +159,10 @@ fn patch_target(mut section: Section<'_>, sink: &mut Sink<'_>) -> Option<PatchTa
     let name = section
         .required(sink, "name", |text| if text.is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) });
     let namespace = section.parsed(sink, "namespace", namespace);
-    if let (Some(group), Some(kind)) = (&group, kind) {
-        if group != kind.group() {
-            section.error(sink, &format!("{kind} belongs to group {:?}, not {group:?}", kind.group()));
-        }
+    if let (Some(group), Some(kind)) = (&group, kind)
+        && group != kind.group()
+    {
+        section.error(sink, &format!("{kind} belongs to group {:?}, not {group:?}", kind.group()));
     }
     section.finish(sink);
     let (kind, name) = (kind?, name?);

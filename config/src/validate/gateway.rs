@@ -250,10 +250,10 @@ pub(super) fn reference(
     if name.is_empty() || name.len() > 253 {
         faults.error(format_args!("{path}.name"), "is empty or longer than 253 characters");
     }
-    if let Some(namespace) = namespace {
-        if !is_label(namespace) {
-            faults.error(format_args!("{path}.namespace"), format!("{} is no namespace", Quoted(namespace)));
-        }
+    if let Some(namespace) = namespace
+        && !is_label(namespace)
+    {
+        faults.error(format_args!("{path}.namespace"), format!("{} is no namespace", Quoted(namespace)));
     }
 }
 

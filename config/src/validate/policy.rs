@@ -229,10 +229,10 @@ pub fn certificate(spec: &CertificateSpec, faults: &mut Faults) {
                 .error("spec.privateKey.size", format!("{size} is no size for {algorithm}, expected one of {sizes:?}"));
         }
     }
-    if let (Some(duration), Some(before)) = (spec.duration, spec.renew_before) {
-        if before >= duration {
-            faults.error("spec.renewBefore", "is not shorter than duration");
-        }
+    if let (Some(duration), Some(before)) = (spec.duration, spec.renew_before)
+        && before >= duration
+    {
+        faults.error("spec.renewBefore", "is not shorter than duration");
     }
 }
 

@@ -61,13 +61,13 @@ fn http_rule(rule: &HttpRouteRule, path: &str, faults: &mut Faults) {
             }
         }
     }
-    if let Some(timeouts) = &rule.timeouts {
-        if let (Some(request), Some(one_try)) = (timeouts.request, timeouts.backend_request) {
-            if request.0 != Duration::ZERO && one_try > request {
-                let message = format!("{one_try} is longer than the whole request's {request}");
-                faults.error(format_args!("{path}.timeouts.backendRequest"), message);
-            }
-        }
+    if let Some(timeouts) = &rule.timeouts
+        && let (Some(request), Some(one_try)) = (timeouts.request, timeouts.backend_request)
+        && request.0 != Duration::ZERO
+        && one_try > request
+    {
+        let message = format!("{one_try} is longer than the whole request's {request}");
+        faults.error(format_args!("{path}.timeouts.backendRequest"), message);
     }
     if let Some(retry) = &rule.retry {
         for (index, code) in retry.codes.iter().enumerate() {
@@ -96,10 +96,10 @@ fn http_match(entry: &HttpRouteMatch, path: &str, faults: &mut Faults) {
     );
     if value.len() > 1024 {
         faults.error(format_args!("{path}.path.value"), "is longer than 1024 characters");
-    } else if matches!(entry.path.kind, PathMatchType::Exact | PathMatchType::PathPrefix) {
-        if let Some(fault) = path_fault(value) {
-            faults.error(format_args!("{path}.path.value"), format!("{} {fault}", Quoted(value)));
-        }
+    } else if matches!(entry.path.kind, PathMatchType::Exact | PathMatchType::PathPrefix)
+        && let Some(fault) = path_fault(value)
+    {
+        faults.error(format_args!("{path}.path.value"), format!("{} {fault}", Quoted(value)));
     }
     header_matches(&entry.headers, path, true, faults);
     faults.at_most(format_args!("{path}.queryParams"), entry.query_params.len(), 16);

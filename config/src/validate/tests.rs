@@ -512,18 +512,16 @@ fn kinds_of_others() {
         ],
     );
     assert_eq!(check("EndpointSlice", "discovery.k8s.io/v1", "addressType: IPv6\nendpoints: null"), (vec![], true));
-    for kind in ["Issuer"] {
-        table(
-            kind,
-            "cert-manager.io/v1",
-            "spec: {selfSigned: {}}",
-            &[(
-                "selfSigned: {}",
-                "selfSigned: {}, ca: {secretName: s}",
-                "spec: has 2 of selfSigned, ca, acme, vault and venafi, expected exactly one",
-            )],
-        );
-    }
+    table(
+        "Issuer",
+        "cert-manager.io/v1",
+        "spec: {selfSigned: {}}",
+        &[(
+            "selfSigned: {}",
+            "selfSigned: {}, ca: {secretName: s}",
+            "spec: has 2 of selfSigned, ca, acme, vault and venafi, expected exactly one",
+        )],
+    );
     table(
         "Certificate",
         "cert-manager.io/v1",

@@ -15,10 +15,10 @@ pub(super) fn resolve(text: Cow<'_, str>) -> Value<'_> {
         _ => {}
     }
     let first = text.as_bytes()[0];
-    if first.is_ascii_digit() || matches!(first, b'+' | b'-' | b'.') {
-        if let Some(number) = number(&text) {
-            return number;
-        }
+    if (first.is_ascii_digit() || matches!(first, b'+' | b'-' | b'.'))
+        && let Some(number) = number(&text)
+    {
+        return number;
     }
     Value::String(text)
 }

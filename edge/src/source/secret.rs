@@ -126,7 +126,7 @@ pub(super) fn ca_bundle(pem: &[u8]) -> CaBundle {
             Err(fault) => return CaBundle(Err(format!("ca.crt is no PEM: {}", one_line(&fault)))),
         };
         match X509Certificate::from_der(&certificate) {
-            Ok((rest, _)) if rest.is_empty() => anchors.push(certificate.as_ref().into()),
+            Ok(([], _)) => anchors.push(certificate.as_ref().into()),
             Ok(_) => {
                 return CaBundle(Err(format!("ca.crt: certificate {} has bytes after its end", anchors.len() + 1)));
             }
