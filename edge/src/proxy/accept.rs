@@ -1,6 +1,7 @@
 //! Accepting: a connection becomes a task, which serves it as its port says. A failure to accept only ever waits; a panic
 //! costs its connection.
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -68,7 +69,15 @@ fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, local: Socket
     if let Some(series) = &series {
         series.accepted.one();
     }
-    let arrival = Arrival { peer, local, secure: false, server_name: None, tls: None, at: Instant::now() };
+    let arrival = Arrival {
+        peer,
+        local,
+        secure: false,
+        server_name: None,
+        tls: None,
+        at: Instant::now(),
+        patience: Cell::default(),
+    };
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
         let _place = place;

@@ -14,8 +14,14 @@ const BACK: usize = 8;
 /// Per thread: 512 of 16 KiB are 8 MiB.
 const RETAINED: usize = 512;
 
+/// For connections that move bulk: fewer system calls per byte.
+pub const LARGE_SIZE: usize = 64 * 1024;
+/// Per thread: 64 of 64 KiB are 4 MiB.
+const RETAINED_LARGE: usize = 64;
+
 thread_local! {
     static POOL: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+    static LARGE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Owned memory with a filled part: `start..end`.
@@ -30,6 +36,13 @@ impl Buffer {
     pub fn take() -> Self {
         let pooled = POOL.try_with(|pool| pool.borrow_mut().pop()).ok().flatten();
         let memory = pooled.unwrap_or_else(|| vec![0; FRONT + BUFFER_SIZE + BACK].into_boxed_slice());
+        Self { memory, start: FRONT, end: FRONT }
+    }
+
+    /// An empty buffer of [`LARGE_SIZE`].
+    pub fn take_large() -> Self {
+        let pooled = LARGE.try_with(|pool| pool.borrow_mut().pop()).ok().flatten();
+        let memory = pooled.unwrap_or_else(|| vec![0; FRONT + LARGE_SIZE + BACK].into_boxed_slice());
         Self { memory, start: FRONT, end: FRONT }
     }
 
@@ -160,14 +173,18 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if self.memory.len() != FRONT + BUFFER_SIZE + BACK {
-            return;
-        }
+        const USUAL: usize = FRONT + BUFFER_SIZE + BACK;
+        const LARGER: usize = FRONT + LARGE_SIZE + BACK;
+        let (pool, most) = match self.memory.len() {
+            USUAL => (&POOL, RETAINED),
+            LARGER => (&LARGE, RETAINED_LARGE),
+            _ => return,
+        };
         let memory = std::mem::take(&mut self.memory);
         // At thread exit the pool may be gone already; then the memory is simply freed.
-        let _ = POOL.try_with(|pool| {
+        let _ = pool.try_with(|pool| {
             let mut pool = pool.borrow_mut();
-            if pool.len() < RETAINED {
+            if pool.len() < most {
                 pool.push(memory);
             }
         });
@@ -190,6 +207,8 @@ mod tests {
         let address = Buffer::take().memory.as_ptr();
         assert_eq!(Buffer::take().memory.as_ptr(), address);
         assert_ne!(Buffer::with_size(BUFFER_SIZE + 1).memory.as_ptr(), address);
+        let address = Buffer::take_large().memory.as_ptr();
+        assert_eq!(Buffer::take_large().memory.as_ptr(), address);
     }
 
     #[test]

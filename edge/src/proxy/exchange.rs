@@ -30,7 +30,7 @@ use super::filters;
 use super::filters::forwarded::Sender;
 use super::message::{Length, RequestHead, ResponseHead};
 use super::reason::Reason;
-use super::worker::{Arrival, Current, Worker};
+use super::worker::{Arrival, Current, Patience, Worker};
 
 /// How an exchange ended for its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +138,7 @@ async fn respond<S: Source, K: Sink>(
             response.clear();
             response.status = status;
             response.length = Length::None;
+            answer::date(response);
             response.fields.add(b"location", location.as_bytes());
             filters::headers::apply(&rule.filters.response_headers, &mut response.fields);
             decorate_cors(rule, origin.as_deref(), response);
@@ -159,6 +160,7 @@ fn fill_text(response: &mut ResponseHead, text: String) -> Bytes {
     response.clear();
     response.status = 200;
     response.length = Length::Known(text.len() as u64);
+    answer::date(response);
     response.fields.add(b"content-type", b"application/octet-stream");
     Bytes::from(text)
 }
@@ -172,6 +174,8 @@ fn find<'g>(
 ) -> Result<Found<'g>, Answer> {
     let place = route::listener(current, arrival, request)?;
     record.listener = Some(place.id);
+    let client = &place.listener.client;
+    arrival.patience.set(Some(Patience { idle: client.idle_timeout, head: client.head_timeout }));
     let sender = filters::forwarded::apply(request, arrival.peer.ip(), place.listener.client.trusted_hops);
     record.client = sender.client;
     let (rule, matched) = route::rule(current.snapshot(), place, request)?;
@@ -207,7 +211,9 @@ fn prepare<'g>(
         .and_then(|session| worker.tokens.read(rule, session, &request.fields, record::unix_seconds()));
     let pinned = pin.and_then(|pin| {
         let of_pin = |backend: &&Backend| filters::session::backend_tag(&backend.reference) == pin.backend;
-        backends.iter().filter(|backend| backend.weight > 0).find(of_pin)
+        // GEP-1619: "the persistence to a single backend MUST be maintained across services, even if the weight is set
+        // to 0". A backend that is invalid by now has no session to keep.
+        backends.iter().filter(|backend| matches!(backend.target, Target::Upstream(_))).find(of_pin)
     });
     let backend = match pinned {
         Some(backend) => backend,

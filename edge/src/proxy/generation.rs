@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use edge_config::snapshot::{Endpoints, Snapshot};
 use edge_config::settings::ProxySettings;
+use edge_config::snapshot::{Endpoints, Snapshot};
 
 use super::challenge::Challenges;
 use super::h1::parse::HeadLimits;

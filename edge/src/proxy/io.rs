@@ -35,6 +35,9 @@ pub trait Io: 'static {
     /// Ends our direction properly (TLS: close_notify, then FIN); the peer may go on sending.
     async fn finish(&self) -> io::Result<()>;
 
+    /// Makes the close that comes with the drop a reset, so that a cut-off message cannot look complete.
+    fn reset(&self);
+
     /// Ends both directions at once; every pending operation returns.
     fn abort(&self);
 
@@ -131,6 +134,14 @@ impl Io for Socket {
             Self::Epoll(socket) => socket.shutdown(Shutdown::Write),
             Self::Uring(socket) => socket.shutdown(Shutdown::Write),
         }
+    }
+
+    fn reset(&self) {
+        // A socket that refuses the option is dead already.
+        let _ = match self {
+            Self::Epoll(socket) => socket.linger_not(),
+            Self::Uring(socket) => socket.linger_not(),
+        };
     }
 
     fn abort(&self) {

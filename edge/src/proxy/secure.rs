@@ -6,12 +6,13 @@
 
 use std::rc::Rc;
 
-use edge_config::snapshot::{ListenerServe, PortServe};
-use rustls::{Connection, ProtocolVersion};
+use edge_config::snapshot::{ListenerServe, PortServe, Transport};
+use rustls::{Connection, HandshakeKind, ProtocolVersion};
 
 use super::buffer::Buffer;
 use super::clock::Elapsed;
 use super::io::{Io as _, Socket};
+use super::metrics::Handshake;
 use super::reason::Reason;
 use super::tls::hello::{self, Hello, HelloError};
 use super::tls::stream::{TlsError, TlsStream};
@@ -99,16 +100,28 @@ fn accept(
         Ok(Ok(stream)) => {
             arrival.secure = true;
             arrival.tls = Some(stream.inspect(settled));
+            let resumed = stream.inspect(|connection| connection.handshake_kind() == Some(HandshakeKind::Resumed));
+            count(worker, arrival, if resumed { Handshake::Resumed } else { Handshake::Full });
             Some(stream)
         }
         Ok(Err(error)) => {
+            count(worker, arrival, Handshake::Failed);
             refuse(worker, arrival, Reason::HandshakeFailed, &error);
             None
         }
         Err(Elapsed) => {
+            count(worker, arrival, Handshake::Failed);
             refuse(worker, arrival, Reason::HeadTimeout, &"the handshake took too long");
             None
         }
+    }
+}
+
+fn count(worker: &Worker, arrival: &Arrival, handshake: Handshake) {
+    let current = worker.current();
+    let port = current.port_id(arrival.local, Transport::Tcp);
+    if let Some(series) = port.and_then(|port| current.series.port(port)) {
+        series.count_handshake(handshake);
     }
 }
 

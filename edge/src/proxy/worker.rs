@@ -44,6 +44,17 @@ pub struct Arrival {
     /// What the handshake settled, for the log.
     pub tls: Option<Settled>,
     pub at: Instant,
+    /// What the listener of the last request says of waiting for the next.
+    pub patience: Cell<Option<Patience>>,
+}
+
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Without a request.
+    pub idle: Duration,
+    /// From the first byte of a head to its last.
+    pub head: Duration,
 }
 
 /// Version and cipher suite of a TLS connection.
@@ -139,13 +150,14 @@ impl Worker {
         if Arc::ptr_eq(&before.generation, &generation) {
             return;
         }
+        let series = self.metrics.adopt(&generation.snapshot);
         let upstreams = self.upstreams.borrow_mut().build(
             &generation.snapshot,
             &generation.endpoints,
             &generation.tls,
+            &series,
             &before.upstreams,
         );
-        let series = self.metrics.adopt(&generation.snapshot);
         *self.current.borrow_mut() = Rc::new(Current { ports: ports(&generation), generation, series, upstreams });
     }
 }
@@ -216,7 +228,11 @@ pub(super) async fn run(seat: Seat) {
         random: Random::from_system(),
         current: RefCell::new(Rc::new(Current {
             series: metrics.adopt(&Snapshot::default()),
-            generation: Arc::new(Generation { snapshot: Arc::default(), endpoints: Arc::default(), ..(*first).clone() }),
+            generation: Arc::new(Generation {
+                snapshot: Arc::default(),
+                endpoints: Arc::default(),
+                ..(*first).clone()
+            }),
             upstreams: Vec::new(),
             ports: HashMap::new(),
         })),

@@ -76,10 +76,33 @@ impl Rig {
         let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
         let (mut snapshot, endpoints) = snapshot(self.address, rules, upstreams);
         let socket = |address: &SocketAddr| Socket { address: *address, transport: Transport::Tcp, port: PortId(0) };
+        for listener in &mut snapshot.listeners {
+            listener.client.idle_timeout = self.limits.idle_timeout;
+            listener.client.head_timeout = self.limits.head_timeout;
+        }
         snapshot.sockets = addresses.iter().map(socket).collect();
         let failures = self.proxy.publish(generation(number, snapshot, endpoints, self.limits));
         wait_for(|| self.proxy.live() >= number);
         failures
+    }
+
+    /// Publishes a listener with one rule for each host.
+    pub fn publish_hosts(&self, hosts: &[&str], rules: Vec<Rule>, upstreams: Vec<Vec<SocketAddr>>) {
+        let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
+        let (mut snapshot, endpoints) = snapshot(self.address, vec![("", rule(0))], upstreams);
+        let mut map = HostMap::new();
+        let template = snapshot.listeners.remove(0);
+        for (id, host) in (0..).zip(hosts) {
+            let hostname = HostPattern::parse(Some(host)).unwrap();
+            map.insert(hostname.clone(), ListenerId(id));
+            let entry = Arc::new(RouteMatch::new(PathMatch::prefix(""), RuleId(id), 0));
+            let routes = RouteTable::build([(hostname.clone(), entry)]);
+            snapshot.listeners.push(Listener { hostname, serve: ListenerServe::Http { routes }, ..template.clone() });
+        }
+        snapshot.rules = rules;
+        snapshot.ports[0].serve = PortServe::Http { hosts: map };
+        assert!(self.proxy.publish(generation(number, snapshot, endpoints, self.limits)).is_empty());
+        wait_for(|| self.proxy.live() >= number);
     }
 
     pub fn client(&self) -> Client {
@@ -205,6 +228,7 @@ fn snapshot(address: SocketAddr, rules: Vec<(&str, Rule)>, upstreams: Vec<Vec<So
 pub struct Client {
     pub stream: TcpStream,
     held: Vec<u8>,
+    was_reset: bool,
 }
 
 impl Client {
@@ -216,7 +240,7 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, held: Vec::new() }
+        Self { stream, held: Vec::new(), was_reset: false }
     }
 
     pub fn send(&mut self, text: &str) {
@@ -225,7 +249,10 @@ impl Client {
 
     fn more(&mut self) -> bool {
         let mut bytes = [0; 65536];
-        let count = self.stream.read(&mut bytes).unwrap_or(0);
+        let count = self.stream.read(&mut bytes).unwrap_or_else(|error| {
+            self.was_reset |= error.kind() == std::io::ErrorKind::ConnectionReset;
+            0
+        });
         self.held.extend_from_slice(&bytes[..count]);
         count > 0
     }
@@ -293,6 +320,12 @@ impl Client {
     pub fn rest(&mut self) -> String {
         while self.more() {}
         self.take(self.held.len())
+    }
+
+    /// Whether the connection breaks off.
+    pub fn is_reset(&mut self) -> bool {
+        self.rest();
+        self.was_reset
     }
 
     /// Whether the peer ends without another byte.

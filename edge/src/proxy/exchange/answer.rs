@@ -31,6 +31,7 @@ impl Answer {
             return None;
         }
         response.status = self.status;
+        date(response);
         let text = match self.reason {
             Reason::BadRequest(what) => format!("{} bad_request: {what}\n", self.status),
             reason => format!("{} {}\n", self.status, reason.code()),
@@ -43,6 +44,12 @@ impl Answer {
         }
         Some(body)
     }
+}
+
+/// RFC 9110 §6.6.1: who makes a response and has a clock says when.
+pub fn date(response: &mut ResponseHead) {
+    let now = httpdate::fmt_http_date(std::time::SystemTime::now());
+    response.fields.add(b"date", now.as_bytes());
 }
 
 /// Sends a filled head and its body.

@@ -119,12 +119,17 @@ impl Forward<'_, '_> {
         let mut refreshed = false;
         let mut fresh = false;
         let mut avoid = None;
+        // The answer of the last try, when only another endpoint may do better.
+        let mut elsewhere = None;
         let mut endpoint = self.chosen.pin.and_then(|pin| upstream.endpoint_at(pin.endpoint));
         loop {
             let Some(target) = endpoint.take().or_else(|| upstream.pick(self.rule.balance, &self.worker.random, avoid))
             else {
                 return Ok(Some(Answer::new(503, Reason::NoReadyEndpoint)));
             };
+            if let Some(answer) = elsewhere.take().filter(|_| avoid == Some(target.address)) {
+                return Ok(Some(answer));
+            }
             record.tries += 1;
             record.endpoint = Some(target.address);
             let last = Attempt { target: &target, fresh, may_retry: retries > 0 && body.can_replay() };
@@ -142,6 +147,7 @@ impl Forward<'_, '_> {
                 }
                 Again::Elsewhere if record.tries < CONNECT_TRIES && replayable && retries == 0 => {
                     avoid = Some(target.address);
+                    elsewhere = Some(answer);
                 }
                 Again::No => return Ok(Some(answer)),
                 _ if retries > 0 && replayable => {
@@ -218,7 +224,15 @@ impl Forward<'_, '_> {
         let is_retried =
             |status: u16| last.may_retry && self.rule.retry.as_ref().is_some_and(|retry| retry.codes.contains(&status));
         let limits = &self.current.generation.limits;
-        let tunnel_timer = || (self.worker.clock.timer(), limits.tunnel_idle_timeout);
+        let listener = record.listener.and_then(|id| self.current.series.listener(id));
+        let upgraded = Cell::new(false);
+        let tunnel_timer = || {
+            upgraded.set(true);
+            if let Some(listener) = listener {
+                listener.tunnels_opened.one();
+            }
+            (self.worker.clock.timer(), limits.tunnel_idle_timeout)
+        };
         let attempt = Try { request, is_retried: &is_retried, decorate: &decorate, tunnel_timer: &tunnel_timer };
         let result = match lease.call(request) {
             Some(Ok(call)) => {
@@ -237,6 +251,7 @@ impl Forward<'_, '_> {
             }
         };
         record.latency = latency.get();
+        record.upgraded = upgraded.get();
         match result {
             Ok(Relayed { sent, bytes }) => {
                 record.status = response.status;

@@ -120,6 +120,7 @@ impl Record {
             series.duration.observe(duration);
             series.received.add(self.bytes_in);
             series.sent.add(self.bytes_out);
+            series.tunnels_closed.add(u64::from(self.upgraded));
         }
         if let Some(series) = self.rule.and_then(|id| current.series.rule(id)) {
             series.responses.count(self.status);

@@ -117,7 +117,9 @@ impl<D: Fn(&mut ResponseHead)> Try<'_, D> {
         for count in 0..=MOST_INTERIM {
             if let Err(error) = down.head(response).await {
                 return Err(match error {
-                    StreamError::Closed | StreamError::Io(_) if count == 0 => Failure::Unanswered(Reason::BackendClosed),
+                    StreamError::Closed | StreamError::Io(_) if count == 0 => {
+                        Failure::Unanswered(Reason::BackendClosed)
+                    }
                     StreamError::Closed | StreamError::Io(_) => Failure::Endpoint(Reason::BackendClosed),
                     StreamError::Malformed(_) => Failure::Endpoint(Reason::BackendMalformed),
                     StreamError::Stalled => Failure::Endpoint(Reason::BackendTimeout),
@@ -173,11 +175,7 @@ impl<D: Fn(&mut ResponseHead)> Try<'_, D> {
 }
 
 /// The response from its head on.
-async fn body_of<W: Download, K: Sink>(
-    down: &mut W,
-    response: &ResponseHead,
-    sink: &mut K,
-) -> Result<u64, Failure> {
+async fn body_of<W: Download, K: Sink>(down: &mut W, response: &ResponseHead, sink: &mut K) -> Result<u64, Failure> {
     sink.head(response).await.map_err(Failure::Client)?;
     let mut bytes = 0;
     loop {

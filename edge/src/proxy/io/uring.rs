@@ -163,6 +163,11 @@ impl Socket {
         socket2::SockRef::from(&self.descriptor()).shutdown(how)
     }
 
+    /// A close from now on discards and resets.
+    pub fn linger_not(&self) -> io::Result<()> {
+        socket2::SockRef::from(&self.descriptor()).set_linger(Some(std::time::Duration::ZERO))
+    }
+
     pub fn is_quiet(&self) -> bool {
         let Some(ready) = self.ready.readable().now_or_never() else { return true };
         let Ok(mut ready) = ready else { return false };

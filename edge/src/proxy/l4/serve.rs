@@ -22,7 +22,7 @@ use crate::proxy::buffer::Buffer;
 use crate::proxy::io::{Backend, Io, Socket, epoll};
 use crate::proxy::metrics::{ListenerSeries, UpstreamSeries};
 use crate::proxy::reason::Reason;
-use crate::proxy::upstream::stream::Stream;
+use crate::proxy::upstream::stream::{Counted, Stream};
 use crate::proxy::upstream::{DialError, Dialer, InFlight, dial as upstream};
 use crate::proxy::worker::{Arrival, Current, Worker};
 
@@ -135,6 +135,7 @@ async fn carry<D: Downstream>(
     drop(current);
     match dialed {
         Ok((connection, _load)) => {
+            let _counted = account.meters.upstream.as_ref().map(Counted::new);
             account.meters.open();
             account.reason = client.join(connection, idle, &account.meters).await.cause.reason();
         }
@@ -228,12 +229,16 @@ struct Meters {
 impl Meters {
     fn open(&mut self) {
         self.is_open = true;
-        self.each(|listener| listener.tunnels_opened.one(), |upstream| upstream.connections_opened.one());
+        if let Some(listener) = &self.listener {
+            listener.tunnels_opened.one();
+        }
     }
 
     fn close(&mut self) {
-        if std::mem::take(&mut self.is_open) {
-            self.each(|listener| listener.tunnels_closed.one(), |upstream| upstream.connections_closed.one());
+        if std::mem::take(&mut self.is_open)
+            && let Some(listener) = &self.listener
+        {
+            listener.tunnels_closed.one();
         }
     }
 
@@ -282,9 +287,10 @@ impl Targets for WorkerTargets {
         match outcome {
             Ok(()) => known.note_success(),
             Err(error) => {
-                known.note_failure(error, Instant::now());
+                let is_ejected = known.note_failure(error, Instant::now());
                 if let Some(series) = self.current.series.upstream(upstream) {
                     series.connect_failures.one();
+                    series.ejections.add(u64::from(is_ejected));
                 }
             }
         }

@@ -197,7 +197,7 @@ fn write_listeners(listeners: &Grouped<'_, ListenerLabel, ListenerSeries>, text:
 
 fn write_tunnels(listeners: &Grouped<'_, ListenerLabel, ListenerSeries>, text: &mut Text) {
     use MetricType::{Counter, Gauge};
-    text.family("edge_tunnels", Counter, "TCP and TLS routes' connections and upgraded ones.");
+    text.family("edge_tunnels", Counter, "Connections of TCP and TLS routes.");
     write_each(text, listeners, listener_labels, |it| it.tunnels_opened.value());
     text.family("edge_tunnels_open", Gauge, "Tunnels that are open.");
     write_each(text, listeners, listener_labels, |it| open(&it.tunnels_opened, &it.tunnels_closed));

@@ -37,7 +37,7 @@ pub struct ListenerSeries {
     /// Body bytes, and payload below HTTP.
     pub received: Counter,
     pub sent: Counter,
-    /// Connections of TCPRoutes and TLSRoutes, and upgraded ones.
+    /// Connections of TCPRoutes and TLSRoutes.
     pub tunnels_opened: Counter,
     pub tunnels_closed: Counter,
     pub udp_sessions_opened: Counter,
@@ -119,6 +119,7 @@ pub struct UpstreamSeries {
     pub received: Counter,
     pub connections_opened: Counter,
     pub connections_closed: Counter,
+    /// Also endpoints that refuse datagrams.
     pub connect_failures: Counter,
     /// Tries after the first.
     pub retries: Counter,

@@ -206,6 +206,10 @@ impl<S: Io> Io for TlsStream<S> {
         self.io.finish().await
     }
 
+    fn reset(&self) {
+        self.io.reset();
+    }
+
     fn abort(&self) {
         self.io.abort();
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::endpoint::Endpoint;
-use super::stream::Stream;
+use super::stream::{Counted, Stream};
 use super::{Upstream, UpstreamProtocol};
 use crate::proxy::clock::Clock;
 use crate::proxy::h1::upstream::Connection;
@@ -79,9 +79,10 @@ impl Lease {
             lease.reused = lease.connection.is_some();
         }
         if lease.connection.is_none() {
-            let stream = noted(&lease.endpoint, Box::pin(connect(upstream, &lease.endpoint, dialer)).await)?;
+            let stream = noted(upstream, &lease.endpoint, Box::pin(connect(upstream, &lease.endpoint, dialer)).await)?;
             let Dialer { clock, limits, .. } = dialer;
-            let connection = Connection::new(stream, clock, limits.head, limits.stream_idle_timeout);
+            let mut connection = Connection::new(stream, clock, limits.head, limits.stream_idle_timeout);
+            connection.count(upstream.series.as_ref().map(Counted::new));
             lease.connection = Some(Box::new(connection));
         }
         Ok(lease)
@@ -121,10 +122,16 @@ impl Drop for Lease {
 }
 
 /// Notes how dialling went, for passive health.
-fn noted<T>(endpoint: &Endpoint, result: Result<T, DialError>) -> Result<T, DialError> {
+fn noted<T>(upstream: &Upstream, endpoint: &Endpoint, result: Result<T, DialError>) -> Result<T, DialError> {
     match &result {
         Ok(_) => endpoint.note_success(),
-        Err(error) => endpoint.note_failure(error, Instant::now()),
+        Err(error) => {
+            let is_ejected = endpoint.note_failure(error, Instant::now());
+            if let Some(series) = &upstream.series {
+                series.connect_failures.one();
+                series.ejections.add(u64::from(is_ejected));
+            }
+        }
     }
     result
 }
@@ -144,15 +151,17 @@ async fn place(upstream: &Upstream, endpoint: &Endpoint, dialer: Dialer<'_>) -> 
     };
     let connections = endpoint.connections(settings, dialer.clock);
     let dial = async || -> Result<(Wire, Flusher), DialError> {
-        Ok(match open(upstream, endpoint, dialer).await? {
+        let (wire, flusher) = match open(upstream, endpoint, dialer).await? {
             Stream::Plain(socket) => wire::plain(socket, b"")?,
             Stream::Tls(stream) => wire::tls(*stream)?,
-        })
+        };
+        flusher.count(upstream.series.as_ref().map(Counted::new));
+        Ok((wire, flusher))
     };
     match within(dialer, connections.place(dial)).await {
         // Connected, and all its streams taken for so long: that is load, not failure.
         Err(DialError::Elapsed) if !connections.is_empty() => Err(DialError::Elapsed),
-        result => noted(endpoint, result),
+        result => noted(upstream, endpoint, result),
     }
 }
 

@@ -130,14 +130,16 @@ impl Endpoint {
     }
 
     /// After [`FAILURES`] in a row the endpoint is passed over, longer each time.
-    pub fn note_failure(&self, why: &dyn std::fmt::Display, now: Instant) {
+    /// Says whether it is passed over from now on.
+    pub fn note_failure(&self, why: &dyn std::fmt::Display, now: Instant) -> bool {
         let failures = self.failures.get().saturating_add(1);
         self.failures.set(failures);
         *self.last_failure.borrow_mut() = Some(why.to_string().into());
         if let Some(times) = failures.checked_sub(FAILURES) {
             let pause = FIRST_PAUSE.saturating_mul(1 << times.min(10)).min(LONGEST_PAUSE);
-            self.passed_over_until.set(Some(now + pause));
+            return self.passed_over_until.replace(Some(now + pause)).is_none_or(|before| before <= now);
         }
+        false
     }
 
     pub fn is_passed_over(&self, now: Instant) -> bool {

@@ -24,6 +24,7 @@ use self::balance::Random;
 use self::endpoint::Endpoint;
 use crate::proxy::body::{Chunk, Source, StreamError};
 use crate::proxy::message::{Fields, ResponseHead};
+use crate::proxy::metrics::{Series, UpstreamSeries};
 use crate::proxy::tls::table::{TlsTable, UpstreamConfig};
 
 pub use self::dial::{DialError, Dialer, Lease};
@@ -58,6 +59,7 @@ pub struct Upstream {
     pub protocol: UpstreamProtocol,
     /// The error is why its TLS cannot be used; it is then never called without.
     pub tls: Option<Result<UpstreamConfig, Box<str>>>,
+    pub series: Option<Arc<UpstreamSeries>>,
     ready: Vec<Rc<Endpoint>>,
     draining: Vec<Rc<Endpoint>>,
     shared: Rc<Shared>,
@@ -101,6 +103,7 @@ impl Upstreams {
         snapshot: &Snapshot,
         endpoints: &Endpoints,
         tls: &TlsTable,
+        series: &Series,
         previous: &[Rc<Upstream>],
     ) -> Vec<Rc<Upstream>> {
         let before: HashMap<&UpstreamKey, &Rc<Upstream>> =
@@ -125,7 +128,9 @@ impl Upstreams {
                 built.push(Rc::clone(old));
                 continue;
             }
-            built.push(Rc::new(assemble(upstream, source, config, shared, same_tls)));
+            let mut assembled = assemble(upstream, source, config, shared, same_tls);
+            assembled.series = series.upstream(id).cloned();
+            built.push(Rc::new(assembled));
         }
         self.shared = kept;
         built
@@ -185,7 +190,16 @@ fn assemble(
             }
         }
     }
-    Upstream { key: upstream.key.clone(), protocol: upstream.protocol, tls, ready, draining, shared, source }
+    Upstream {
+        key: upstream.key.clone(),
+        protocol: upstream.protocol,
+        tls,
+        series: None,
+        ready,
+        draining,
+        shared,
+        source,
+    }
 }
 
 fn same_config(a: Option<&Result<UpstreamConfig, Box<str>>>, b: Option<&Result<UpstreamConfig, Box<str>>>) -> bool {

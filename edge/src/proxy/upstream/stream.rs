@@ -1,11 +1,29 @@
 //! A connection to an endpoint, in clear or inside TLS.
 
 use std::io;
+use std::sync::Arc;
 
 use crate::proxy::body::Chunk;
 use crate::proxy::buffer::Buffer;
 use crate::proxy::io::{Io, Socket};
+use crate::proxy::metrics::UpstreamSeries;
 use crate::proxy::tls::stream::TlsStream;
+
+/// Counts a connection as open, from its making to its drop.
+pub struct Counted(Arc<UpstreamSeries>);
+
+impl Counted {
+    pub fn new(series: &Arc<UpstreamSeries>) -> Self {
+        series.connections_opened.one();
+        Self(Arc::clone(series))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections_closed.one();
+    }
+}
 
 pub enum Stream {
     Plain(Socket),
@@ -38,6 +56,13 @@ impl Io for Stream {
         match self {
             Self::Plain(io) => io.finish().await,
             Self::Tls(io) => io.finish().await,
+        }
+    }
+
+    fn reset(&self) {
+        match self {
+            Self::Plain(io) => io.reset(),
+            Self::Tls(io) => io.reset(),
         }
     }
 

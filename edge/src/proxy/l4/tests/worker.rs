@@ -195,6 +195,7 @@ fn through_workers(backend: Backend) {
         format!(r#"edge_listener_sent_bytes_total{{{tcp},port="{port}"}} 12"#),
         format!(r#"edge_udp_sessions_total{{{udp},port="{port}"}} 2"#),
         format!(r#"edge_udp_sent_datagrams_total{{{udp},port="{port}"}} 3"#),
+        r#"edge_upstream_connections_total{kind="Service",namespace="a",name="s1",port="1"} 1"#.to_owned(),
         r#"edge_upstream_sent_bytes_total{kind="Service",namespace="a",name="s0",port="1"} 10"#.to_owned(),
         r#"edge_local_responses_total{reason="invalid_backend"} 1"#.to_owned(),
     ] {
