@@ -342,11 +342,6 @@ impl Issuance {
             self.notices.push(text);
         }
     }
-
-    #[cfg(test)]
-    pub(super) fn settle(&self) {
-        self.saver.settle();
-    }
 }
 
 fn entry(made: &Made, origin: Origin) -> Result<Arc<CertEntry>, String> {
