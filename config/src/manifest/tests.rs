@@ -115,9 +115,7 @@ fn unknown_and_inert_fields() {
     let text = "apiVersion: cert-manager.io/v1\nkind: ClusterIssuer\nmetadata: {name: i}\nspec: {acme: {server: x, solvers: []}}\n";
     assert_eq!(
         problems(text),
-        [
-            "f.yaml:4:8: not acted on: ClusterIssuer i: ACME: listeners get a certificate of the internal CA instead"
-        ]
+        ["f.yaml:4:8: not acted on: ClusterIssuer i: ACME: listeners get a certificate of the internal CA instead"]
     );
 }
 
