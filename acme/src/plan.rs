@@ -71,7 +71,7 @@ pub struct Failure {
     pub reason: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// In this order: a CA comes before what it signs.
     pub issue: Vec<Issue>,
@@ -219,18 +219,6 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
         plan.next = Some(input.now);
     }
     plan
-}
-
-impl Default for Plan {
-    fn default() -> Self {
-        Self {
-            issue: Vec::new(),
-            waiting: BTreeMap::new(),
-            renewals: BTreeMap::new(),
-            unwanted: Vec::new(),
-            next: None,
-        }
-    }
 }
 
 /// What a certificate offers to those that it is to sign, once the plan is carried out.

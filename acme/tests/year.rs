@@ -3,6 +3,9 @@
 //! The issuer of the simulation makes no keys: it gives each certificate the validity that the real one would, so a year
 //! takes milliseconds. It fails sometimes, for a while.
 
+// A failed expectation is what a test is for.
+#![allow(clippy::panic, clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -123,7 +126,8 @@ impl Simulation {
 
     fn check(&self, now: i64) {
         for wanted in &self.wanted {
-            let held = self.held.get(&wanted.id).unwrap_or_else(|| panic!("{} is missing", wanted.id));
+            assert!(self.held.contains_key(&wanted.id), "{} is missing", wanted.id);
+            let held = &self.held[&wanted.id];
             assert!(held.validity.holds_at(now), "{} lapsed {} s ago", wanted.id, now - held.validity.not_after);
             if let WantedIssuer::Ca(ca) = &wanted.issuer {
                 assert_eq!(held.made_for.signer, self.held[ca].key_id, "{} hangs on an old key of {ca}", wanted.id);

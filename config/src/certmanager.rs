@@ -11,6 +11,9 @@ use crate::wire::{GoDuration, open_enum};
 pub const ISSUER_ANNOTATION: &str = "cert-manager.io/issuer";
 /// The annotation on a Gateway that names a ClusterIssuer.
 pub const CLUSTER_ISSUER_ANNOTATION: &str = "cert-manager.io/cluster-issuer";
+/// An issuer of this group, whatever its kind and name, is Edge's own CA: cert-manager's way to name an issuer that is
+/// not one of its own.
+pub const INTERNAL_ISSUER_GROUP: &str = "edge.internal";
 
 /// On the wire one member says which issuer it is; files must have exactly one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

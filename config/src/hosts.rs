@@ -51,8 +51,8 @@ impl<T> HostMap<T> {
     {
         match pattern {
             HostPattern::Any => self.any.get_or_insert_default(),
-            HostPattern::Wildcard(suffix) => entry(&mut self.wildcard, suffix.as_str()),
-            HostPattern::Exact(name) => entry(&mut self.exact, name.as_str()),
+            HostPattern::Wildcard(suffix) => self.wildcard.entry(suffix.as_str().into()).or_default(),
+            HostPattern::Exact(name) => self.exact.entry(name.as_str().into()).or_default(),
         }
     }
 
@@ -108,14 +108,6 @@ impl<T> HostMap<T> {
             Some((pattern, value))
         })
     }
-}
-
-fn entry<'m, T: Default>(map: &'m mut HashMap<Box<str>, T>, key: &str) -> &'m mut T {
-    // Two look-ups instead of `entry` spare the copy of the key for every value but the first.
-    if !map.contains_key(key) {
-        map.insert(key.into(), T::default());
-    }
-    map.get_mut(key).expect("inserted above")
 }
 
 fn sorted<T>(map: &HashMap<Box<str>, T>) -> impl Iterator<Item = (&str, &T)> {

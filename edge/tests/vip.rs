@@ -1,5 +1,8 @@
 //! Addresses on interfaces, in a network namespace of this test alone. Needs root; skips loudly without.
 
+// A failed expectation is what a test is for.
+#![allow(clippy::panic, clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, TcpListener};
 use std::process::Command;

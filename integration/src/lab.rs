@@ -115,6 +115,8 @@ impl Lab {
     /// The usual edge.toml with further keys of `[proxy]`, followed by `more`.
     pub fn write_config_with(&self, proxy: &str, more: &str) {
         let vip = self.vip;
+        // The same scenarios on either I/O back end: EDGE_LAB_IO=epoll or io_uring.
+        let io = std::env::var("EDGE_LAB_IO").unwrap_or_else(|_| "auto".to_owned());
         let text = format!(
             r#"
 [state]
@@ -132,6 +134,7 @@ addresses = ["{vip}/{}"]
 
 [proxy]
 workers = 2
+io = "{io}"
 {proxy}
 
 [access_log]

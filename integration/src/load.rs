@@ -18,7 +18,7 @@ use crate::client::{Connection, H2, Reply, Tls, WebSocket};
 #[derive(Clone)]
 pub struct Plan {
     pub http: SocketAddr,
-    /// For the HTTP/2 connections and half of the HTTP/1.1 ones.
+    /// For the HTTP/2 connections and half of the others, each with the ALPN of its own.
     pub https: Option<(SocketAddr, Tls)>,
     pub host: String,
     /// What the answer must say in `x-backend`.
@@ -43,6 +43,12 @@ impl Tally {
     pub fn exchanges(&self) -> u64 {
         self.h1 + self.h2 + self.websocket
     }
+}
+
+fn speaking(tls: &Tls, protocol: &str) -> Tls {
+    let mut config = (*tls.config).clone();
+    config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+    Tls { config: config.into(), server_name: tls.server_name.clone() }
 }
 
 /// A load that runs on its own thread until it is stopped.
@@ -144,7 +150,7 @@ impl Shared {
 
 async fn h1(shared: Rc<Shared>, index: usize) {
     let (address, tls) = match (&shared.plan.https, index % 2) {
-        (Some((address, tls)), 1) => (*address, Some(tls.clone())),
+        (Some((address, tls)), 1) => (*address, Some(speaking(tls, "http/1.1"))),
         _ => (shared.plan.http, None),
     };
     let kind = if tls.is_some() { "https/1.1" } else { "http/1.1" };
@@ -177,7 +183,7 @@ async fn h1(shared: Rc<Shared>, index: usize) {
 
 async fn h2(shared: Rc<Shared>) {
     let (address, tls) = match &shared.plan.https {
-        Some((address, tls)) => (*address, Some(tls.clone())),
+        Some((address, tls)) => (*address, Some(speaking(tls, "h2"))),
         None => (shared.plan.http, None),
     };
     while !shared.stopped() {
@@ -209,7 +215,7 @@ async fn h2(shared: Rc<Shared>) {
 
 async fn websocket(shared: Rc<Shared>, index: usize) {
     let (address, tls) = match (&shared.plan.https, index % 2) {
-        (Some((address, tls)), 1) => (*address, Some(tls.clone())),
+        (Some((address, tls)), 1) => (*address, Some(speaking(tls, "http/1.1"))),
         _ => (shared.plan.http, None),
     };
     while !shared.stopped() {

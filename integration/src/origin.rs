@@ -157,6 +157,7 @@ impl Origin {
     async fn answer(&self, request: Request<Incoming>, arrival: &Arrival) -> io::Result<Response<OriginBody>> {
         let path = request.uri().path().to_owned();
         let seen = self.note(&path);
+        let is_head = request.method() == http::Method::HEAD;
         let grpc = request
             .headers()
             .get(header::CONTENT_TYPE)
@@ -169,7 +170,7 @@ impl Origin {
         let argument = steps.next();
         let second = steps.next().and_then(|text| text.parse::<u64>().ok());
         let number = argument.and_then(|text| text.parse::<u64>().ok());
-        let response = match (word, number) {
+        let mut response = match (word, number) {
             ("status", Some(code)) => {
                 let status = u16::try_from(code).ok().and_then(|code| StatusCode::from_u16(code).ok());
                 answer_with(status.unwrap_or(StatusCode::BAD_REQUEST), OriginBody::empty())
@@ -202,6 +203,13 @@ impl Origin {
             ("ws", _) => upgrade(request),
             _ => self.echo(request, arrival),
         };
+        if is_head {
+            // The head of a GET without its body (RFC 9110 §9.3.2); hyper does not see to it in HTTP/2.
+            if let Some(length) = response.body().size_hint().exact() {
+                response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+            }
+            *response.body_mut() = OriginBody::empty();
+        }
         Ok(self.named(response))
     }
 
@@ -394,6 +402,10 @@ impl Body for OriginBody {
                 }
             },
         }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Whole(None) | Self::Fill { left: 0 })
     }
 
     fn size_hint(&self) -> SizeHint {

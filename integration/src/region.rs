@@ -127,6 +127,22 @@ impl Region {
     }
 }
 
+/// What `status` finds less than up, as `KIND: reason`; a listener that no Secret and no issuer supplies serves a
+/// certificate of the internal CA, says so, and is left out here.
+pub fn not_up(edged: &Edged) -> Vec<String> {
+    let status = edged.ctl(&["status", "--all", "-o", "json"]).json();
+    let mut found = Vec::new();
+    for kind in ["vips", "listeners", "certificates", "routes", "backends"] {
+        for row in status[kind].as_array().into_iter().flatten() {
+            let reason = row["reason"].as_str().unwrap_or_default();
+            if row["state"] != "up" && !reason.contains("placeholder of the internal CA is served") {
+                found.push(format!("{kind}: {row}"));
+            }
+        }
+    }
+    found
+}
+
 /// The conditions of a route: one list of (type, status, reason) for each parent, by `get KIND -o json`.
 pub fn route_conditions(edged: &Edged, kind: &str, namespace: &str, name: &str) -> Vec<Vec<(String, String, String)>> {
     let said = edged.ctl(&["get", kind, "-o", "json"]);

@@ -23,7 +23,7 @@ fn cases() -> Vec<Bad> {
     let route = |name: &str, rules: &str| http_route(name, &[&format!("{name}.test")], rules);
     vec![
         bad("syntax.yaml", "kind: [unclosed\n  apiVersion: v1\n", &["syntax.yaml:"]),
-        bad("tab.yaml", "kind: Service\n\tmetadata: {}\n", &["tab.yaml:2:"]),
+        bad("tab.yaml", "kind: Service\n\tmetadata: {}\n", &["tab.yaml:", "tab"]),
         bad("kind.yaml", "apiVersion: v1\nkind: Sevrice\nmetadata: {name: x}\n", &["kind.yaml:", "Sevrice"]),
         bad(
             "unknown-field.yaml",
@@ -131,12 +131,13 @@ fn bad_files_cost_themselves_only() {
         until(&format!("{}: the good change beside it", case.file), || {
             (status(&format!("{name}.test")) == 200).then_some(())
         });
-        let text = problems(&mut lab);
-        if !case.words.is_empty() {
-            assert!(says(&text, case.words), "{}: no line with {:?} in\n{text}", case.file, case.words);
-        }
+        let mut text = String::new();
+        until(&format!("{}: a line with {:?}", case.file, case.words), || {
+            text = problems(&mut lab);
+            (case.words.is_empty() || says(&text, case.words)).then_some(())
+        });
         let lines = text.lines().filter(|line| line.contains(case.file)).count();
-        assert!(lines <= 3, "{}: {lines} lines for one fault\n{text}", case.file);
+        assert!(lines <= 4, "{}: {lines} lines for one fault\n{text}", case.file);
         assert!(text.lines().all(|line| line.len() < 1000), "{}: a line without end", case.file);
         lab.remove_manifest(case.file);
         until(&format!("{}: forgotten", case.file), || (!problems(&mut lab).contains(case.file)).then_some(()));
@@ -213,7 +214,7 @@ fn check_tells_every_fault_and_its_exit_code_says_how_bad() {
     let lab = Lab::new();
     let config = lab.config().to_string_lossy().into_owned();
     lab.manifest("base.yaml", &[CLASS, &gateway("web", LISTENERS), &service("default", "a", 80, &[])].concat());
-    lab.manifest("route.yaml", &http_route("ok", &["ok.test"], &to("a", 80)));
+    lab.manifest("route.yaml", &http_route("steady", &["ok.test"], &to("a", 80)));
     let good = edgectl(&["check", &config]);
     assert_eq!(good.code, Some(0), "{good:?}");
     for case in cases() {
@@ -222,7 +223,10 @@ fn check_tells_every_fault_and_its_exit_code_says_how_bad() {
         if case.words.is_empty() {
             assert!(said.code.is_some(), "{}: {said:?}", case.file);
         } else {
-            assert_eq!(said.code, Some(1), "{}: {said:?}", case.file);
+            // What Edge does not know may be somebody else's: a warning, unless warnings are to be errors.
+            let mild = ["kind.yaml", "unknown-field.yaml", "parent.yaml"].contains(&case.file);
+            assert_eq!(said.code, Some(i32::from(!mild)), "{}: {said:?}", case.file);
+            assert_eq!(edgectl(&["check", "--strict", &config]).code, Some(1), "{}", case.file);
             assert!(says(&said.text(), case.words), "{}: no line with {:?} in {said:?}", case.file, case.words);
         }
         lab.remove_manifest(case.file);

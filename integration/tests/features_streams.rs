@@ -72,7 +72,7 @@ fn http2_is_served_to_either_kind_of_backend() {
                 let reply = connection.request("PUT", host, "/upload", &[], &big).await.unwrap();
                 assert_eq!(reply.json()["received"], 2 << 20, "{host}");
                 let reply = connection.request("HEAD", host, "/bytes/77", &[], b"").await.unwrap();
-                assert_eq!((reply.status, reply.body.len()), (200, 0), "{host}");
+                assert_eq!((reply.header("content-length"), reply.body.len()), (Some("77"), 0), "{host}");
             }
             let reply = h1.get(host, "/").await.unwrap();
             assert_eq!(reply.json()["protocol"], protocol, "{host}");
@@ -166,8 +166,11 @@ fn tcp_and_udp_routes_carry_bytes_and_datagrams() {
     block_on(async {
         let (mut answered, mut rejected) = (std::collections::BTreeSet::new(), 0);
         for _ in 0..60 {
-            let mut stream = TcpStream::connect((vip, 7000)).await.unwrap();
-            // The share of the missing backend is rejected: a reset may come before or after this write.
+            // The share of the missing backend is rejected: the reset comes before, during or after this.
+            let Ok(mut stream) = TcpStream::connect((vip, 7000)).await else {
+                rejected += 1;
+                continue;
+            };
             let _ = stream.write_all(b"ping").await;
             let mut answer = [0u8; 8];
             match within("tcp echo", stream.read_exact(&mut answer)).await {
@@ -183,7 +186,7 @@ fn tcp_and_udp_routes_carry_bytes_and_datagrams() {
 
         // Half-close: the end of one direction is no end of the other.
         loop {
-            let mut stream = TcpStream::connect((vip, 7000)).await.unwrap();
+            let Ok(mut stream) = TcpStream::connect((vip, 7000)).await else { continue };
             let mut all = Vec::new();
             let sent = stream.write_all(&[5; 300_000]).await.is_ok() && stream.shutdown().await.is_ok();
             let read = within("tcp to the end", stream.read_to_end(&mut all)).await;
@@ -192,10 +195,11 @@ fn tcp_and_udp_routes_carry_bytes_and_datagrams() {
                 break;
             }
         }
-        let mut bare = TcpStream::connect((vip, 7002)).await.unwrap();
-        let mut byte = [0u8; 1];
-        let end = within("end without a route", bare.read(&mut byte)).await;
-        assert!(matches!(end, Ok(0) | Err(_)), "a listener without a route closes: {end:?}");
+        if let Ok(mut bare) = TcpStream::connect((vip, 7002)).await {
+            let mut byte = [0u8; 1];
+            let end = within("end without a route", bare.read(&mut byte)).await;
+            assert!(matches!(end, Ok(0) | Err(_)), "a listener without a route closes: {end:?}");
+        }
 
         for i in 0..20u8 {
             let socket = UdpSocket::bind("0.0.0.0:0").await.unwrap();

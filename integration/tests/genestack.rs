@@ -221,7 +221,8 @@ fn check_offline(lab: &Lab) {
         ("prometheus names a listener that is not there", ["custom-prometheus-gateway-route", "http"]),
         ("manila names a Gateway that is not there", ["custom-manila-gateway-route", "nginx-gateway"]),
         ("EnvoyProxy's provider is not acted on", ["custom-proxy-config", "provider"]),
-        ("nodeSelectors are not acted on", ["openstack-external-advertisement", "nodeSelectors"]),
+        ("L2 advertisements are not acted on", ["openstack-external-advertisement", "not acted on"]),
+        ("the policy is in another namespace than its routes", ["least-request-policy", "custom-nova-gateway-route"]),
     ] {
         let told = text.lines().any(|line| words.iter().all(|word| line.contains(word)));
         assert!(told, "{what}: not told in\n{text}");

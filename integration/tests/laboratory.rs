@@ -49,6 +49,8 @@ fn an_origin_echoes_over_every_protocol() {
 
         let mut h2c = H2::open(plain, None).await.unwrap();
         assert_eq!(h2c.get("x.test", "/").await.unwrap().json()["protocol"], "HTTP/2");
+        let reply = h2c.request("HEAD", "x.test", "/bytes/77", &[], b"").await.unwrap();
+        assert_eq!((reply.header("content-length"), reply.body.len()), (Some("77"), 0));
         let grpc = [("content-type", "application/grpc"), ("te", "trailers")];
         let reply = h2c.request("POST", "x.test", "/svc/Echo", &grpc, b"message").await.unwrap();
         assert_eq!((&*reply.body, reply.trailer("grpc-status")), (&b"message"[..], Some("0")));

@@ -109,7 +109,8 @@ fn missing_due_expired_and_changed() {
     assert_eq!(issue(&World { now: NOW + 61 * DAY, ..fresh() }), Some(Reason::Due));
     assert_eq!(issue(&World { now: NOW + 91 * DAY, ..fresh() }), Some(Reason::Expired));
     assert_eq!(issue(&World { now: NOW - 300, ..fresh() }), Some(Reason::NotYetValid));
-    let changes: [(fn(&mut World), &str); 7] = [
+    type Change = fn(&mut World);
+    let changes: [(Change, &str); 7] = [
         (|world| world.wanted[0].dns_names.push("b.example".into()), "the list of its names"),
         (|world| world.wanted[0].common_name = Some("x".into()), "its common name"),
         (|world| world.wanted[0].key = KeyAlgorithm::Rsa(2048), "its key algorithm"),

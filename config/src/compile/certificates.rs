@@ -9,8 +9,8 @@ use foldhash::{HashMap, HashMapExt};
 use super::context::{Context, Fault, by_age, condition};
 use super::listeners::ListenerState;
 use crate::certmanager::{
-    CLUSTER_ISSUER_ANNOTATION, CertificateSpec, ISSUER_ANNOTATION, IssuerRef, IssuerSpec, PrivateKeyAlgorithm,
-    RotationPolicy,
+    CLUSTER_ISSUER_ANNOTATION, CertificateSpec, INTERNAL_ISSUER_GROUP, ISSUER_ANNOTATION, IssuerRef, IssuerSpec,
+    PrivateKeyAlgorithm, RotationPolicy,
 };
 use crate::inputs::{Meta, Object};
 use crate::names::{CertId, HostPattern, Kind, ObjectKey, ObjectRef};
@@ -317,6 +317,9 @@ impl<'a> Certificates<'a> {
         reference: &IssuerRef,
         depth: usize,
     ) -> Result<WantedIssuer, NoIssuer> {
+        if reference.group == INTERNAL_ISSUER_GROUP {
+            return Ok(WantedIssuer::Internal { instead_of: None });
+        }
         let found = match Kind::of(&reference.group, &reference.kind) {
             Some(kind @ Kind::Issuer) => {
                 Some((kind, ObjectKey::new(home, reference.name.as_str()), &context.inputs.issuers))

@@ -33,6 +33,8 @@ pub(super) struct ListenerState<'a> {
     pub programmed_fault: Option<Fault>,
     pub terminate: Option<Terminate>,
     pub client: Option<ClientSettings>,
+    /// Why its routes must not be served: a protection they rely on is not there.
+    pub guard: Option<Arc<str>>,
     pub attached: u32,
     pub routes: AttachedRoutes,
     /// Hostnames of attached routes, as far as a certificate may have to hold them.
@@ -165,6 +167,7 @@ fn judge<'a>(
         programmed_fault: None,
         terminate: None,
         client: None,
+        guard: None,
         attached: 0,
         routes: AttachedRoutes::default(),
         route_hosts: Vec::new(),

@@ -61,7 +61,8 @@ pub struct Compiled {
 /// Total and deterministic: equal inputs, in whatever order they were inserted, give equal bytes.
 pub fn compile(inputs: &Inputs) -> Compiled {
     let context = Context::new(inputs);
-    let mut reports: Vec<(ObjectRef, ObjectReport)> = Vec::new();
+    let mut reports: Vec<(ObjectRef, ObjectReport)> =
+        Vec::with_capacity(inputs.http_routes.len() + inputs.grpc_routes.len() + inputs.gateways.len() + 64);
     let mut snapshot = Snapshot::default();
 
     let classes = classes::classes(&context, &mut reports);
@@ -76,11 +77,12 @@ pub fn compile(inputs: &Inputs) -> Compiled {
 
     policies::client_traffic(&context, &mut gateways, &mut reports);
     let traffic = policies::backend_traffic(&context, &mut gateways, &mut reports);
-    policies::security(&context, &gateways, &mut reports);
+    let guards = policies::security(&context, &mut gateways, &mut reports);
+    let route_policies = policies::RoutePolicies { traffic, guards };
 
     let tls_policies = backend_tls::TlsPolicies::new(&context);
     let backends = Backends::new(&context, &tls_policies);
-    snapshot.rules = rules::routes(&backends, &mut gateways, &traffic, &mut upstreams, &mut reports);
+    snapshot.rules = rules::routes(&backends, &mut gateways, &route_policies, &mut upstreams, &mut reports);
     routes_stream::routes(&backends, &mut gateways, &mut upstreams, &mut reports);
     tls_policies.report(&gateways, &mut reports);
 

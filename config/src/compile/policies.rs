@@ -22,6 +22,15 @@ use crate::snapshot::{Balance, ClientSettings};
 /// Stands for "no timeout" where a duration is needed; far enough away, and safe to add to a clock.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// What policies say of single routes.
+pub(super) struct RoutePolicies {
+    pub traffic: BTreeMap<ObjectRef, Traffic>,
+    /// Routes whose protection is missing, and why.
+    pub guards: BTreeMap<ObjectRef, Arc<str>>,
+}
+
+const TARGET_NOT_FOUND: &str = "TargetNotFound";
+
 /// An ancestor in a policy's status.
 pub(super) fn ancestor(gateway: &ObjectKey, section: Option<&str>) -> ParentReference {
     ParentReference {
@@ -39,16 +48,20 @@ struct Status<'p> {
     kind: Kind,
     meta: &'p Meta,
     parents: Vec<ParentReport>,
+    /// Targets that are nowhere.
+    lost: Vec<String>,
 }
 
 impl<'p> Status<'p> {
     fn new(kind: Kind, meta: &'p Meta) -> Self {
-        Self { kind, meta, parents: Vec::new() }
+        Self { kind, meta, parents: Vec::new(), lost: Vec::new() }
     }
 
     fn add(&mut self, context: &Context<'_>, parent: ParentReference, controller: &Arc<str>, fault: Option<&Fault>) {
-        if let Some(fault) = fault {
-            context.problem(Severity::Error, self.kind, self.meta, fault.message.clone());
+        match fault {
+            Some(fault) if fault.reason == TARGET_NOT_FOUND => self.lost.push(fault.message.clone()),
+            Some(fault) => context.problem(Severity::Error, self.kind, self.meta, fault.message.clone()),
+            None => {}
         }
         if self.parents.len() < MOST_ANCESTORS && !self.parents.iter().any(|known| known.parent == parent) {
             let conditions = vec![condition("Accepted", "Accepted", fault)];
@@ -65,7 +78,7 @@ impl<'p> Status<'p> {
                 "; there is one in {namespace}, but a policy reaches objects of its own namespace only"
             ));
         }
-        let fault = Fault::new("TargetNotFound", message);
+        let fault = Fault::new(TARGET_NOT_FOUND, message);
         let parent = ParentReference {
             group: target.group.clone(),
             kind: target.kind.clone(),
@@ -78,7 +91,15 @@ impl<'p> Status<'p> {
         self.add(context, parent, &controller, Some(&fault));
     }
 
-    fn finish(self, out: &mut Vec<(ObjectRef, ObjectReport)>) {
+    fn finish(self, context: &Context<'_>, out: &mut Vec<(ObjectRef, ObjectReport)>) {
+        // One line for all: such a policy is most often in the wrong namespace with every target of its list.
+        if let Some(first) = self.lost.first() {
+            let more = match self.lost.len() {
+                1 => String::new(),
+                count => format!("; and {} more of its targets are not found", count - 1),
+            };
+            context.problem(Severity::Warning, self.kind, self.meta, format!("{first}{more}"));
+        }
         out.push((
             ObjectRef::new(self.kind, self.meta.key.clone()),
             ObjectReport { generation: self.meta.generation, parents: self.parents, ..ObjectReport::default() },
@@ -131,7 +152,7 @@ pub(super) fn client_traffic(
             let known = section.is_none_or(|section| gateway.object.spec.listeners.iter().any(|l| l.name == section));
             let fault = if !known {
                 let message = format!("targetRefs: Gateway {key} has no listener {}", section.unwrap_or_default());
-                Some(Fault::new("TargetNotFound", message))
+                Some(Fault::new(TARGET_NOT_FOUND, message))
             } else {
                 match chosen.entry((found, section)) {
                     std::collections::hash_map::Entry::Occupied(rival) => Some(conflicted(&rival.get().meta.key)),
@@ -144,7 +165,7 @@ pub(super) fn client_traffic(
             let controller = Arc::clone(&gateway.controller);
             status.add(context, ancestor(&key, section), &controller, fault.as_ref());
         }
-        status.finish(out);
+        status.finish(context, out);
     }
     let proxy = &context.inputs.settings.proxy;
     for (index, gateway) in gateways.iter_mut().enumerate() {
@@ -192,16 +213,13 @@ pub(super) struct Traffic {
     pub request_timeout: Option<Duration>,
 }
 
-/// The policies of routes; those of Gateways are in their profiles.
-pub(super) type RouteTraffic = BTreeMap<ObjectRef, Traffic>;
-
 /// A policy of a route goes before, and wholly replaces, one of its Gateway.
 pub(super) fn backend_traffic(
     context: &Context<'_>,
     gateways: &mut [GatewayState<'_>],
     out: &mut Vec<(ObjectRef, ObjectReport)>,
-) -> RouteTraffic {
-    let mut routes = RouteTraffic::new();
+) -> BTreeMap<ObjectRef, Traffic> {
+    let mut routes = BTreeMap::new();
     if context.inputs.backend_traffic_policies.is_empty() {
         return routes;
     }
@@ -260,7 +278,7 @@ pub(super) fn backend_traffic(
                 }
             }
         }
-        status.finish(out);
+        status.finish(context, out);
     }
     for (gateway, traffic) in of_gateways {
         gateways[gateway].profile.balance = traffic.balance;
@@ -312,19 +330,48 @@ fn route_parents(context: &Context<'_>, parents: &Parents<'_>, route: &ObjectRef
     found
 }
 
-/// SecurityPolicies are read so that nobody takes them for granted.
-pub(super) fn security(context: &Context<'_>, gateways: &[GatewayState<'_>], out: &mut Vec<(ObjectRef, ObjectReport)>) {
+/// SecurityPolicies are not acted on, and what they were to protect must not be open instead: their targets answer 500,
+/// as with Envoy Gateway when it cannot carry one out. Returns the routes concerned; listeners are marked.
+pub(super) fn security(
+    context: &Context<'_>,
+    gateways: &mut [GatewayState<'_>],
+    out: &mut Vec<(ObjectRef, ObjectReport)>,
+) -> BTreeMap<ObjectRef, Arc<str>> {
+    let mut routes = BTreeMap::new();
+    if context.inputs.security_policies.is_empty() {
+        return routes;
+    }
+    let parents = Parents::new(gateways);
     for policy in context.inputs.security_policies.values() {
         let mut status = Status::new(Kind::SecurityPolicy, &policy.meta);
-        let fault = invalid("SecurityPolicy is not acted on by this version: its targets are not protected".to_owned());
+        let fault = invalid("SecurityPolicy is not acted on by this version: its targets answer 500".to_owned());
+        let reason: Arc<str> = format!("SecurityPolicy {} is not acted on by this version", policy.meta.key).into();
         for target in policy.spec.targets() {
             let key = ObjectKey::new(&*policy.meta.key.namespace, target.name.as_str());
-            let ours = gateways.iter().find(|gateway| *gateway.key() == key);
-            if let Some(gateway) = ours.filter(|_| Kind::of(&target.group, &target.kind) == Some(Kind::Gateway)) {
-                status.add(context, ancestor(&key, target.section_name.as_deref()), &gateway.controller, Some(&fault));
+            let section = target.section_name.as_deref().filter(|section| !section.is_empty());
+            match Kind::of(&target.group, &target.kind) {
+                Some(Kind::Gateway) => {
+                    let Some(gateway) = gateways.iter_mut().find(|gateway| *gateway.key() == key) else { continue };
+                    for listener in &mut gateway.listeners {
+                        if section.is_none_or(|section| listener.set.is_none() && listener.spec.name == section) {
+                            listener.guard.get_or_insert_with(|| Arc::clone(&reason));
+                        }
+                    }
+                    status.add(context, ancestor(&key, section), &gateway.controller, Some(&fault));
+                }
+                Some(kind @ (Kind::HTTPRoute | Kind::GRPCRoute)) => {
+                    let object = ObjectRef::new(kind, key);
+                    for (parent, gateway) in route_parents(context, &parents, &object) {
+                        status.add(context, parent, &gateways[gateway].controller, Some(&fault));
+                    }
+                    // A section names one rule; the others of the route would be reached beside it, so all are closed.
+                    routes.entry(object).or_insert_with(|| Arc::clone(&reason));
+                }
+                _ => {}
             }
         }
         context.problem(Severity::Error, Kind::SecurityPolicy, &policy.meta, fault.message);
-        status.finish(out);
+        status.finish(context, out);
     }
+    routes
 }

@@ -7,7 +7,7 @@ use super::backends::{Backends, Referrer, Resolved, Upstreams};
 use super::context::{Context, Fault, by_age, condition, fingerprint};
 use super::filters::{Built, UNSUPPORTED, is_token};
 use super::gateways::{GatewayState, Profile};
-use super::policies::{RouteTraffic, Traffic};
+use super::policies::{RoutePolicies, Traffic};
 use super::{routes_grpc, routes_http};
 use crate::gateway::{CookieLifetime, GrpcRouteSpec, HttpRouteSpec, ParentReference, SessionPersistenceType};
 use crate::inputs::{Meta, Object};
@@ -74,7 +74,7 @@ impl<'a> L7<'a> {
 pub(super) fn routes<'a>(
     backends: &Backends<'_, 'a>,
     gateways: &mut [GatewayState<'a>],
-    traffic: &RouteTraffic,
+    policies: &RoutePolicies,
     upstreams: &mut Upstreams<'a>,
     out: &mut Vec<(ObjectRef, ObjectReport)>,
 ) -> Vec<Rule> {
@@ -96,16 +96,15 @@ pub(super) fn routes<'a>(
         if outcomes.is_empty() {
             continue;
         }
-        let own = if traffic.is_empty() {
-            None
-        } else {
-            traffic.get(&ObjectRef::new(route.kind, route.meta.key.clone())).copied()
-        };
+        let object = ObjectRef::new(route.kind, route.meta.key.clone());
+        let own = policies.traffic.get(&object).copied();
+        let guard = policies.guards.get(&object);
         let mut status = None;
         for (profile, members) in by_profile(&attachments, &profiles) {
             let drafts = draft(backends, l7, &profiles[profile], &members, own, upstreams);
             if drafts.dropped.len() < drafts.total {
-                install(&attachments, &members, gateways, drafts.rules, &mut rules);
+                let guarded = drafts.rules.into_iter().map(|draft| Draft { rule: guarded(draft.rule, guard), ..draft });
+                install(&attachments, &members, gateways, guarded.collect(), &mut rules);
             }
             status = Some((drafts.refs_fault, drafts.dropped, drafts.total));
         }
@@ -191,18 +190,40 @@ fn install(
     drafts: Vec<Draft>,
     rules: &mut Vec<Rule>,
 ) {
+    let attachments = || attachments.iter().filter(|attachment| members.contains(&attachment.gateway));
     for draft in drafts {
-        let id = RuleId(u32::try_from(rules.len()).unwrap_or(u32::MAX));
-        rules.push(draft.rule);
+        // Nearly always one variant: the listeners without a guard.
+        let mut variants: Vec<(Option<Arc<str>>, RuleId)> = Vec::with_capacity(1);
+        for attachment in attachments() {
+            let guard = &gateways[attachment.gateway].listeners[attachment.listener].guard;
+            if variants.iter().all(|(known, _)| known != guard) {
+                let id = RuleId(u32::try_from(rules.len()).unwrap_or(u32::MAX));
+                rules.push(guarded(draft.rule.clone(), guard.as_ref()));
+                variants.push((guard.clone(), id));
+            }
+        }
         for entry in draft.matches {
-            let entry = Arc::new(RouteMatch { rule: id, ..entry });
-            for attachment in attachments.iter().filter(|attachment| members.contains(&attachment.gateway)) {
-                let listener = &mut gateways[attachment.gateway].listeners[attachment.listener];
-                let hosts = attachment.hosts.iter();
-                listener.routes.matches.extend(hosts.map(|host| (host.clone(), Arc::clone(&entry))));
+            for (guard, id) in &variants {
+                let entry = Arc::new(RouteMatch { rule: *id, ..entry.clone() });
+                for attachment in attachments() {
+                    let listener = &mut gateways[attachment.gateway].listeners[attachment.listener];
+                    if listener.guard == *guard {
+                        let hosts = attachment.hosts.iter();
+                        listener.routes.matches.extend(hosts.map(|host| (host.clone(), Arc::clone(&entry))));
+                    }
+                }
             }
         }
     }
+}
+
+/// A rule whose protection is missing answers 500 instead of doing its work without it.
+fn guarded(mut rule: Rule, guard: Option<&Arc<str>>) -> Rule {
+    if let Some(reason) = guard {
+        rule.action = Action::Refuse { status: if rule.grpc { 503 } else { 500 }, reason: Arc::clone(reason) };
+        rule.filters = Filters::default();
+    }
+    rule
 }
 
 /// RouteConditionPartiallyInvalid: "The message for this condition MUST start with the prefix 'Dropped Rule'".

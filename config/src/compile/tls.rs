@@ -72,12 +72,15 @@ pub(super) fn find_cas<'r>(
     (found, first)
 }
 
+/// DER certificates of one object.
+type Ders<'a> = &'a [Arc<[u8]>];
+
 fn find_ca<'a>(
     context: &Context<'a>,
     (from, home): (Kind, &str),
     (group, kind, namespace, name): (&str, &str, &str, &str),
     reasons: &CaReasons,
-) -> Result<(ObjectRef, &'a [Arc<[u8]>]), Fault> {
+) -> Result<(ObjectRef, Ders<'a>), Fault> {
     let kind = match Kind::of(group, kind) {
         Some(kind @ (Kind::ConfigMap | Kind::Secret)) => kind,
         _ => {

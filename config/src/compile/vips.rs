@@ -62,7 +62,12 @@ impl Pool<'_> {
         self.ranges.iter().find_map(|range| {
             let mut candidate = range.first;
             loop {
-                if !taken.contains(&candidate) && !(self.avoid_buggy && is_buggy(candidate)) && is_unicast(candidate) {
+                // Multicast ranges are huge and hold nothing else.
+                if candidate.is_multicast() {
+                    return None;
+                }
+                let refused = taken.contains(&candidate) || (self.avoid_buggy && is_buggy(candidate));
+                if !refused && is_unicast(candidate) {
                     return Some(candidate);
                 }
                 if candidate >= range.last {

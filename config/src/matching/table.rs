@@ -84,8 +84,8 @@ struct Index {
 impl Matches {
     fn finish(&mut self) {
         self.sorted.sort_unstable_by(|a, b| a.precedence(b));
-        self.sorted.shrink_to_fit();
         if self.sorted.len() > SCANNED {
+            self.sorted.shrink_to_fit();
             self.index = Some(Box::new(Index::of(&self.sorted)));
         }
     }

@@ -55,23 +55,26 @@ impl Saver {
         self.queue.lock().trouble.clone()
     }
 
-    /// Waits until everything is written (or has failed), at most as long as the end would.
-    pub(super) fn settle(&self) {
+    /// Waits until everything is written (or has failed), at most as long as the end would. Whether that came true.
+    fn settle(&self) -> bool {
         let busy = |state: &mut State| state.writing || !state.waiting.is_empty();
-        if self.thread.is_some() {
-            let guard = self.queue.lock();
-            drop(self.queue.changed.wait_timeout_while(guard, LAST_WAIT, busy));
-        }
+        let wait = if self.thread.is_some() { LAST_WAIT } else { Duration::ZERO };
+        let waited = self.queue.changed.wait_timeout_while(self.queue.lock(), wait, busy);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        !state.writing && state.waiting.is_empty()
     }
 }
 
 impl Drop for Saver {
     fn drop(&mut self) {
-        self.settle();
+        let is_idle = self.settle();
         self.queue.lock().stop = true;
         self.queue.changed.notify_all();
         // A thread that still hangs in the disk ends with the process.
-        drop(self.thread.take());
+        if let Some(thread) = self.thread.take().filter(|_| is_idle) {
+            // A panic there was printed by the panic hook.
+            let _ = thread.join();
+        }
     }
 }
 

@@ -14,9 +14,11 @@ mod walk;
 use std::time::SystemTime;
 
 use edge_config::names::ObjectRef;
+use edge_config::problem::{Problem, Severity};
 use serde::{Deserialize, Serialize};
 
-use super::status::{Lookup, backend_rows, first_fault};
+use super::findings::findings;
+use super::status::{Lookup, backend_rows};
 use super::view::{BackendRow, CertificateRow, Health};
 use super::world::Scene;
 
@@ -177,30 +179,29 @@ pub fn explain(scene: Scene<'_>, question: &Question, now: SystemTime) -> Result
     let walks: Vec<Walk> = walks.into_iter().map(|(walk, _)| walk).collect();
     let answer = walks.first().map_or_else(|| walk::unreachable(&context), |walk| walk.answer.clone());
     let hints = hints::hints(&context, &walks, &answer, &mut concerned);
-    Ok(Explanation { problems: problems(scene, &concerned), request: asked, answer, walks, hints })
+    Ok(Explanation { problems: problems(scene, &concerned, &walks), request: asked, answer, walks, hints })
 }
 
-/// Conditions that speak against the objects, and what the report found in them.
-fn problems(scene: Scene<'_>, concerned: &[ObjectRef]) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut add = |line: String| {
-        if !lines.contains(&line) {
-            lines.push(line);
-        }
+/// What is wrong with the objects on the way; of listeners only with those that are chosen, where one is.
+fn problems(scene: Scene<'_>, concerned: &[ObjectRef], walks: &[Walk]) -> Vec<String> {
+    let chosen: Vec<String> = walks
+        .iter()
+        .flat_map(|walk| &walk.listeners)
+        .filter(|step| step.chosen)
+        .map(|step| format!("listener {}:", step.name))
+        .collect();
+    let matters = |problem: &Problem| {
+        let is_of_another = problem.message.starts_with("listener ")
+            && !chosen.is_empty()
+            && !chosen.iter().any(|listener| problem.message.starts_with(listener));
+        problem.object.as_ref().is_some_and(|object| concerned.contains(object)) && !is_of_another
     };
-    for object in concerned {
-        let Some(report) = scene.report.objects.get(object) else { continue };
-        let parents = report.parents.iter().map(|parent| parent.conditions.as_slice());
-        for fault in std::iter::once(report.conditions.as_slice()).chain(parents).filter_map(first_fault) {
-            add(format!("{object}: {fault}"));
-        }
-    }
-    for problem in &scene.report.problems {
-        if problem.object.as_ref().is_some_and(|object| concerned.contains(object)) {
-            add(problem.to_string());
-        }
-    }
-    lines
+    let found = findings(scene, &[]);
+    found
+        .iter()
+        .filter(|problem| problem.severity != Severity::Inert && matters(problem))
+        .map(ToString::to_string)
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,11 +1,15 @@
 //! The objects that Edge reads, as Kubernetes would show them: metadata, spec as decoded with defaults, and the status
 //! that Edge has for it. Secrets show names of keys and facts of certificates, never a value.
 
+use std::collections::BTreeMap;
+
 use edge_config::inputs::{Inputs, Meta, Object, Objects};
 use edge_config::names::{Kind, ObjectKey, ObjectRef};
-use edge_config::report::{Condition, ObjectReport, Report};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+
+/// By object; see [`edge_config::status::render`].
+pub type Statuses = BTreeMap<ObjectRef, Value>;
 
 /// How many objects of each kind there are, of those of which there are any.
 pub fn counts(inputs: &Inputs) -> Value {
@@ -18,11 +22,11 @@ pub fn total(inputs: &Inputs) -> usize {
 }
 
 /// All objects of a kind, in the order of namespace and name.
-pub fn all(inputs: &Inputs, report: &Report, kind: Kind) -> Vec<Value> {
-    keys(inputs, kind).into_iter().filter_map(|key| one(inputs, report, &ObjectRef::new(kind, key))).collect()
+pub fn all(inputs: &Inputs, statuses: &Statuses, kind: Kind) -> Vec<Value> {
+    keys(inputs, kind).into_iter().filter_map(|key| one(inputs, statuses, &ObjectRef::new(kind, key))).collect()
 }
 
-pub fn one(inputs: &Inputs, report: &Report, object: &ObjectRef) -> Option<Value> {
+pub fn one(inputs: &Inputs, statuses: &Statuses, object: &ObjectRef) -> Option<Value> {
     let (meta, name, spec) = body(inputs, object)?;
     let kind = object.kind;
     let mut value = Map::new();
@@ -34,8 +38,8 @@ pub fn one(inputs: &Inputs, report: &Report, object: &ObjectRef) -> Option<Value
         ("", Value::Object(fields)) => value.extend(fields),
         (name, spec) => drop(value.insert(if name.is_empty() { "spec" } else { name }.to_owned(), spec)),
     }
-    if let Some(found) = report.objects.get(object) {
-        value.insert("status".to_owned(), status(found));
+    if let Some(status) = statuses.get(object) {
+        value.insert("status".to_owned(), status.clone());
     }
     Some(Value::Object(value))
 }
@@ -180,68 +184,6 @@ fn metadata(meta: &Meta) -> Value {
         }
     }
     map.insert("origin".to_owned(), meta.origin.to_string().into());
-    Value::Object(map)
-}
-
-/// Status as the API has it, but for the times of transitions, which files do not keep.
-fn status(report: &ObjectReport) -> Value {
-    let conditions = |conditions: &[Condition]| -> Value {
-        conditions
-            .iter()
-            .map(|condition| {
-                json!({
-                    "type": condition.kind,
-                    "status": if condition.status { "True" } else { "False" },
-                    "reason": condition.reason,
-                    "message": condition.message,
-                    "observedGeneration": report.generation,
-                })
-            })
-            .collect()
-    };
-    let mut map = Map::new();
-    if !report.conditions.is_empty() {
-        map.insert("conditions".to_owned(), conditions(&report.conditions));
-    }
-    if !report.addresses.is_empty() {
-        let addresses =
-            report.addresses.iter().map(|address| json!({ "type": "IPAddress", "value": address })).collect();
-        map.insert("addresses".to_owned(), Value::Array(addresses));
-    }
-    if !report.listeners.is_empty() {
-        let listeners = report.listeners.iter().map(|listener| {
-            let kinds: Vec<Value> = listener
-                .supported_kinds
-                .iter()
-                .map(|kind| json!({ "group": kind.group(), "kind": kind.as_str() }))
-                .collect();
-            json!({
-                "name": listener.name,
-                "supportedKinds": kinds,
-                "attachedRoutes": listener.attached_routes,
-                "conditions": conditions(&listener.conditions),
-            })
-        });
-        map.insert("listeners".to_owned(), listeners.collect());
-    }
-    if let Some(sets) = report.attached_listener_sets {
-        map.insert("attachedListenerSets".to_owned(), sets.into());
-    }
-    if !report.parents.is_empty() {
-        let parents = report.parents.iter().map(|parent| {
-            let reference = serde_json::to_value(&parent.parent).unwrap_or(Value::Null);
-            json!({
-                "parentRef": reference,
-                "controllerName": parent.controller,
-                "conditions": conditions(&parent.conditions),
-            })
-        });
-        map.insert("parents".to_owned(), parents.collect());
-    }
-    if !report.supported_features.is_empty() {
-        let features = report.supported_features.iter().map(|name| json!({ "name": name }));
-        map.insert("supportedFeatures".to_owned(), features.collect());
-    }
     Value::Object(map)
 }
 

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use edge_config::names::CertId;
 use edge_config::snapshot::{Transport, UpstreamKey};
+use edge_config::status;
 
 /// Absent entries mean "not known yet" and show as pending. [`Observed::offline`] is for files that nobody serves.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -34,6 +35,32 @@ impl Observed {
     /// Of a configuration that is only looked at.
     pub fn offline() -> Self {
         Self { offline: true, ..Self::default() }
+    }
+
+    /// The part of it from which the API's conditions are made.
+    pub fn for_conditions(&self, now: SystemTime) -> edge_config::status::Observed {
+        let sockets = self.sockets.iter().map(|(socket, state)| {
+            let outcome = match state {
+                SocketState::Bound => Ok(()),
+                SocketState::Failed(error) => Err(error.clone()),
+            };
+            (*socket, outcome)
+        });
+        let vips = self.vips.iter().map(|(address, state)| {
+            let (bound, announced) = match state {
+                VipState::Bound { .. } => (Ok(()), Ok(())),
+                VipState::Withheld(reason) => (Ok(()), Err(reason.clone())),
+                VipState::Failed(reason) => (Err(reason.clone()), Err(reason.clone())),
+            };
+            (*address, status::VipState { bound, announced })
+        });
+        let certificates = self.certificates.iter().map(|(id, state)| (id.clone(), state.for_conditions(now)));
+        edge_config::status::Observed {
+            acknowledged: self.workers > 0 && self.acknowledged == self.workers,
+            sockets: sockets.collect(),
+            vips: vips.collect(),
+            certificates: certificates.collect(),
+        }
     }
 }
 
@@ -64,6 +91,25 @@ pub struct CertificateState {
     pub renews_at: Option<SystemTime>,
     /// What went wrong last, such as a failed renewal or a Secret that cannot be used.
     pub error: Option<String>,
+}
+
+impl CertificateState {
+    fn for_conditions(&self, now: SystemTime) -> status::CertificateState {
+        let why = || self.error.clone().unwrap_or_else(|| "it is missing".to_owned());
+        match (&self.source, &self.error) {
+            (CertificateSource::Placeholder, _) => status::CertificateState::Placeholder { why: why() },
+            (_, Some(_)) if self.not_after.is_none() => status::CertificateState::Failed { why: why() },
+            _ if self.not_after.is_some_and(|end| end <= now) => {
+                status::CertificateState::Unfit { why: "it has ended".to_owned() }
+            }
+            _ if self.not_before.is_some_and(|start| start > now) => {
+                status::CertificateState::Unfit { why: "it is not valid yet".to_owned() }
+            }
+            (CertificateSource::Secret, Some(_)) => status::CertificateState::Unfit { why: why() },
+            // A renewal that failed leaves what it should have replaced.
+            _ => status::CertificateState::Present,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -93,9 +93,9 @@ impl Record<'_> {
         let mut header = String::with_capacity(160 + self.key.len());
         let sum = checksum(self.keyspace, self.sequence, self.key, self.payload);
         // Writing to a String cannot fail.
-        let _ = write!(
+        let _ = writeln!(
             header,
-            "{MAGIC} {VERSION} {} {} {} {sum} {}\n",
+            "{MAGIC} {VERSION} {} {} {} {sum} {}",
             self.keyspace.name(),
             self.sequence,
             self.payload.len(),

@@ -3,6 +3,9 @@
 //! The writer is this same test program, started again as a child; what it has acknowledged on its standard output must
 //! be found by whoever opens the directory next.
 
+// A failed expectation is what a test is for.
+#![allow(clippy::panic, clippy::unwrap_used)]
+
 mod child;
 mod disk_full;
 mod kill;

@@ -123,12 +123,14 @@ fn found(world: &World, rest: &str) -> Answer {
             &format!("kind {kind_text:?} is not known; there are {}", kinds.join(", ")),
         );
     };
-    let (inputs, report) = (&world.inputs, &world.compiled.report);
+    let inputs = &world.inputs;
+    let observed = world.observed.for_conditions(SystemTime::now());
+    let statuses = edge_config::status::render(&world.compiled.snapshot, &world.compiled.report, &observed);
     let Some(name) = name else {
-        return json(&objects::all(inputs, report, kind));
+        return json(&objects::all(inputs, &statuses, kind));
     };
     let object = ObjectRef::new(kind, ObjectKey::parse(name));
-    match objects::one(inputs, report, &object) {
+    match objects::one(inputs, &statuses, &object) {
         Some(value) => json(&value),
         None => match world.inputs.unusable.get(&object) {
             Some(reason) => error(StatusCode::NOT_FOUND, &format!("{object} cannot be used: {reason}")),

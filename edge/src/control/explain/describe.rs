@@ -126,16 +126,15 @@ pub fn redirect(redirect: &Redirect) -> String {
         Scheme::Http => "http",
         Scheme::Https => "https",
     });
-    for part in [
+    let parts = [
         scheme.map(|scheme| format!("scheme {scheme}")),
         redirect.hostname.as_ref().map(|host| format!("host {host}")),
         redirect.port.map(|port| format!("port {port}")),
         redirect.path.as_ref().map(path_edit),
-    ] {
-        if let Some(part) = part {
-            text.push(' ');
-            text.push_str(&part);
-        }
+    ];
+    for part in parts.into_iter().flatten() {
+        text.push(' ');
+        text.push_str(&part);
     }
     text
 }

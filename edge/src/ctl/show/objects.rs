@@ -62,21 +62,49 @@ impl View for Single {
     }
 }
 
-/// Conditions of the object and of its parents, each type once: `Accepted ResolvedRefs=False(RefNotPermitted)`.
+/// Conditions of the object, its parents and ancestors, each once: `Accepted ResolvedRefs=False(RefNotPermitted)`. Of
+/// listeners only what is false, with the listener's name.
 fn conditions(status: &Value) -> String {
-    let own = status["conditions"].as_array().into_iter().flatten();
-    let parents = status["parents"].as_array().into_iter().flatten();
-    let of_parents = parents.flat_map(|parent| parent["conditions"].as_array().into_iter().flatten());
-    let mut words: Vec<String> = Vec::new();
-    for condition in own.chain(of_parents) {
-        let text = |name: &str| condition[name].as_str().unwrap_or_default();
-        let word = match text("status") {
-            "True" => text("type").to_owned(),
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let word = |condition: &Value| {
+        let text = |name: &str| condition[name].as_str().unwrap_or_default().to_owned();
+        match text("status").as_str() {
+            "True" => text("type"),
             other => format!("{}={other}({})", text("type"), text("reason")),
-        };
-        if !words.contains(&word) {
-            words.push(word);
         }
+    };
+    let mut words: Vec<String> = list(&status["conditions"]).iter().map(word).collect();
+    for parent in list(&status["parents"]).iter().chain(&list(&status["ancestors"])) {
+        words.extend(list(&parent["conditions"]).iter().map(word));
     }
+    for listener in list(&status["listeners"]) {
+        let name = listener["name"].as_str().unwrap_or_default();
+        let conditions = list(&listener["conditions"]);
+        let bad =
+            conditions.iter().filter(|condition| condition["status"] != "True" && condition["type"] != "Conflicted");
+        words.extend(bad.map(|condition| format!("{name}:{}", word(condition))));
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    words.retain(|word| seen.insert(word.clone()));
     words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn conditions_in_few_words() {
+        let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "reason": "Why"});
+        let status = json!({
+            "conditions": [condition("Accepted", "True")],
+            "parents": [{"conditions": [condition("Accepted", "True"), condition("ResolvedRefs", "False")]}],
+            "listeners": [{"name": "a", "conditions": [condition("Programmed", "False"), condition("Accepted", "True"),
+                condition("Conflicted", "False")]}],
+        });
+        assert_eq!(conditions(&status), "Accepted ResolvedRefs=False(Why) a:Programmed=False(Why)");
+        assert_eq!(conditions(&Value::Null), "");
+    }
 }
