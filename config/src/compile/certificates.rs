@@ -9,8 +9,8 @@ use foldhash::{HashMap, HashMapExt};
 use super::context::{Context, Fault, by_age, condition};
 use super::listeners::ListenerState;
 use crate::certmanager::{
-    CLUSTER_ISSUER_ANNOTATION, CertificateSpec, INTERNAL_ISSUER_GROUP, ISSUER_ANNOTATION, IssuerRef, IssuerSpec, PrivateKeyAlgorithm,
-    RotationPolicy,
+    CLUSTER_ISSUER_ANNOTATION, CertificateSpec, INTERNAL_ISSUER_GROUP, ISSUER_ANNOTATION, IssuerRef, IssuerSpec,
+    PrivateKeyAlgorithm, RotationPolicy,
 };
 use crate::inputs::{Meta, Object};
 use crate::names::{CertId, HostPattern, Kind, ObjectKey, ObjectRef};

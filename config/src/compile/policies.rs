@@ -213,7 +213,6 @@ pub(super) struct Traffic {
     pub request_timeout: Option<Duration>,
 }
 
-
 /// A policy of a route goes before, and wholly replaces, one of its Gateway.
 pub(super) fn backend_traffic(
     context: &Context<'_>,

@@ -282,9 +282,9 @@ fn decode_object(node: &Node<'_>, identity: &ObjectRef, origin: &Origin, finding
     let inert = inert::find(kind, node);
     for field in &inert {
         let message = if field.path == "spec.acme" {
-            "ACME issuers are not acted on by this version; listeners get a certificate of the internal CA".to_owned()
+            "ACME: listeners get a certificate of the internal CA instead".to_owned()
         } else {
-            format!("{} is not acted on by this version", field.path)
+            field.path.clone()
         };
         findings.add(Severity::Inert, field.mark, message);
     }

@@ -98,26 +98,24 @@ fn unknown_and_inert_fields() {
         problems(text.replace("uid", "  uid").as_str()),
         [
             "f.yaml:5:3: warning: HTTPRoute default/r: metadata: unknown field `lables`, did you mean `labels`?",
-            "f.yaml:7:3: not acted on: HTTPRoute default/r: metadata.uid is not acted on by this version",
+            "f.yaml:7:3: not acted on: HTTPRoute default/r: metadata.uid",
             "f.yaml:8:1: warning: HTTPRoute default/r: unknown field `spce`, did you mean `spec`?",
             "f.yaml:10:3: warning: HTTPRoute default/r: spec: unknown field `hostname`, did you mean `hostnames`?",
-            "f.yaml:11:3: not acted on: HTTPRoute default/r: spec.useDefaultGateways is not acted on by this version",
+            "f.yaml:11:3: not acted on: HTTPRoute default/r: spec.useDefaultGateways",
         ]
     );
     let text = "apiVersion: metallb.io/v1beta2\nkind: BGPPeer\nmetadata: {name: p}\nspec: {myASN: 1, peerASN: 2, peerAdress: 192.0.2.1}\n";
     assert_eq!(
         problems(text),
         [
-            "f.yaml:4:1: not acted on: BGPPeer default/p: spec is not acted on by this version",
+            "f.yaml:4:1: not acted on: BGPPeer default/p: spec",
             "f.yaml:4:30: warning: BGPPeer default/p: spec: unknown field `peerAdress`, did you mean `peerAddress`?",
         ]
     );
     let text = "apiVersion: cert-manager.io/v1\nkind: ClusterIssuer\nmetadata: {name: i}\nspec: {acme: {server: x, solvers: []}}\n";
     assert_eq!(
         problems(text),
-        [
-            "f.yaml:4:8: not acted on: ClusterIssuer i: ACME issuers are not acted on by this version; listeners get a certificate of the internal CA"
-        ]
+        ["f.yaml:4:8: not acted on: ClusterIssuer i: ACME: listeners get a certificate of the internal CA instead"]
     );
 }
 

@@ -15,7 +15,7 @@ use edge_config::names::CertId;
 use edge_config::snapshot::{KeyAlgorithm, WantedCertificate, WantedIssuer};
 
 use super::saver::Saver;
-use super::supplied::SuppliedCache;
+use super::supplied::SuppliedSigners;
 use super::table::{CertEntry, CertTable, Origin};
 use super::{CertsObserved, CertsSettings, CertsWanted, view};
 use crate::proxy::tls::provider;
@@ -45,7 +45,7 @@ pub(super) struct Issuance {
     /// As loaded; parsed when first wanted.
     pub(super) stored: BTreeMap<CertId, StoredCertificate>,
     pub(super) issued: BTreeMap<CertId, Issued>,
-    pub(super) supplied: SuppliedCache,
+    supplied: SuppliedSigners,
     pub(super) placeholders: BTreeMap<CertId, Placeholder>,
     /// One key for all placeholders: they last a week and are never stored.
     placeholder_key: Option<zeroize::Zeroizing<String>>,
@@ -86,7 +86,7 @@ impl Issuance {
             settings,
             stored,
             issued: BTreeMap::new(),
-            supplied: SuppliedCache::default(),
+            supplied: SuppliedSigners::default(),
             placeholders: BTreeMap::new(),
             placeholder_key: None,
             failures: BTreeMap::new(),
@@ -146,7 +146,7 @@ impl Issuance {
             WantedIssuer::Ca(id) => Some(id),
             WantedIssuer::Internal { .. } | WantedIssuer::SelfSigned => None,
         });
-        self.supplied.update(&wanted.supplied, &used, &cas.collect());
+        self.supplied.update(&wanted.supplied, &cas.collect());
         for one in &wanted.certificates {
             if let Some(stored) = self.stored.remove(&one.id) {
                 match adopt(stored) {
@@ -166,7 +166,7 @@ impl Issuance {
         let ca = |signer: &Signer| Ca { key_id: signer.key_id().clone(), validity: signer.validity() };
         let supplied_cas = self
             .supplied
-            .signers()
+            .iter()
             .map(|(id, result)| (id.clone(), result.as_ref().map(|signer| ca(signer)).map_err(Clone::clone)));
         let mut plan = plan::plan(&PlanInput {
             wanted: &wanted.certificates,

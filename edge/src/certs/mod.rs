@@ -19,11 +19,13 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use edge_config::core::Secret;
+use edge_config::inputs::Objects;
 use edge_config::names::{CertId, HostPattern};
-use edge_config::snapshot::{ListenerServe, Snapshot, WantedCertificate};
-use zeroize::Zeroizing;
+use edge_config::snapshot::{ListenerServe, Snapshot, WantedCertificate, WantedIssuer};
 
 use crate::control::observed::CertificateState;
+use crate::source::{KeyMaterial, Keys};
 use crate::store::Store;
 use actor::Mailbox;
 use table::CertTable;
@@ -40,7 +42,7 @@ pub struct CertsSettings {
 pub struct CertsWanted {
     /// To be issued by Edge.
     pub certificates: Vec<WantedCertificate>,
-    /// The Secrets that hold a certificate and a key, by name. Those that nobody uses are not even parsed.
+    /// The Secrets among those used, presented or signed with: their material, or why there is none.
     pub supplied: BTreeMap<CertId, Supplied>,
     /// Who serves which certificate under which name.
     pub uses: Vec<CertUse>,
@@ -59,41 +61,43 @@ pub struct CertUse {
     pub certificates: Vec<CertId>,
 }
 
-/// Certificate chain and key of a Secret, in PEM, as they stand there.
-#[derive(Clone)]
-pub struct Supplied {
-    pub chain: Arc<[u8]>,
-    pub key: Arc<Zeroizing<Vec<u8>>>,
-}
-
-impl std::fmt::Debug for Supplied {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Supplied([redacted])")
-    }
-}
+/// What a Secret holds, as its source read it. The same `Arc` means the same bytes.
+pub type Supplied = Result<Arc<KeyMaterial>, String>;
 
 impl CertsWanted {
     /// What a snapshot wants, with the Secrets at hand.
-    pub fn of(snapshot: &Snapshot, supplied: BTreeMap<CertId, Supplied>, placeholder: bool) -> Self {
-        let uses = snapshot.listeners.iter().filter_map(|listener| match &listener.serve {
-            ListenerServe::Https { tls, .. } | ListenerServe::TlsTerminate { tls, .. } => Some(CertUse {
-                listener: format!("listener {} of {}", listener.name, listener.parent),
-                hostname: listener.hostname.clone(),
-                certificates: tls.certificates.clone(),
-            }),
-            ListenerServe::Http { .. }
-            | ListenerServe::TlsPassthrough { .. }
-            | ListenerServe::Tcp { .. }
-            | ListenerServe::Udp { .. } => None,
-        });
+    pub fn of(snapshot: &Snapshot, secrets: &Objects<Secret>, keys: &Keys, placeholder: bool) -> Self {
+        let uses: Vec<CertUse> = snapshot
+            .listeners
+            .iter()
+            .filter_map(|listener| match &listener.serve {
+                ListenerServe::Https { tls, .. } | ListenerServe::TlsTerminate { tls, .. } => Some(CertUse {
+                    listener: format!("listener {} of {}", listener.name, listener.parent),
+                    hostname: listener.hostname.clone(),
+                    certificates: tls.certificates.clone(),
+                }),
+                ListenerServe::Http { .. }
+                | ListenerServe::TlsPassthrough { .. }
+                | ListenerServe::Tcp { .. }
+                | ListenerServe::Udp { .. } => None,
+            })
+            .collect();
         let client = snapshot.upstreams.iter().filter_map(|upstream| upstream.tls.as_ref()?.client_certificate.clone());
-        Self {
-            certificates: snapshot.certificates.clone(),
-            supplied,
-            uses: uses.collect(),
-            client: client.collect(),
-            placeholder,
-        }
+        let client: BTreeSet<CertId> = client.collect();
+        let cas = snapshot.certificates.iter().filter_map(|one| match &one.issuer {
+            WantedIssuer::Ca(id) => Some(id),
+            WantedIssuer::Internal { .. } | WantedIssuer::SelfSigned => None,
+        });
+        let concerned = uses.iter().flat_map(|one| &one.certificates).chain(&client).chain(cas);
+        let supplied = concerned.filter_map(|id| Some((id.clone(), supplied(id, secrets, keys)?))).collect();
+        Self { certificates: snapshot.certificates.clone(), supplied, uses, client, placeholder }
+    }
+}
+
+fn supplied(id: &CertId, secrets: &Objects<Secret>, keys: &Keys) -> Option<Supplied> {
+    match keys.get(id) {
+        Some(material) => Some(Ok(Arc::clone(material))),
+        None => secrets.get(&id.0)?.spec.certificate().err().map(|reason| Err(reason.to_string())),
     }
 }
 

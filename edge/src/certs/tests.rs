@@ -6,9 +6,11 @@ use edge_config::names::ObjectKey;
 use edge_config::snapshot::{KeyAlgorithm, WantedIssuer};
 
 use super::issuance::{Issuance, Progress};
-use super::table::Origin;
+use super::table::{CertEntry, Origin};
 use super::*;
 use crate::control::observed::CertificateSource;
+use crate::proxy::tls::provider;
+use zeroize::Zeroizing;
 
 const NOW: i64 = 1_800_000_000;
 const DAY: i64 = 86_400;
@@ -60,10 +62,9 @@ fn supplied(dns: &[&str], from: i64, is_ca: bool) -> Supplied {
         now: from,
     })
     .unwrap();
-    Supplied {
-        chain: made.chain_pem.as_bytes().into(),
-        key: Arc::new(Zeroizing::new(made.key_pem.as_bytes().to_vec())),
-    }
+    let key_pem = Zeroizing::new(made.key_pem.as_bytes().to_vec());
+    let entry = CertEntry::from_pem(made.chain_pem.as_bytes(), &key_pem, Origin::Supplied, provider()).unwrap();
+    Ok(Arc::new(KeyMaterial { certificate_pem: made.chain_pem.into_bytes(), key_pem, entry: Arc::new(entry) }))
 }
 
 struct Bench {
@@ -166,7 +167,7 @@ fn placeholders_stand_in_and_give_way() {
 
 #[test]
 fn supplied_ones_are_judged() {
-    let garbage = Supplied { chain: b"garbage".as_slice().into(), key: Arc::new(Zeroizing::new(b"junk".to_vec())) };
+    let garbage = Err("tls.crt holds no certificate".to_owned());
     let wanted = CertsWanted {
         supplied: BTreeMap::from([
             (id("a/good"), supplied(&["good.example"], NOW, false)),
@@ -335,7 +336,7 @@ fn the_thread_serves_the_newest_wish_and_ends() {
 #[test]
 fn no_key_is_printed() {
     let one = supplied(&["a.example"], NOW, false);
-    let secret = String::from_utf8(one.key.to_vec()).unwrap().lines().nth(1).unwrap().to_owned();
+    let secret = String::from_utf8(one.as_ref().unwrap().key_pem.to_vec()).unwrap().lines().nth(1).unwrap().to_owned();
     let wanted = CertsWanted {
         supplied: BTreeMap::from([(id("a/b"), one)]),
         uses: vec![used("a.example", &["a/b"])],

@@ -27,7 +27,7 @@ pub(super) fn look(issuance: &mut Issuance, wanted: &CertsWanted, plan: &Plan, n
 
     let mut entries: BTreeMap<&CertId, Arc<CertEntry>> = BTreeMap::new();
     for id in &ids {
-        let supplied = issuance.supplied.entry(id).and_then(|result| result.as_ref().ok()).cloned();
+        let supplied = wanted.supplied.get(*id).and_then(|found| Some(found.as_ref().ok()?.entry.clone()));
         let issued = || issuance.issued.get(*id).filter(|_| wishes.contains_key(*id)).map(|held| held.entry.clone());
         let mut entry = supplied.or_else(issued);
         if entry.is_none() && wanted.placeholder && served.contains_key(*id) {
@@ -59,7 +59,7 @@ pub(super) fn look(issuance: &mut Issuance, wanted: &CertsWanted, plan: &Plan, n
     for id in ids {
         let entry = entries.get(id);
         let mut errors = Vec::new();
-        if let Some(Err(reason)) = issuance.supplied.entry(id) {
+        if let Some(Err(reason)) = wanted.supplied.get(id) {
             errors.push(format!("Secret {id}: {reason}"));
         } else if entry.is_none_or(|entry| entry.origin == Origin::Placeholder) && !wishes.contains_key(id) {
             errors.push(format!("Secret {id} does not exist or has no certificate"));

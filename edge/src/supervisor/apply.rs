@@ -1,16 +1,17 @@
 //! From what the sources say to what the workers serve.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use edge_config::names::CertId;
+use edge_config::names::ObjectKey;
 use edge_config::problem::{Problem, Severity};
 use edge_config::settings::Settings;
 use edge_config::snapshot::{Endpoint, EndpointSet, EndpointState, Endpoints};
 use tokio::time::Instant;
 
-use super::{CERTIFICATES_PATIENCE, LIVE_PATIENCE, Supervisor};
+use super::{CERTIFICATES_PATIENCE, DISK_PATIENCE, LIVE_PATIENCE, Supervisor};
 use crate::certs::{self, CertsWanted};
 use crate::control::world::Reloaded;
 use crate::proxy::generation::Generation;
@@ -56,10 +57,8 @@ impl Supervisor {
         inputs.assigned = self.store.assignments();
         let compiled = edge_config::compile(&inputs);
         // An address is given out for good: it must be remembered before anybody sees it.
-        if compiled.assigned != inputs.assigned
-            && let Err(error) = self.store.put_assignments(&compiled.assigned)
-        {
-            tracing::warn!(%error, "VIP assignments");
+        if compiled.assigned != inputs.assigned {
+            self.remember_assignments(compiled.assigned.clone()).await;
         }
         let settings_before = std::mem::replace(&mut self.wanted.settings, settings);
         self.apply_settings(&settings_before);
@@ -85,8 +84,8 @@ impl Supervisor {
         let vips: BTreeSet<_> = snapshot.vips.iter().map(|vip| vip.address).collect();
         self.seen.addresses = self.addresses.set(&self.wanted.settings.vips, vips).await;
         self.resolver.set(&names(&self.wanted.compiled.endpoints));
-        let wanted =
-            CertsWanted::of(snapshot, supplied(&self.wanted.keys), self.wanted.settings.certificates.placeholder);
+        let placeholder = self.wanted.settings.certificates.placeholder;
+        let wanted = CertsWanted::of(snapshot, &self.wanted.inputs.secrets, &self.wanted.keys, placeholder);
         let ticket = self.certs.set(wanted);
         self.wait_for_certificates(ticket).await;
 
@@ -99,6 +98,18 @@ impl Supervisor {
             tracing::warn!(generation = self.wanted.generation, "not every worker serves it yet");
         }
         self.show();
+    }
+
+    /// A disk that hangs holds this up for a moment, not for good: serving goes before remembering.
+    async fn remember_assignments(&self, assigned: BTreeMap<ObjectKey, Vec<IpAddr>>) {
+        let store = self.store.clone();
+        let write = tokio::task::spawn_blocking(move || store.put_assignments(&assigned));
+        match tokio::time::timeout(DISK_PATIENCE, write).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::warn!(%error, "VIP assignments"),
+            Ok(Err(error)) => tracing::error!(%error, "VIP assignments"),
+            Err(_) => tracing::warn!("VIP assignments are not on disk yet: it does not answer"),
+        }
     }
 
     /// What can change while the daemon runs does; the rest says that it needs a restart.
@@ -241,14 +252,6 @@ impl Supervisor {
         }
         self.seen.failed_sockets = failed;
     }
-}
-
-fn supplied(keys: &Keys) -> BTreeMap<CertId, certs::Supplied> {
-    let one = |material: &Arc<source::KeyMaterial>| certs::Supplied {
-        chain: material.certificate_pem.as_slice().into(),
-        key: Arc::new(material.key_pem.clone()),
-    };
-    keys.iter().map(|(id, material)| (id.clone(), one(material))).collect()
 }
 
 /// Whether both hold the very same material: what did not change on disk is not read again.

@@ -103,6 +103,8 @@ impl Inbox {
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a reload waits for certificates that are being made before it publishes without them.
 const CERTIFICATES_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a reload waits for the disk.
+const DISK_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a new generation may take to be live before the world says that it is pending.
 const LIVE_PATIENCE: Duration = Duration::from_secs(1);
 

@@ -58,6 +58,8 @@ enum Again {
     No,
     /// At another endpoint if there is one: nothing was sent.
     Elsewhere,
+    /// At any endpoint, this one included: it did not act on the request, and another connection may be in order.
+    Anywhere,
     /// At the same endpoint on a fresh connection: the reused one was closed.
     Fresh,
     /// As the retry policy says.
@@ -145,6 +147,7 @@ impl Forward<'_, '_> {
                     fresh = true;
                     endpoint = Some(target);
                 }
+                Again::Anywhere if record.tries < CONNECT_TRIES && replayable => avoid = Some(target.address),
                 Again::Elsewhere if record.tries < CONNECT_TRIES && replayable && retries == 0 => {
                     avoid = Some(target.address);
                     elsewhere = Some(answer);
@@ -239,7 +242,7 @@ impl Forward<'_, '_> {
                 let (up, down) = call.halves();
                 attempt.run(up, down, body, response, sink).await
             }
-            Some(Err(BeginError::Closed)) => return failed(503, Reason::ConnectFailed, Again::Elsewhere),
+            Some(Err(BeginError::Closed)) => return failed(503, Reason::ConnectFailed, Again::Anywhere),
             Some(Err(BeginError::Unwritable(_))) => return failed(500, Reason::Internal, Again::No),
             None => {
                 let Some(connection) = lease.connection() else {
@@ -261,7 +264,7 @@ impl Forward<'_, '_> {
                 Ok(Outcome::Done)
             }
             // RFC 9113 §8.7: safe to send again whatever the method.
-            Err(Failure::Unanswered(reason)) if !lease.was_processed() => failed(502, reason, Again::Elsewhere),
+            Err(Failure::Unanswered(reason)) if !lease.was_processed() => failed(502, reason, Again::Anywhere),
             Err(Failure::Unanswered(reason)) if reused => failed(502, reason, Again::Fresh),
             Err(Failure::Unanswered(reason)) => failed(502, reason, Again::ByPolicy),
             Err(Failure::Endpoint(Reason::BackendTimeout)) => failed(504, Reason::BackendTimeout, Again::ByPolicy),

@@ -2,6 +2,7 @@
 
 pub mod chunked;
 pub mod encode;
+mod fields;
 pub mod parse;
 pub mod reader;
 pub mod serve;

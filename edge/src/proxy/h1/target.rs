@@ -28,10 +28,12 @@ pub fn split(target: &[u8]) -> Result<Target, Refusal> {
         let (path, query) = path_and_query(target, 0)?;
         return Ok(Target::Origin { path, query });
     }
-    let (secure, start) = match target {
-        [scheme @ ..] if starts_with(scheme, b"http://") => (false, 7),
-        [scheme @ ..] if starts_with(scheme, b"https://") => (true, 8),
-        _ => return Err("request target is neither a path nor a URL"),
+    let (secure, start) = if starts_with(target, b"http://") {
+        (false, 7)
+    } else if starts_with(target, b"https://") {
+        (true, 8)
+    } else {
+        return Err("request target is neither a path nor a URL");
     };
     let rest = target.get(start..).unwrap_or_default();
     let length = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());

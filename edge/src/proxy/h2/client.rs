@@ -190,9 +190,11 @@ async fn drive(connection: Connection<Wire, Data>, live: Rc<Live>, timer: Timer,
     .await;
     if !greeted {
         live.retire();
+        live.greeted.notify_one();
+        return freed.notify_waiters();
     }
     live.greeted.notify_one();
-    while greeted {
+    loop {
         tokio::select! {
             biased;
             // Why it ended is told to the streams that were open.

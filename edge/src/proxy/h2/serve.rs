@@ -5,13 +5,14 @@
 //! and requests that are taken back (rapid reset, CVE-2023-44487). It ends by GOAWAY when idle or told to drain.
 
 use std::cell::{Cell, RefCell};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use h2::server::{Builder, Connection};
 use h2::{Reason, RecvStream};
+use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 
 use super::body::{Data, Inbound, Reply, Responder};
@@ -107,7 +108,7 @@ where
                 let (parts, stream) = request.into_parts();
                 let reply = Rc::new(RefCell::new(Reply::Waiting(reply)));
                 let request = decode(&parts, stream, &settings, &clock, Rc::clone(&reply));
-                tokio::task::spawn_local(attend(service(request), reply, count.enter()));
+                tokio::task::spawn_local(Attend { service: service(request), reply, active: count.enter() });
             }
             Event::Drain | Event::Idle if draining && count.active.get() == 0 => return Ok(()),
             Event::Drain | Event::Idle => {
@@ -168,18 +169,30 @@ fn decode(
     Request { head, refused, body, sink }
 }
 
-/// Runs the service of a stream until it is done or the client takes its request back.
-async fn attend<F: Future<Output = ()>>(service: F, reply: Rc<RefCell<Reply>>, active: Active) {
-    let mut service = pin!(service);
-    let gone = std::future::poll_fn(|cx| {
-        if service.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(false);
+pin_project! {
+    /// Runs the service of a stream until it is done or the client takes its request back. A type of its own, because an
+    /// async fn would hold the service twice.
+    struct Attend<F> {
+        #[pin]
+        service: F,
+        reply: Rc<RefCell<Reply>>,
+        active: Active,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Attend<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if this.service.poll(cx).is_ready() {
+            return Poll::Ready(());
         }
-        reply.borrow_mut().poll_gone(cx).map(|()| true)
-    });
-    if gone.await {
-        active.0.resets.set(active.0.resets.get() + 1);
-        active.0.changed.notify_one();
+        ready!(this.reply.borrow_mut().poll_gone(cx));
+        let count = &this.active.0;
+        count.resets.set(count.resets.get() + 1);
+        count.changed.notify_one();
+        Poll::Ready(())
     }
 }
 

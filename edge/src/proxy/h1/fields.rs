@@ -1,0 +1,157 @@
+//! Field lines of HTTP/1 heads: which are understood, which are about one connection only, which are copied.
+//!
+//! In: lines as httparse split them. Out: the values that frame and steer a message ([`Special`]), the connection options,
+//! and the end-to-end fields in canonical form (RFC 9110 §5, §7.6.1).
+
+use crate::proxy::message::Fields;
+
+/// Fields that Edge sets itself. A name that differs from one of them only by `_` for `-` is dropped, because many
+/// servers take the two for the same.
+pub(super) const OWN_FIELDS: [&[u8]; 6] =
+    [b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"x-real-ip", b"forwarded"];
+
+/// The fields that are not copied but understood.
+#[derive(Default)]
+pub(super) struct Special<'a> {
+    pub host: Option<&'a [u8]>,
+    pub length: Option<u64>,
+    pub encoding: Option<&'a [u8]>,
+    pub expect: Option<&'a [u8]>,
+    pub upgrade: Option<&'a [u8]>,
+    pub te_trailers: bool,
+}
+
+impl<'a> Special<'a> {
+    pub fn take(&mut self, line: &httparse::Header<'a>) -> Result<(), &'static str> {
+        let (name, value) = (line.name.as_bytes(), line.value);
+        check_field(line)?;
+        let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+        match name.len() {
+            2 if is(b"te") => {
+                self.te_trailers |= value.split(|byte| *byte == b',').any(|coding| trim(coding) == b"trailers");
+            }
+            4 if is(b"host") && self.host.replace(value).is_some() => return Err("more than one Host"),
+            6 if is(b"expect") && self.expect.replace(value).is_some() => return Err("more than one Expect"),
+            // Several protocols, in one field or more, are none that we offer.
+            7 if is(b"upgrade") => self.upgrade = if self.upgrade.is_some() { Some(b"") } else { Some(value) },
+            14 if is(b"content-length") && self.length.replace(content_length(value)?).is_some() => {
+                return Err("more than one Content-Length");
+            }
+            17 if is(b"transfer-encoding") && self.encoding.replace(value).is_some() => {
+                return Err("more than one Transfer-Encoding");
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// httparse lets bytes of 0x80 and above pass in values, which RFC 9110 §5.5 allows (obs-text), and refuses controls.
+pub(super) fn check_field(line: &httparse::Header<'_>) -> Result<(), &'static str> {
+    if line.name.is_empty() {
+        return Err("empty field name");
+    }
+    if line.value.iter().any(|byte| matches!(byte, 0..=8 | 10..=31 | 127)) {
+        return Err("control character in a field value");
+    }
+    Ok(())
+}
+
+/// RFC 9110 §8.6: digits only. No sign, no list, no space inside, no overflow.
+fn content_length(value: &[u8]) -> Result<u64, &'static str> {
+    if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
+        return Err("invalid Content-Length");
+    }
+    Ok(value.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0')))
+}
+
+/// The connection options that mean something to us, and whether there are others.
+#[derive(Default)]
+pub(super) struct Options {
+    pub close: bool,
+    pub keep_alive: bool,
+    pub upgrade: bool,
+    pub te: bool,
+    nominates: bool,
+}
+
+impl Options {
+    pub fn of(lines: &[httparse::Header<'_>]) -> Self {
+        let mut options = Self::default();
+        for token in connection_tokens(lines) {
+            let is = |other: &[u8]| token.eq_ignore_ascii_case(other);
+            if is(b"close") {
+                options.close = true;
+            } else if is(b"keep-alive") {
+                options.keep_alive = true;
+            } else if is(b"upgrade") {
+                options.upgrade = true;
+            } else if is(b"te") {
+                options.te = true;
+            } else {
+                options.nominates = true;
+            }
+        }
+        options
+    }
+}
+
+fn connection_tokens<'a>(lines: &'a [httparse::Header<'_>]) -> impl Iterator<Item = &'a [u8]> {
+    lines
+        .iter()
+        .filter(|line| line.name.len() == 10 && line.name.eq_ignore_ascii_case("connection"))
+        .flat_map(|line| line.value.split(|byte| *byte == b',').map(trim))
+        .filter(|token| !token.is_empty())
+}
+
+/// Copies what is end-to-end (RFC 9110 §7.6.1: the Connection options name fields that are not).
+pub(super) fn copy_fields(
+    lines: &[httparse::Header<'_>],
+    options: &Options,
+    fields: &mut Fields,
+    also_drop: impl Fn(&[u8]) -> bool,
+) {
+    for line in lines {
+        let name = line.name.as_bytes();
+        if Hop::of(name).is_some() || also_drop(name) {
+            continue;
+        }
+        if options.nominates && connection_tokens(lines).any(|token| token.eq_ignore_ascii_case(name)) {
+            continue;
+        }
+        fields.add_lower(name, line.value);
+    }
+}
+
+/// A field that is about one connection, or about framing.
+pub(super) struct Hop;
+
+impl Hop {
+    pub fn of(name: &[u8]) -> Option<Self> {
+        let names: &[&[u8]] = match name.len() {
+            2 => &[b"te"],
+            7 => &[b"upgrade"],
+            10 => &[b"connection", b"keep-alive"],
+            14 => &[b"content-length", b"http2-settings"],
+            16 => &[b"proxy-connection"],
+            17 => &[b"transfer-encoding"],
+            _ => return None,
+        };
+        names.iter().any(|hop| name.eq_ignore_ascii_case(hop)).then_some(Self)
+    }
+}
+
+pub(in crate::proxy) fn is_alias_of_own(name: &[u8]) -> bool {
+    name.contains(&b'_')
+        && OWN_FIELDS.iter().any(|own| {
+            own.len() == name.len()
+                && own
+                    .iter()
+                    .zip(name)
+                    .all(|(own, byte)| *own == byte.to_ascii_lowercase() || (*own == b'-' && *byte == b'_'))
+        })
+}
+
+pub(super) fn trim(text: &[u8]) -> &[u8] {
+    text.trim_ascii()
+}
