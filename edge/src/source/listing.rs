@@ -45,7 +45,10 @@ fn walk(root: &Path, directory: &Path, exclude: &[String], above: &mut Vec<(u64,
         let identity = (metadata.dev(), metadata.ino());
         let mut entries = Vec::new();
         for entry in fs::read_dir(directory)? {
-            entries.push(entry?.path());
+            let entry = entry?;
+            // The directory says what most entries are; only links have to be looked at.
+            let kind = entry.file_type().ok().filter(|kind| !kind.is_symlink());
+            entries.push((entry.path(), kind));
         }
         Ok((identity, entries))
     });
@@ -61,9 +64,9 @@ fn walk(root: &Path, directory: &Path, exclude: &[String], above: &mut Vec<(u64,
         return unreadable(listing, format!("is deeper than {MAX_DEPTH} directories"));
     }
     listing.directories.push(directory.to_owned());
-    entries.sort();
+    entries.sort_by(|(a, _), (b, _)| a.cmp(b));
     above.push(identity);
-    for path in entries {
+    for (path, kind) in entries {
         // Editors' temporary files, and the `..data` directories of mounted ConfigMaps: their files are linked to by
         // their plain names.
         let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| !name.starts_with('.')) else {
@@ -73,9 +76,9 @@ fn walk(root: &Path, directory: &Path, exclude: &[String], above: &mut Vec<(u64,
         if exclude.iter().any(|excluded| name == excluded || relative.starts_with(excluded)) {
             continue;
         }
-        match fs::metadata(&path) {
-            Ok(metadata) if metadata.is_dir() => walk(root, &path, exclude, above, listing),
-            Ok(metadata) if metadata.is_file() && is_manifest(&path) => {
+        match kind.map_or_else(|| fs::metadata(&path).map(|metadata| metadata.file_type()), Ok) {
+            Ok(kind) if kind.is_dir() => walk(root, &path, exclude, above, listing),
+            Ok(kind) if kind.is_file() && is_manifest(&path) => {
                 if listing.files.len() == MAX_FILES {
                     listing.unreadable.push((path, format!("there are more than {MAX_FILES} files")));
                     break;

@@ -129,11 +129,14 @@ impl Loop {
                     if self.gather(woken) {
                         return;
                     }
-                    self.sync();
-                    self.seen = self.look();
+                    // Whoever waits for the change hears of it before the watch looks after itself.
                     if !self.tell() {
                         return;
                     }
+                    if self.sync() && !self.tell() {
+                        return;
+                    }
+                    self.seen = self.look();
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     let now = self.look();

@@ -34,8 +34,14 @@ impl Supervisor {
     pub(super) async fn reload(&mut self) -> Result<Reloaded, String> {
         self.tell(self.notifier.reloading());
         let before = self.wanted.generation;
+        let began = Instant::now();
         let loaded = source::load(&self.config, &mut self.wanted.cache);
+        let read = began.elapsed();
         self.apply(loaded).await;
+        if self.wanted.generation != before {
+            let (read, total) = (read.as_secs_f64() * 1e3, began.elapsed().as_secs_f64() * 1e3);
+            tracing::info!(read_ms = read, total_ms = total, "{}", self.status_line());
+        }
         let status = self.status_line();
         self.tell(self.notifier.ready(&status));
         let count = |severity| {
