@@ -7,6 +7,7 @@ pub mod certs;
 pub mod control;
 pub mod ctl;
 pub mod logging;
+pub mod memory;
 pub mod notify;
 pub mod proxy;
 pub mod resolve;

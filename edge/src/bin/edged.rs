@@ -36,6 +36,9 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
+    if let Err(error) = edge::memory::keep_pages_small() {
+        eprintln!("edged: huge pages stay on, memory use is higher: {error}");
+    }
     edge::proxy::tls::install_provider();
     match supervisor::run(&arguments.config) {
         Ok(()) => ExitCode::SUCCESS,
