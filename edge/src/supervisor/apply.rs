@@ -284,7 +284,6 @@ pub(super) fn resolved_endpoints(
                 state: EndpointState::Ready,
                 target: host.clone(),
                 node: "".into(),
-                zone: "".into(),
             };
             Arc::new(EndpointSet::Addresses(addresses.iter().map(endpoint).collect()))
         }
