@@ -1,5 +1,8 @@
 //! The binary `edgectl`, on files and against a running API.
 
+// A failed expectation is what a test is for.
+#![allow(clippy::panic, clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;

@@ -1,6 +1,9 @@
 //! HTTP/1 end to end over loopback, on both back ends: what reaches an endpoint, what reaches the client, and what happens
 //! to the connections.
 
+// A failed expectation is what a test is for.
+#![allow(clippy::panic, clippy::unwrap_used)]
+
 mod rig;
 
 use std::io::Write as _;

@@ -1,6 +1,9 @@
 //! The manual of edge.toml is the specification: its examples are read without a fault, and every key that it describes
 //! is one that the reader knows.
 
+// A failed expectation is what a test is for.
+#![allow(clippy::panic, clippy::unwrap_used)]
+
 use std::sync::Arc;
 
 use edge_config::edge_toml::decode;

@@ -40,9 +40,11 @@ pub fn program(name: &str) -> PathBuf {
         if let Some(directory) = std::env::var_os("EDGE_BIN_DIR") {
             return directory.into();
         }
-        // target/PROFILE/deps/TEST-HASH
-        let test = std::env::current_exe().unwrap_or_default();
-        let directory = test.ancestors().nth(2).map(Path::to_owned).unwrap_or_default();
+        // target/PROFILE/PROGRAM, or target/PROFILE/deps/TEST-HASH
+        let own = std::env::current_exe().unwrap_or_default();
+        let beside = own.ancestors().nth(1).map(Path::to_owned).unwrap_or_default();
+        let above = own.ancestors().nth(2).map(Path::to_owned).unwrap_or_default();
+        let directory = if beside.file_name().is_some_and(|name| name == "deps") { above } else { beside };
         if !["edged", "edgectl", "demo-backend"].iter().all(|name| directory.join(name).exists()) {
             let profile = match directory.file_name().and_then(|name| name.to_str()) {
                 Some("debug") | None => "dev",

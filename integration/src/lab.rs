@@ -20,7 +20,7 @@ use tokio::task::AbortHandle;
 use tokio_rustls::TlsAcceptor;
 
 use crate::client::Tls;
-use crate::edged::{Edged, run, until, workspace};
+use crate::edged::{Edged, until, workspace};
 use crate::netns::{self, Namespace};
 use crate::origin::Origin;
 use crate::pki;
@@ -40,7 +40,10 @@ pub fn isolated<T: Send>(role: &str, work: impl FnOnce() -> T + Send) -> T {
         let namespace = Namespace::new(role).unwrap();
         return namespace.run(work).unwrap();
     }
-    let lock = std::fs::File::create(std::env::temp_dir().join("edge-lab.lock")).unwrap();
+    let lock = std::fs::File::create(
+        std::env::temp_dir().join(format!("edge-lab-{}.lock", rustix::process::geteuid().as_raw())),
+    )
+    .unwrap();
     lock.lock().unwrap();
     work()
 }
@@ -48,11 +51,25 @@ pub fn isolated<T: Send>(role: &str, work: impl FnOnce() -> T + Send) -> T {
 /// Copies a folder of `examples/` to where it may write.
 pub fn copy_example(name: &str) -> TempDir {
     let target = tempfile::Builder::new().prefix("edge-example-").tempdir().unwrap();
-    let source = workspace().join("examples").join(name);
-    let copied = run(Path::new("cp"), &["-r", &format!("{}/.", source.display()), &target.path().to_string_lossy()]);
-    assert_eq!(copied.code, Some(0), "{copied:?}");
-    let _ = std::fs::remove_dir_all(target.path().join(".run"));
+    copy(&workspace().join("examples").join(name), target.path());
     target
+}
+
+/// Everything but what a run left behind.
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_name() == ".run" {
+            continue;
+        }
+        if entry.path().is_dir() {
+            std::fs::create_dir(&target).unwrap();
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }
 
 /// Starts edged on an example as it is.

@@ -171,7 +171,12 @@ impl<'a> Certificates<'a> {
             }
         };
         let annotated = !from_certificate && matches!(supply, Supply::Issued);
-        let shape = annotated.then(|| self.annotated_shape(context, listener, own));
+        // cert-manager's default key is RSA; Edge's own CA, which it does not know, has a better one.
+        let algorithm = match issuer {
+            WantedIssuer::Internal { .. } => PrivateKeyAlgorithm::Ecdsa,
+            WantedIssuer::SelfSigned | WantedIssuer::Ca(_) => PrivateKeyAlgorithm::Rsa,
+        };
+        let shape = annotated.then(|| self.annotated_shape(context, listener, own, algorithm));
         let wanted = self.want(id, issuer);
         if let Some(shape) = shape {
             shape(&mut wanted.certificate);
@@ -189,6 +194,7 @@ impl<'a> Certificates<'a> {
         context: &Context<'a>,
         listener: &ListenerState<'_>,
         annotations: &BTreeMap<String, String>,
+        usual: PrivateKeyAlgorithm,
     ) -> impl FnOnce(&mut WantedCertificate) + use<> {
         let text = |name: &str| annotations.get(&format!("cert-manager.io/{name}")).map(String::as_str);
         let kind = listener.kind();
@@ -220,7 +226,7 @@ impl<'a> Certificates<'a> {
             }
             parsed.ok()
         });
-        let algorithm = text("private-key-algorithm").map_or(PrivateKeyAlgorithm::Rsa, PrivateKeyAlgorithm::parse);
+        let algorithm = text("private-key-algorithm").map_or(usual, PrivateKeyAlgorithm::parse);
         let key = match meta {
             Some(meta) => key_algorithm(context, (kind, meta), &algorithm, size),
             None => KeyAlgorithm::EcdsaP256,

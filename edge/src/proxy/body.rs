@@ -54,6 +54,10 @@ pub trait Source {
     /// Trailer fields, once `next` has returned `None`.
     fn trailers(&mut self) -> Option<Fields>;
 
+    /// Holds no more than about this many bytes at once from now on, as far as the protocol lets us choose: HTTP/1.1 reads
+    /// in small buffers below 64 KiB, never smaller than 16 KiB; HTTP/2 has its flow-control windows.
+    fn limit_buffer(&mut self, _bytes: Option<u64>) {}
+
     /// After a 101: `next` gives bytes as they come up to the peer's end, and waits without a deadline of its own.
     /// Only what can be upgraded (HTTP/1.1) has a use for it.
     fn begin_tunnel(&mut self) {}

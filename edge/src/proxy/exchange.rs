@@ -2,7 +2,7 @@
 //!
 //! In: a decoded request, its body as a [`Source`], the way back as a [`Sink`]. Out: a [`Record`] of what happened. One
 //! function per step, called in order, each returning what the next one needs:
-//! listener → sender → challenge → rule → preflight → edits → action → backend → tries ([`forward`]) → relay. Whatever
+//! listener → sender → rule → preflight → edits → action → backend → tries ([`forward`]) → relay. Whatever
 //! Edge answers itself has a [`Reason`].
 
 pub mod answer;
@@ -16,7 +16,6 @@ pub mod route;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use edge_config::matching::Matched;
 use edge_config::snapshot::{Action, Backend, Rule, Target, UpstreamId};
 
@@ -92,15 +91,12 @@ async fn respond<S: Source, K: Sink>(
     sink: &mut K,
     record: &mut Record,
 ) -> Result<(), Failure> {
-    if let Some(body) = challenge(current, request) {
-        record.answered(200, Reason::Challenge);
-        let body = fill_text(response, body);
-        return answer::send(sink, response, Some(body)).await.map_err(Failure::Client);
-    }
     let found = match find(current, arrival, request, record) {
         Ok(found) => found,
         Err(answer) => return refuse(answer, request.is_grpc(), response, sink, record).await,
     };
+    let buffer_limit = found.place.listener.client.buffer_limit;
+    source.limit_buffer(buffer_limit);
     let rule = found.rule;
     if let Some(cors) = &rule.filters.cors
         && filters::cors::answer_preflight(cors, request, response)
@@ -125,8 +121,15 @@ async fn respond<S: Source, K: Sink>(
     match action {
         Ok(chosen) => {
             record.backend = Some(Arc::clone(&chosen.backend.reference));
-            let forward =
-                Forward { worker, current, rule, chosen: &chosen, sender: found.sender, origin: origin.as_deref() };
+            let forward = Forward {
+                worker,
+                current,
+                rule,
+                chosen: &chosen,
+                sender: found.sender,
+                origin: origin.as_deref(),
+                buffer_limit,
+            };
             match forward.run(&found.matched, request, response, source, sink, record).await? {
                 None => Ok(()),
                 Some(answer) => {
@@ -149,20 +152,6 @@ async fn respond<S: Source, K: Sink>(
             respond_for_rule(answer, rule, request, origin.as_deref(), response, sink, record).await
         }
     }
-}
-
-/// HTTP-01 comes before everything else, so that no redirect or route can keep a certificate from being issued.
-fn challenge(current: &Current, request: &RequestHead) -> Option<String> {
-    current.generation.challenges.answer(request.host(), request.path())
-}
-
-fn fill_text(response: &mut ResponseHead, text: String) -> Bytes {
-    response.clear();
-    response.status = 200;
-    response.length = Length::Known(text.len() as u64);
-    answer::date(response);
-    response.fields.add(b"content-type", b"application/octet-stream");
-    Bytes::from(text)
 }
 
 /// Listener, sender, rule.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use edge_config::settings::ProxySettings;
 use edge_config::snapshot::{Endpoints, Snapshot};
 
-use super::challenge::Challenges;
 use super::h1::parse::HeadLimits;
 use super::limits::Limits;
 use super::tls::table::TlsTable;
@@ -18,7 +17,6 @@ pub struct Generation {
     /// By upstream. A set that is the same `Arc` as before costs nothing.
     pub endpoints: Arc<Endpoints>,
     pub tls: Arc<TlsTable>,
-    pub challenges: Arc<Challenges>,
     pub limits: Limits,
 }
 

@@ -13,7 +13,6 @@ pub mod accept;
 pub mod access_log;
 pub mod body;
 pub mod buffer;
-pub mod challenge;
 pub mod clock;
 pub mod exchange;
 pub mod filters;

@@ -41,8 +41,6 @@ reasons! {
     Redirect => "redirect",
     /// A CORS filter answered a preflight.
     CorsPreflight => "cors_preflight",
-    /// The ACME or challenge responder answered.
-    Challenge => "challenge",
     /// No backend of the rule is valid, or the share of an invalid one was drawn (500).
     InvalidBackend => "invalid_backend",
     /// A filter cannot be honoured (500).

@@ -237,7 +237,6 @@ impl Supervisor {
             snapshot: Arc::clone(&self.wanted.compiled.snapshot),
             endpoints: Arc::new(resolved_endpoints(&self.wanted.compiled.endpoints, &self.seen.resolved)),
             tls: Arc::clone(&self.wanted.tls),
-            challenges: Arc::default(),
             limits: Limits::of(&self.wanted.settings.proxy),
         };
         let failures = self.proxy.publish(generation);

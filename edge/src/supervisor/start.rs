@@ -168,7 +168,6 @@ fn start_proxy(settings: &Settings, store: &Store) -> Result<Proxy, StartError> 
         snapshot: Arc::default(),
         endpoints: Arc::default(),
         tls: Arc::default(),
-        challenges: Arc::default(),
         limits: Limits::of(&settings.proxy),
     };
     Ok(Proxy::start(options, first)?)

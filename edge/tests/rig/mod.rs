@@ -130,14 +130,7 @@ pub fn wait_for(condition: impl Fn() -> bool) {
 }
 
 fn generation(number: u64, snapshot: Snapshot, endpoints: Endpoints, limits: Limits) -> Generation {
-    Generation {
-        number,
-        snapshot: Arc::new(snapshot),
-        endpoints: Arc::new(endpoints),
-        tls: Arc::default(),
-        challenges: Arc::default(),
-        limits,
-    }
+    Generation { number, snapshot: Arc::new(snapshot), endpoints: Arc::new(endpoints), tls: Arc::default(), limits }
 }
 
 pub fn object(kind: Kind, name: &str) -> ObjectRef {

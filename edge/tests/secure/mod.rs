@@ -219,14 +219,8 @@ impl SecureRig {
         install_provider();
         let tokens = Tokens::new(b"test").unwrap();
         let options = ProxyOptions { workers: 2, backend: Some(backend), tokens, log: None };
-        let first = Generation {
-            number: 0,
-            snapshot: Arc::default(),
-            endpoints: Arc::default(),
-            tls: Arc::default(),
-            challenges: Arc::default(),
-            limits,
-        };
+        let first =
+            Generation { number: 0, snapshot: Arc::default(), endpoints: Arc::default(), tls: Arc::default(), limits };
         let proxy = Proxy::start(options, first).unwrap();
         Self { proxy, address: free_address(), number: AtomicU64::new(0), tls: Mutex::default(), limits }
     }
@@ -247,7 +241,6 @@ impl SecureRig {
             snapshot: Arc::new(snapshot),
             endpoints: Arc::new(endpoints.iter().map(endpoint).collect()),
             tls: Arc::clone(&before),
-            challenges: Arc::default(),
             limits: self.limits,
         });
         assert!(failures.is_empty(), "{failures:?}");

@@ -59,7 +59,8 @@ fn heals(directory: &Path, what: &str) -> Vec<String> {
 fn every_file_may_rot() {
     let original = filled();
     let mut dice = Dice::new(3);
-    let rots: [(&str, fn(&mut Vec<u8>, &mut Dice)); 6] = [
+    type Spoil = fn(&mut Vec<u8>, &mut Dice);
+    let rots: [(&str, Spoil); 6] = [
         ("emptied", |bytes, _| bytes.clear()),
         ("cut", |bytes, dice| bytes.truncate(dice.below(bytes.len() as u64) as usize)),
         ("flipped", |bytes, dice| {

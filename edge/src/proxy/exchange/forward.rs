@@ -41,6 +41,8 @@ pub struct Forward<'a, 'g> {
     pub chosen: &'a Chosen<'g>,
     pub sender: Sender,
     pub origin: Option<&'a [u8]>,
+    /// Of the listener.
+    pub buffer_limit: Option<u64>,
 }
 
 /// What one try came to.
@@ -236,7 +238,13 @@ impl Forward<'_, '_> {
             }
             (self.worker.clock.timer(), limits.tunnel_idle_timeout)
         };
-        let attempt = Try { request, is_retried: &is_retried, decorate: &decorate, tunnel_timer: &tunnel_timer };
+        let attempt = Try {
+            request,
+            is_retried: &is_retried,
+            decorate: &decorate,
+            tunnel_timer: &tunnel_timer,
+            buffer_limit: self.buffer_limit,
+        };
         let result = match lease.call(request) {
             Some(Ok(call)) => {
                 let (up, down) = call.halves();

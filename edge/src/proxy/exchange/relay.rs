@@ -38,6 +38,8 @@ pub struct Try<'a, D> {
     /// Edits the response head before the client gets it.
     pub decorate: &'a D,
     pub tunnel_timer: &'a dyn Fn() -> (Timer, Duration),
+    /// Bytes held at once per direction, where the listener limits them.
+    pub buffer_limit: Option<u64>,
 }
 
 /// What a try achieved.
@@ -58,6 +60,7 @@ impl<D: Fn(&mut ResponseHead)> Try<'_, D> {
         response: &mut ResponseHead,
         sink: &mut K,
     ) -> Result<Relayed, Failure> {
+        down.limit_buffer(self.buffer_limit);
         // What is here of the body leaves together with the head; most requests are complete after that.
         let mut sent = false;
         let mut refused = false;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::chunked::Decoder;
 use super::parse::{self, Framing, HeadLimits};
 use crate::proxy::body::{Chunk, StreamError};
-use crate::proxy::buffer::{BUFFER_SIZE, Buffer};
+use crate::proxy::buffer::{BUFFER_SIZE, Buffer, LARGE_SIZE};
 use crate::proxy::clock::Timer;
 use crate::proxy::io::Io;
 use crate::proxy::message::Fields;
@@ -44,6 +44,8 @@ pub struct Reader {
     limits: HeadLimits,
     /// The last read of a body filled its buffer: the next takes a large one.
     busy: bool,
+    /// Large buffers are not wanted.
+    frugal: bool,
     pub timer: Timer,
 }
 
@@ -59,11 +61,17 @@ enum Body {
 
 impl Reader {
     pub fn new(timer: Timer, limits: HeadLimits) -> Self {
-        Self { held: None, scanned: 0, body: Body::Ended, trailers: None, limits, busy: false, timer }
+        Self { held: None, scanned: 0, body: Body::Ended, trailers: None, limits, busy: false, frugal: false, timer }
     }
 
     pub fn set_limits(&mut self, limits: HeadLimits) {
         self.limits = limits;
+    }
+
+    /// See [`Source::limit_buffer`](crate::proxy::body::Source::limit_buffer).
+    pub fn limit_buffer(&mut self, bytes: Option<u64>) {
+        self.frugal = bytes.is_some_and(|bytes| bytes < LARGE_SIZE as u64);
+        self.busy &= !self.frugal;
     }
 
     pub fn limits(&self) -> HeadLimits {
@@ -260,7 +268,7 @@ impl Reader {
         match self.timer.within(idle, read_some(io, self.busy)).await {
             Ok(Ok((0, _))) => Ok(None),
             Ok(Ok((_, buffer))) => {
-                self.busy = buffer.len() >= BUFFER_SIZE;
+                self.busy = buffer.len() >= BUFFER_SIZE && !self.frugal;
                 Ok(Some(buffer))
             }
             Ok(Err(error)) => Err(error.into()),

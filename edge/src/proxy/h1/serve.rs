@@ -310,6 +310,10 @@ impl<I: Io> Source for ClientSource<'_, I> {
         self.reader.trailers()
     }
 
+    fn limit_buffer(&mut self, bytes: Option<u64>) {
+        self.reader.limit_buffer(bytes);
+    }
+
     fn begin_tunnel(&mut self) {
         self.idle = Duration::ZERO;
         self.reader.begin_tunnel();

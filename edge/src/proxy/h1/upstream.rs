@@ -141,6 +141,10 @@ impl<I: Io> Source for Download<'_, I> {
         self.reader.trailers()
     }
 
+    fn limit_buffer(&mut self, bytes: Option<u64>) {
+        self.reader.limit_buffer(bytes);
+    }
+
     fn begin_tunnel(&mut self) {
         *self.keep_alive = false;
         self.idle = Duration::ZERO;

@@ -74,7 +74,6 @@ fn generation(number: u64, address: SocketAddr, backends: Backends<'_>, endpoint
         snapshot: Arc::new(snapshot),
         endpoints: Arc::new(sets.collect()),
         tls: Arc::default(),
-        challenges: Arc::default(),
         limits: Limits::default(),
     }
 }
