@@ -175,7 +175,7 @@ pub struct ProxySettings {
     pub max_head: usize,
     /// Header fields of a request; 10 to 1000.
     pub max_fields: usize,
-    /// From accept, or the end of the last request, to a complete head.
+    /// From accept, or the first byte of a later request, to a complete head.
     pub head_timeout: Duration,
     /// A kept-alive connection without a request.
     pub idle_timeout: Duration,

@@ -164,7 +164,7 @@ fn paths(kind: Kind) -> &'static [&'static str] {
             "spec.jwt",
             "spec.mergeType",
             "spec.oidc",
-            "spec.targetSelectors",
+            "spec.targetSelectors[].namespaces",
         ],
         Kind::EnvoyProxy => &[
             "spec.backendTLS",
