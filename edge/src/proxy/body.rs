@@ -2,10 +2,12 @@
 //! pumps between any two without knowing which. Nothing is buffered beyond the chunk in hand.
 
 use std::io;
+use std::rc::Rc;
 
 use bytes::Bytes;
 
 use super::buffer::Buffer;
+use super::clock::Pulse;
 use super::message::{Fields, Length, ResponseHead};
 
 /// Body bytes on their way. Never empty.
@@ -53,6 +55,13 @@ pub trait Source {
 
     /// Trailer fields, once `next` has returned `None`.
     fn trailers(&mut self) -> Option<Fields>;
+
+    /// What both directions of the exchange share, so that a wait in one is not cut while the other moves.
+    fn pulse(&self) -> Option<Rc<Pulse>> {
+        None
+    }
+
+    fn follow(&mut self, _pulse: Rc<Pulse>) {}
 
     /// Holds no more than about this many bytes at once from now on, as far as the protocol lets us choose: HTTP/1.1 reads
     /// in small buffers below 64 KiB, never smaller than 16 KiB; HTTP/2 has its flow-control windows.

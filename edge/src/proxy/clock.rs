@@ -53,7 +53,7 @@ impl Clock {
     pub fn timer(self: &Rc<Self>) -> Timer {
         let entry = Rc::new(Entry { deadline: Cell::new(NEVER), waker: RefCell::new(None) });
         let key = self.entries.borrow_mut().insert(Rc::clone(&entry));
-        Timer { clock: Rc::clone(self), entry, key }
+        Timer { clock: Rc::clone(self), entry, key, wait: Cell::new(0), pulse: RefCell::default() }
     }
 
     /// Wakes whoever waits past its deadline, for ever.
@@ -114,11 +114,18 @@ impl Clock {
     }
 }
 
+/// When something last moved in an exchange. Both directions share one: while one of them moves, the other may wait.
+#[derive(Debug, Default)]
+pub struct Pulse(Cell<u64>);
+
 /// One deadline, set again and again.
 pub struct Timer {
     clock: Rc<Clock>,
     entry: Rc<Entry>,
     key: usize,
+    /// The wait of the last [`set`](Timer::set), in milliseconds; zero where there is none to extend.
+    wait: Cell<u64>,
+    pulse: RefCell<Option<Rc<Pulse>>>,
 }
 
 impl Timer {
@@ -129,11 +136,38 @@ impl Timer {
         }
         // One more millisecond: the fraction that counting in milliseconds cuts off must not make it early.
         let wait = u64::try_from(wait.as_millis()).unwrap_or(NEVER).saturating_add(1);
-        self.set_milliseconds(self.clock.now().saturating_add(wait));
+        let now = self.clock.now();
+        self.wait.set(wait);
+        if let Some(pulse) = &*self.pulse.borrow() {
+            // A new wait begins where the last one ended: something moved.
+            pulse.0.set(now);
+        }
+        self.set_milliseconds(now.saturating_add(wait));
+    }
+
+    /// From now on a wait lasts as long again after each time that another timer with this pulse was set.
+    pub fn follow(&self, pulse: Rc<Pulse>) {
+        *self.pulse.borrow_mut() = Some(pulse);
+    }
+
+    pub fn pulse(&self) -> Option<Rc<Pulse>> {
+        self.pulse.borrow().clone()
+    }
+
+    /// Moves a deadline that has passed, where the pulse says so.
+    fn is_extended(&self) -> bool {
+        let Some(last) = self.pulse.borrow().as_ref().map(|pulse| pulse.0.get()) else { return false };
+        let deadline = last.saturating_add(self.wait.get());
+        let extended = self.wait.get() > 0 && deadline > self.clock.now();
+        if extended {
+            self.set_milliseconds(deadline);
+        }
+        extended
     }
 
     /// Moves the deadline to a moment.
     pub fn set_at(&self, at: Instant) {
+        self.wait.set(0);
         self.set_milliseconds(self.clock.milliseconds(at).saturating_add(1));
     }
 
@@ -183,7 +217,7 @@ impl<F: Future> Future for Limit<'_, F> {
             return Poll::Ready(Ok(output));
         }
         let entry = &this.timer.entry;
-        if entry.deadline.get() != NEVER && this.timer.has_passed() {
+        if entry.deadline.get() != NEVER && this.timer.has_passed() && !this.timer.is_extended() {
             return Poll::Ready(Err(Elapsed));
         }
         let mut waker = entry.waker.borrow_mut();
@@ -203,6 +237,27 @@ impl Drop for Timer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_lasts_while_the_other_direction_moves() {
+        on_a_worker(|clock| async move {
+            let pulse = Rc::<Pulse>::default();
+            let (waiting, moving) = (clock.timer(), clock.timer());
+            waiting.follow(Rc::clone(&pulse));
+            moving.follow(pulse);
+            let start = Instant::now();
+            let wait = waiting.within(Duration::from_millis(60), std::future::pending::<()>());
+            let moves = async {
+                for _ in 0..5 {
+                    moving.set(Duration::from_secs(9));
+                    tokio::time::sleep(Duration::from_millis(30)).await;
+                }
+            };
+            let (result, ()) = tokio::join!(wait, moves);
+            assert_eq!(result, Err(Elapsed));
+            assert!(start.elapsed() >= Duration::from_millis(4 * 30 + 60), "{:?}", start.elapsed());
+        });
+    }
 
     fn on_a_worker<F: Future>(future: impl FnOnce(Rc<Clock>) -> F) -> F::Output {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -61,6 +61,9 @@ impl<D: Fn(&mut ResponseHead)> Try<'_, D> {
         sink: &mut K,
     ) -> Result<Relayed, Failure> {
         down.limit_buffer(self.buffer_limit);
+        if let Some(pulse) = body.source().pulse() {
+            down.follow(pulse);
+        }
         // What is here of the body leaves together with the head; most requests are complete after that.
         let mut sent = false;
         let mut refused = false;

@@ -16,6 +16,7 @@ use super::reader::{HeadError, Reader};
 use super::writer::Writer;
 use crate::proxy::body::{Chunk, Sink, Source, StreamError};
 use crate::proxy::buffer::Buffer;
+use crate::proxy::clock::Pulse;
 use crate::proxy::exchange::answer::{self, Answer};
 use crate::proxy::exchange::{self, End, Record};
 use crate::proxy::io::Io;
@@ -45,6 +46,7 @@ pub enum Served<I> {
 pub async fn serve<I: Io>(worker: &Rc<Worker>, io: I, arrival: &Arrival) -> Served<I> {
     let limits = worker.current().generation.limits;
     let mut reader = Reader::new(worker.clock.timer(), limits.head);
+    reader.timer.follow(Rc::default());
     let mut writer = Writer::new(worker.clock.timer());
     let mut request = RequestHead::default();
     let mut response = ResponseHead::default();
@@ -308,6 +310,10 @@ impl<I: Io> Source for ClientSource<'_, I> {
 
     fn trailers(&mut self) -> Option<Fields> {
         self.reader.trailers()
+    }
+
+    fn pulse(&self) -> Option<Rc<Pulse>> {
+        self.reader.timer.pulse()
     }
 
     fn limit_buffer(&mut self, bytes: Option<u64>) {

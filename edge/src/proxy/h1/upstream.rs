@@ -11,7 +11,7 @@ use super::parse::{self, HeadLimits};
 use super::reader::{HeadError, Reader};
 use super::writer::Writer;
 use crate::proxy::body::{Chunk, Source, StreamError};
-use crate::proxy::clock::Clock;
+use crate::proxy::clock::{Clock, Pulse};
 use crate::proxy::io::Io;
 use crate::proxy::message::{Fields, Length, RequestHead, ResponseHead};
 use crate::proxy::upstream::{self, stream::Counted};
@@ -139,6 +139,10 @@ impl<I: Io> Source for Download<'_, I> {
 
     fn trailers(&mut self) -> Option<Fields> {
         self.reader.trailers()
+    }
+
+    fn follow(&mut self, pulse: Rc<Pulse>) {
+        self.reader.timer.follow(pulse);
     }
 
     fn limit_buffer(&mut self, bytes: Option<u64>) {

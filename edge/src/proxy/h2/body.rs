@@ -16,7 +16,7 @@ use h2::{Reason, RecvStream, SendStream};
 use super::convert;
 use crate::proxy::body::{Chunk, Sink, Source, StreamError};
 use crate::proxy::buffer::Buffer;
-use crate::proxy::clock::Timer;
+use crate::proxy::clock::{Pulse, Timer};
 use crate::proxy::h1::parse::HeadLimits;
 use crate::proxy::message::{Fields, Length, ResponseHead};
 
@@ -117,6 +117,10 @@ impl Inbound {
 }
 
 impl Source for Inbound {
+    fn pulse(&self) -> Option<Rc<Pulse>> {
+        self.timer.pulse()
+    }
+
     fn length(&self) -> Length {
         self.length
     }

@@ -18,7 +18,7 @@ use super::body::{Data, Inbound, Outbound, failure};
 use super::convert;
 use super::wire::{Flusher, Lazy, Wire};
 use crate::proxy::body::{Chunk, Source, StreamError};
-use crate::proxy::clock::{Clock, Timer};
+use crate::proxy::clock::{Clock, Pulse, Timer};
 use crate::proxy::h1::parse::HeadLimits;
 use crate::proxy::message::{Fields, Length, RequestHead, ResponseHead};
 use crate::proxy::upstream;
@@ -298,6 +298,7 @@ impl Place {
                 clock: Rc::clone(clock),
                 processed: true,
                 since: Instant::now(),
+                pulse: None,
                 heard: self.live.heard.get(),
                 place: self,
             },
@@ -377,6 +378,7 @@ pub struct Download {
     since: Instant,
     heard: u64,
     place: Place,
+    pulse: Option<Rc<Pulse>>,
 }
 
 enum State {
@@ -410,6 +412,9 @@ impl Download {
 impl upstream::Download for &mut Download {
     async fn head(&mut self, head: &mut ResponseHead) -> Result<(), StreamError> {
         let timer = self.clock.timer();
+        if let Some(pulse) = &self.pulse {
+            timer.follow(Rc::clone(pulse));
+        }
         let idle = self.settings.stream_idle_timeout;
         let received = timer.within(idle, std::future::poll_fn(|cx| self.poll_head(cx))).await;
         let limits = self.settings.limits;
@@ -432,6 +437,10 @@ impl upstream::Download for &mut Download {
 }
 
 impl Source for &mut Download {
+    fn follow(&mut self, pulse: Rc<Pulse>) {
+        self.pulse = Some(pulse);
+    }
+
     fn length(&self) -> Length {
         if let State::Body(body) = &self.state { body.length() } else { Length::None }
     }

@@ -162,7 +162,9 @@ fn decode(
     let idle = settings.stream_idle_timeout;
     let promise = Rc::clone(&reply);
     let sink = Responder::new(reply, clock.timer(), idle, head.is_head());
-    let mut body = Inbound::new(stream, head.length, clock.timer(), idle, settings.limits);
+    let timer = clock.timer();
+    timer.follow(Rc::default());
+    let mut body = Inbound::new(stream, head.length, timer, idle, settings.limits);
     if head.expect_continue {
         body.owe_continue(promise);
     }
