@@ -1,9 +1,11 @@
 //! Envoy Gateway's policies, EnvoyProxy and Backend (v1.9): typed where Edge acts. A field of theirs that is not here
 //! is known by the table of inert fields and reported as not acted on.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::gateway::{ObjectReference, PolicyTargetRef, SecretRef};
+use crate::gateway::{LabelRequirement, LabelSelector, ObjectReference, PolicyTargetRef, SecretRef};
 use crate::wire::{ByteQuantity, GepDuration, open_enum};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,7 +163,7 @@ pub struct BackendHttpTimeout {
     pub connection_idle_timeout: Option<GepDuration>,
 }
 
-/// Read so that it can be seen; no member of it is acted on by this version.
+/// Read so that what it is to protect can be closed; no other member of it is acted on by this version.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SecurityPolicySpec {
@@ -169,6 +171,31 @@ pub struct SecurityPolicySpec {
     pub target_ref: Option<PolicyTargetRef>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub target_refs: Vec<PolicyTargetRef>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub target_selectors: Vec<TargetSelector>,
+}
+
+/// Objects of one kind by their labels, in the namespace of the policy.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetSelector {
+    #[serde(default = "gateway_group")]
+    pub group: String,
+    pub kind: String,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub match_labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub match_expressions: Vec<LabelRequirement>,
+}
+
+fn gateway_group() -> String {
+    crate::gateway::GROUP.to_owned()
+}
+
+impl TargetSelector {
+    pub fn labels(&self) -> LabelSelector {
+        LabelSelector { match_labels: self.match_labels.clone(), match_expressions: self.match_expressions.clone() }
+    }
 }
 
 macro_rules! targets {

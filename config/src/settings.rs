@@ -16,8 +16,6 @@ pub struct Settings {
     pub state_directory: PathBuf,
     /// `[gateway] controller_names`: the GatewayClasses that are claimed.
     pub controller_names: Vec<String>,
-    /// `[gateway] cluster_domain`
-    pub cluster_domain: String,
     pub manifests: Vec<ManifestSource>,
     pub patches: Vec<PatchSource>,
     pub secrets: Vec<SecretSource>,
@@ -177,7 +175,7 @@ pub struct ProxySettings {
     pub max_head: usize,
     /// Header fields of a request; 10 to 1000.
     pub max_fields: usize,
-    /// From accept, or the end of the last request, to a complete head.
+    /// From accept, or the first byte of a later request, to a complete head.
     pub head_timeout: Duration,
     /// A kept-alive connection without a request.
     pub idle_timeout: Duration,
@@ -193,7 +191,7 @@ pub struct ProxySettings {
     pub upstream_idle_connections: usize,
     /// In-flight requests get this long at the end.
     pub drain_timeout: Duration,
-    /// Entries of `X-Forwarded-For` that are trusted; a ClientTrafficPolicy overrides it.
+    /// Entries of `X-Forwarded-For` that are trusted, at most 16; a ClientTrafficPolicy overrides it.
     pub trusted_hops: u32,
 }
 
@@ -262,7 +260,6 @@ impl Default for Settings {
         Self {
             state_directory: PathBuf::from("/var/lib/edge"),
             controller_names: vec!["edge.internal/gateway-controller".to_owned()],
-            cluster_domain: "cluster.local".to_owned(),
             manifests: Vec::new(),
             patches: Vec::new(),
             secrets: Vec::new(),

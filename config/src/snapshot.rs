@@ -499,7 +499,6 @@ pub struct Endpoint {
     /// `Pod ns/name`, or empty.
     pub target: Box<str>,
     pub node: Box<str>,
-    pub zone: Box<str>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -246,14 +246,22 @@ impl<'c, 'a> Backends<'c, 'a> {
         if let Some(why) = backend_fault(&backend.spec) {
             return Err(unsupported(&why));
         }
-        let (protocol, needs_tls) = match (purpose, backend.spec.app_protocols.first()) {
-            (Use::Udp, _) => return Err(unsupported("UDP is not supported")),
-            (Use::Stream { .. }, _) => (UpstreamProtocol::Stream, false),
-            (Use::Grpc, _) | (_, Some(BackendProtocol::H2c)) => (UpstreamProtocol::Http2, false),
-            (_, Some(BackendProtocol::Wss)) => (UpstreamProtocol::Http1, true),
-            (_, None | Some(BackendProtocol::Ws)) => (UpstreamProtocol::Http1, false),
-            (_, Some(BackendProtocol::Other(other))) => {
-                return Err(unsupported(&format!("appProtocol {other:?} is not supported")));
+        // The order of the list means nothing.
+        let protocols = &backend.spec.app_protocols;
+        let (protocol, needs_tls) = match purpose {
+            Use::Udp => return Err(unsupported("UDP is not supported")),
+            Use::Stream { .. } => (UpstreamProtocol::Stream, false),
+            Use::Grpc => (UpstreamProtocol::Http2, false),
+            Use::Http => {
+                if let Some(other) = protocols.iter().find(|protocol| !protocol.is_known()) {
+                    return Err(unsupported(&format!("appProtocol {:?} is not supported", other.as_str())));
+                }
+                let speaks = |protocol| protocols.contains(&protocol);
+                match (speaks(BackendProtocol::H2c), speaks(BackendProtocol::Wss)) {
+                    (true, true) => return Err(unsupported("appProtocols h2c and wss exclude each other")),
+                    (true, false) => (UpstreamProtocol::Http2, false),
+                    (false, wss) => (UpstreamProtocol::Http1, wss),
+                }
             }
         };
         Ok(Found { object: &backend.meta.key, port: 0, port_name: None, protocol, needs_tls })

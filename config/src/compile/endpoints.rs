@@ -75,7 +75,6 @@ fn of_upstream(
                     state,
                     target: target.unwrap_or_default().into(),
                     node: endpoint.node_name.as_deref().unwrap_or_default().into(),
-                    zone: endpoint.zone.as_deref().unwrap_or_default().into(),
                 });
             }
         }
@@ -98,7 +97,6 @@ fn of_backend(inputs: &Inputs, upstream: &Upstream) -> EndpointSet {
             state: EndpointState::Ready,
             target: Box::default(),
             node: Box::default(),
-            zone: Box::default(),
         })
     });
     addresses(list.collect())
@@ -111,7 +109,6 @@ fn by_name(host: &str, port: u16) -> EndpointSet {
             state: EndpointState::Ready,
             target: Box::default(),
             node: Box::default(),
-            zone: Box::default(),
         }]),
         Err(_) => EndpointSet::Dns { host: host.trim_end_matches('.').to_ascii_lowercase().into(), port },
     }

@@ -11,7 +11,7 @@ use super::attach::Parents;
 use super::backend_tls::MOST_ANCESTORS;
 use super::context::{Context, Fault, by_age, condition};
 use super::gateways::GatewayState;
-use crate::envoy::{BackendTrafficPolicySpec, ClientTrafficPolicySpec, LoadBalancerType};
+use crate::envoy::{BackendTrafficPolicySpec, ClientTrafficPolicySpec, LoadBalancerType, SecurityPolicySpec};
 use crate::gateway::{ParentReference, PolicyTargetRef};
 use crate::inputs::{Meta, Object, Objects};
 use crate::names::{Kind, ObjectKey, ObjectRef};
@@ -314,9 +314,14 @@ fn elsewhere<'a>(context: &Context<'a>, kind: Kind, name: &str) -> Option<&'a st
 /// The Gateways that a route names as parents, in Envoy Gateway's manner: with the section, as ancestors of a policy.
 fn route_parents(context: &Context<'_>, parents: &Parents<'_>, route: &ObjectRef) -> Vec<(ParentReference, usize)> {
     let inputs = context.inputs;
+    let key = &route.key;
     let references = match route.kind {
-        Kind::HTTPRoute => inputs.http_routes.get(&route.key).map(|route| &route.spec.parent_refs),
-        _ => inputs.grpc_routes.get(&route.key).map(|route| &route.spec.parent_refs),
+        Kind::HTTPRoute => inputs.http_routes.get(key).map(|route| &route.spec.parent_refs),
+        Kind::GRPCRoute => inputs.grpc_routes.get(key).map(|route| &route.spec.parent_refs),
+        Kind::TLSRoute => inputs.tls_routes.get(key).map(|route| &route.spec.parent_refs),
+        Kind::TCPRoute => inputs.tcp_routes.get(key).map(|route| &route.spec.parent_refs),
+        Kind::UDPRoute => inputs.udp_routes.get(key).map(|route| &route.spec.parent_refs),
+        _ => None,
     };
     let mut found = Vec::new();
     for reference in references.into_iter().flatten() {
@@ -330,8 +335,39 @@ fn route_parents(context: &Context<'_>, parents: &Parents<'_>, route: &ObjectRef
     found
 }
 
+/// What a SecurityPolicy is about: named, or selected by labels in its namespace.
+fn secured(context: &Context<'_>, policy: &Object<SecurityPolicySpec>) -> Vec<PolicyTargetRef> {
+    let inputs = context.inputs;
+    let mut targets: Vec<PolicyTargetRef> = policy.spec.targets().cloned().collect();
+    for selector in &policy.spec.target_selectors {
+        let labels = selector.labels();
+        let mut select = |meta: &Meta| {
+            if meta.key.namespace == policy.meta.key.namespace && labels.matches(&meta.labels) {
+                targets.push(PolicyTargetRef {
+                    group: selector.group.clone(),
+                    kind: selector.kind.clone(),
+                    name: meta.key.name.to_string(),
+                    section_name: None,
+                });
+            }
+        };
+        match Kind::of(&selector.group, &selector.kind) {
+            Some(Kind::Gateway) => inputs.gateways.values().for_each(|object| select(&object.meta)),
+            Some(Kind::ListenerSet) => inputs.listener_sets.values().for_each(|object| select(&object.meta)),
+            Some(Kind::HTTPRoute) => inputs.http_routes.values().for_each(|object| select(&object.meta)),
+            Some(Kind::GRPCRoute) => inputs.grpc_routes.values().for_each(|object| select(&object.meta)),
+            Some(Kind::TLSRoute) => inputs.tls_routes.values().for_each(|object| select(&object.meta)),
+            Some(Kind::TCPRoute) => inputs.tcp_routes.values().for_each(|object| select(&object.meta)),
+            Some(Kind::UDPRoute) => inputs.udp_routes.values().for_each(|object| select(&object.meta)),
+            _ => {}
+        }
+    }
+    targets
+}
+
 /// SecurityPolicies are not acted on, and what they were to protect must not be open instead: their targets answer 500,
-/// as with Envoy Gateway when it cannot carry one out. Returns the routes concerned; listeners are marked.
+/// as with Envoy Gateway when it cannot carry one out, and connections are closed. Returns the routes concerned;
+/// listeners are marked.
 pub(super) fn security(
     context: &Context<'_>,
     gateways: &mut [GatewayState<'_>],
@@ -346,7 +382,7 @@ pub(super) fn security(
         let mut status = Status::new(Kind::SecurityPolicy, &policy.meta);
         let fault = invalid("SecurityPolicy is not acted on by this version: its targets answer 500".to_owned());
         let reason: Arc<str> = format!("SecurityPolicy {} is not acted on by this version", policy.meta.key).into();
-        for target in policy.spec.targets() {
+        for target in &secured(context, policy) {
             let key = ObjectKey::new(&*policy.meta.key.namespace, target.name.as_str());
             let section = target.section_name.as_deref().filter(|section| !section.is_empty());
             match Kind::of(&target.group, &target.kind) {
@@ -359,7 +395,15 @@ pub(super) fn security(
                     }
                     status.add(context, ancestor(&key, section), &gateway.controller, Some(&fault));
                 }
-                Some(kind @ (Kind::HTTPRoute | Kind::GRPCRoute)) => {
+                Some(Kind::ListenerSet) => {
+                    for listener in gateways.iter_mut().flat_map(|gateway| &mut gateway.listeners) {
+                        let is_of_it = listener.set.is_some() && *listener.parent == key;
+                        if is_of_it && section.is_none_or(|section| listener.spec.name == section) {
+                            listener.guard.get_or_insert_with(|| Arc::clone(&reason));
+                        }
+                    }
+                }
+                Some(kind @ (Kind::HTTPRoute | Kind::GRPCRoute | Kind::TLSRoute | Kind::TCPRoute | Kind::UDPRoute)) => {
                     let object = ObjectRef::new(kind, key);
                     for (parent, gateway) in route_parents(context, &parents, &object) {
                         status.add(context, parent, &gateways[gateway].controller, Some(&fault));
@@ -367,7 +411,10 @@ pub(super) fn security(
                     // A section names one rule; the others of the route would be reached beside it, so all are closed.
                     routes.entry(object).or_insert_with(|| Arc::clone(&reason));
                 }
-                _ => {}
+                _ => {
+                    let message = format!("targetRefs: {} of group {:?} cannot be a target", target.kind, target.group);
+                    context.problem(Severity::Error, Kind::SecurityPolicy, &policy.meta, message);
+                }
             }
         }
         context.problem(Severity::Error, Kind::SecurityPolicy, &policy.meta, fault.message);

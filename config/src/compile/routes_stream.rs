@@ -1,5 +1,8 @@
 //! TLSRoute, TCPRoute and UDPRoute: connections and datagrams, by weight.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use super::attach::{Attachment, Parents, Route};
 use super::backends::{Backends, Referrer, Upstreams, Use};
 use super::context::{Fault, by_age};
@@ -12,7 +15,7 @@ use crate::inputs::Meta;
 use crate::names::{Kind, ObjectRef};
 use crate::problem::Severity;
 use crate::report::ObjectReport;
-use crate::snapshot::{Backend, Filters, StreamRoute};
+use crate::snapshot::{Backend, Filters, StreamRoute, Target};
 
 struct Stream<'a> {
     kind: Kind,
@@ -20,15 +23,19 @@ struct Stream<'a> {
     parents: &'a [ParentReference],
     hostnames: &'a [String],
     rules: &'a [L4RouteRule],
+    /// Why its connections must be closed: a protection it relies on is not there.
+    guard: Option<Arc<str>>,
 }
 
 /// Attaches every stream route. Where several ask for one place, all are accepted and counted, and the oldest has it.
 pub(super) fn routes<'a>(
     backends: &Backends<'_, 'a>,
     gateways: &mut [GatewayState<'a>],
+    guards: &BTreeMap<ObjectRef, Arc<str>>,
     upstreams: &mut Upstreams<'a>,
     out: &mut Vec<(ObjectRef, ObjectReport)>,
 ) {
+    let guard_of = |kind: Kind, meta: &Meta| guards.get(&ObjectRef::new(kind, meta.key.clone())).cloned();
     let inputs = backends.context.inputs;
     let mut routes: Vec<Stream<'a>> = Vec::new();
     for route in inputs.tls_routes.values() {
@@ -38,6 +45,7 @@ pub(super) fn routes<'a>(
             parents: &route.spec.parent_refs,
             hostnames: &route.spec.hostnames,
             rules: &route.spec.rules,
+            guard: guard_of(Kind::TLSRoute, &route.meta),
         });
     }
     for (kind, objects) in [(Kind::TCPRoute, &inputs.tcp_routes), (Kind::UDPRoute, &inputs.udp_routes)] {
@@ -48,6 +56,7 @@ pub(super) fn routes<'a>(
                 parents: &route.spec.parent_refs,
                 hostnames: &[],
                 rules: &route.spec.rules,
+                guard: guard_of(kind, &route.meta),
             });
         }
     }
@@ -114,10 +123,15 @@ fn attach<'a>(
     listener.attached += 1;
     listener.route_hosts.extend(attachment.hosts.iter().cloned());
     let members = [attachment.gateway];
-    let (found, fault) =
+    let (mut found, fault) =
         destination(backends, stream, object, (&members, &profile), listener.is_passthrough(), upstreams);
     if let Some(fault) = fault {
         refs_fault.get_or_insert(fault);
+    }
+    if let Some(reason) = listener.guard.as_ref().or(stream.guard.as_ref()) {
+        for backend in &mut found.backends {
+            backend.target = Target::Invalid { status: 500, reason: Arc::clone(reason) };
+        }
     }
     match listener.class {
         Some(Class::Tls) => {

@@ -21,7 +21,6 @@ pub(super) fn settings(mut root: Section<'_>, sink: &mut Sink<'_>) -> Settings {
     }
     if let Some(mut section) = root.section(sink, "gateway") {
         set(&mut settings.controller_names, section.list(sink, "controller_names", controller_name));
-        set(&mut settings.cluster_domain, section.parsed(sink, "cluster_domain", dns_name));
         section.finish(sink);
     }
     settings.manifests =
@@ -84,14 +83,6 @@ fn controller_name(text: &str) -> Result<String, String> {
     match text.split_once('/') {
         Some((domain, rest)) if is_object_name(Kind::Secret, domain) && !rest.is_empty() => Ok(text.to_owned()),
         _ => Err(format!("{} is no controller name, expected \"domain/path\"", Quoted(text))),
-    }
-}
-
-fn dns_name(text: &str) -> Result<String, String> {
-    if is_object_name(Kind::Secret, text) {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("{} is no DNS name", Quoted(text)))
     }
 }
 
@@ -251,7 +242,7 @@ fn proxy(mut section: Section<'_>, proxy: &mut ProxySettings, sink: &mut Sink<'_
     set(&mut proxy.drain_timeout, section.duration(sink, "drain_timeout"));
     let idle = section.integer(sink, "upstream_idle_connections", 0, 1_000_000);
     set(&mut proxy.upstream_idle_connections, narrow(idle));
-    set(&mut proxy.trusted_hops, narrow(section.integer(sink, "trusted_hops", 0, 255)));
+    set(&mut proxy.trusted_hops, narrow(section.integer(sink, "trusted_hops", 0, 16)));
     section.finish(sink);
 }
 

@@ -22,7 +22,6 @@ fn every_key() {
 directory = "state"
 [gateway]
 controller_names = ["edge.internal/gateway-controller", "gateway.envoyproxy.io/gatewayclass-controller"]
-cluster_domain = "k8s.example"
 [[manifests]]
 path = "manifests"
 exclude = ["kustomization.yaml", "./old/"]
@@ -82,17 +81,16 @@ internal_ca = "Example CA"
     let settings = decode(&"edge.toml".into(), text).unwrap();
     assert_eq!(settings.state_directory, PathBuf::from("state"));
     assert_eq!(settings.controller_names.len(), 2);
-    assert_eq!(settings.cluster_domain, "k8s.example");
     assert_eq!(settings.manifests[0].exclude, ["kustomization.yaml", "old"]);
     assert_eq!(settings.manifests[0].namespace, "shop");
     assert_eq!(
         settings.manifests[1].source,
-        TextSource::Inline { text: "kind: Gateway\n".to_owned(), line: 13 },
+        TextSource::Inline { text: "kind: Gateway\n".to_owned(), line: 12 },
         "the content begins on the line below its quotes"
     );
     assert_eq!(settings.patches[0].format, PatchType::Json);
     assert_eq!(settings.patches[0].target.key, ObjectKey::new("envoy-gateway", "flex-gateway"));
-    assert_eq!(settings.patches[0].line, 15);
+    assert_eq!(settings.patches[0].line, 14);
     assert_eq!(settings.patches[1].format, PatchType::Merge);
     assert_eq!(settings.patches[1].target.kind, Kind::GatewayClass);
     assert_eq!(settings.patches[1].target.key, ObjectKey::new("", "eg"));

@@ -1,5 +1,6 @@
 //! Fields that Edge understands but does not act on in this version, per kind. Nothing is accepted in silence: what a
-//! manifest sets and nobody obeys is in this table, and `check` lists it. `[]` stands for every item of a list.
+//! manifest sets and nobody obeys is in this table, and `check` lists it. `[]` stands for every item of a list, and
+//! `=value` at the end for that value of the field only.
 
 use crate::names::Kind;
 use crate::yaml::{Entry, Mark, Node, Value};
@@ -21,14 +22,15 @@ const SERVER_OWNED: [&str; 10] = [
 fn paths(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::GatewayClass => &["spec.description"],
-        Kind::Gateway => &["spec.defaultScope", "spec.infrastructure.labels", "spec.listeners[].tls.options"],
+        Kind::Gateway => &["spec.defaultScope", "spec.listeners[].tls.options"],
         Kind::ListenerSet => &["spec.listeners[].tls.options"],
         Kind::HTTPRoute => &[
             "spec.useDefaultGateways",
             "spec.rules[].filters[].externalAuth",
             "spec.rules[].backendRefs[].filters[].externalAuth",
         ],
-        Kind::GRPCRoute | Kind::TLSRoute | Kind::TCPRoute | Kind::UDPRoute => &["spec.useDefaultGateways"],
+        Kind::GRPCRoute => &["spec.useDefaultGateways"],
+        Kind::TLSRoute | Kind::TCPRoute | Kind::UDPRoute => &["spec.useDefaultGateways", "spec.rules[].name"],
         Kind::BackendTLSPolicy => &["spec.options"],
         Kind::Namespace => &["spec.finalizers"],
         Kind::Service => &[
@@ -43,12 +45,23 @@ fn paths(kind: Kind) -> &'static [&'static str] {
             "spec.loadBalancerIP",
             "spec.loadBalancerSourceRanges",
             "spec.allocateLoadBalancerNodePorts",
+            "spec.publishNotReadyAddresses",
+            "spec.selector",
             "spec.sessionAffinity",
             "spec.sessionAffinityConfig",
             "spec.trafficDistribution",
+            "spec.type=LoadBalancer",
             "spec.ports[].nodePort",
+            "spec.ports[].targetPort",
         ],
-        Kind::EndpointSlice => &["endpoints[].deprecatedTopology", "endpoints[].hints", "endpoints[].zone"],
+        Kind::EndpointSlice => &[
+            "addressType=FQDN",
+            "endpoints[].deprecatedTopology",
+            "endpoints[].hints",
+            "endpoints[].hostname",
+            "endpoints[].zone",
+            "ports[].appProtocol",
+        ],
         Kind::Secret | Kind::ConfigMap => &["immutable"],
         Kind::Issuer | Kind::ClusterIssuer => &[
             "spec.selfSigned.crlDistributionPoints",
@@ -101,6 +114,7 @@ fn paths(kind: Kind) -> &'static [&'static str] {
             "spec.targetSelectors",
             "spec.tcpKeepalive",
             "spec.timeout.http.requestHeadersReceivedTimeout",
+            "spec.timeout.http.requestReceivedTimeout",
             "spec.timeout.http.streamIdleTimeout",
             "spec.timeout.tcp",
             "spec.tls",
@@ -150,7 +164,7 @@ fn paths(kind: Kind) -> &'static [&'static str] {
             "spec.jwt",
             "spec.mergeType",
             "spec.oidc",
-            "spec.targetSelectors",
+            "spec.targetSelectors[].namespaces",
         ],
         Kind::EnvoyProxy => &[
             "spec.backendTLS",
@@ -177,10 +191,55 @@ fn paths(kind: Kind) -> &'static [&'static str] {
     }
 }
 
+/// What is said beside the path, where the path alone would mislead.
+fn note(kind: Kind, pattern: &str) -> &'static str {
+    match (kind, pattern) {
+        (Kind::Service, "spec.selector") => ": endpoints come from EndpointSlices, Pods are not looked at",
+        (Kind::Service, "spec.ports[].targetPort") => ": endpoints come with their ports from EndpointSlices",
+        (Kind::Service, "spec.type=LoadBalancer") => " LoadBalancer: Gateways get addresses, Services do not",
+        (Kind::EndpointSlice, "addressType=FQDN") => " FQDN: its endpoints are left out",
+        (Kind::ClientTrafficPolicy, "spec.timeout.http.requestReceivedTimeout") => {
+            " beyond the head of a request: its body only has to keep moving"
+        }
+        _ => "",
+    }
+}
+
+/// Annotations of other projects by the beginning of their names, with those that are acted on.
+const ANNOTATIONS: [(&str, &[&str]); 3] = [
+    (
+        "cert-manager.io/",
+        &[
+            "issuer",
+            "cluster-issuer",
+            "issuer-kind",
+            "issuer-group",
+            "common-name",
+            "duration",
+            "renew-before",
+            "private-key-algorithm",
+            "private-key-size",
+            "private-key-rotation-policy",
+        ],
+    ),
+    ("metallb.io/", &["address-pool", "loadBalancerIPs"]),
+    ("metallb.universe.tf/", &["address-pool", "loadBalancerIPs"]),
+];
+
 /// A field that is set and not acted on.
 pub(super) struct Inert {
     pub(super) mark: Mark,
     pub(super) path: String,
+    note: &'static str,
+}
+
+impl std::fmt::Display for Inert {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.path == "spec.acme" {
+            return f.write_str("ACME: listeners get a certificate of the internal CA instead");
+        }
+        write!(f, "{}{}", self.path, self.note)
+    }
 }
 
 impl Inert {
@@ -195,10 +254,29 @@ impl Inert {
 pub(super) fn find(kind: Kind, root: &Node<'_>) -> Vec<Inert> {
     let mut found = Vec::new();
     for pattern in SERVER_OWNED.iter().chain(paths(kind)) {
+        let start = found.len();
         walk(root, pattern, &mut String::new(), &mut found);
+        found.iter_mut().skip(start).for_each(|inert| inert.note = note(kind, pattern));
+    }
+    if matches!(kind, Kind::Gateway | Kind::ListenerSet) {
+        annotations(root, &["metadata", "annotations"], &mut found);
+        annotations(root, &["spec", "infrastructure", "annotations"], &mut found);
     }
     found.sort_by_key(|inert| inert.mark);
     found
+}
+
+/// Those of projects that we stand in for, as far as nobody reads them.
+fn annotations(root: &Node<'_>, place: &[&str], found: &mut Vec<Inert>) {
+    let Some(node) = place.iter().try_fold(root, |node, name| node.member(name)) else { return };
+    let Value::Mapping(entries) = &node.value else { return };
+    for Entry { mark, key, .. } in entries {
+        let unread =
+            |(prefix, read): &(&str, &[&str])| key.strip_prefix(prefix).is_some_and(|key| !read.contains(&key));
+        if ANNOTATIONS.iter().any(unread) {
+            found.push(Inert { mark: *mark, path: format!("{}.{key}", place.join(".")), note: "" });
+        }
+    }
 }
 
 fn walk(node: &Node<'_>, pattern: &str, path: &mut String, found: &mut Vec<Inert>) {
@@ -213,7 +291,7 @@ fn walk(node: &Node<'_>, pattern: &str, path: &mut String, found: &mut Vec<Inert
         }
         return;
     }
-    let end = pattern.find(['.', '[']).unwrap_or(pattern.len());
+    let end = pattern.find(['.', '[', '=']).unwrap_or(pattern.len());
     let (key, rest) = pattern.split_at(end);
     let Some(Entry { mark, value, .. }) = node.entry(key) else { return };
     if value.value == Value::Null {
@@ -224,9 +302,12 @@ fn walk(node: &Node<'_>, pattern: &str, path: &mut String, found: &mut Vec<Inert
         path.push('.');
     }
     path.push_str(key);
-    match rest.strip_prefix('.').unwrap_or(rest) {
-        "" => found.push(Inert { mark: *mark, path: path.clone() }),
-        rest => walk(value, rest, path, found),
+    let is_value = |expected: &str| matches!(&value.value, Value::String(text) if text == expected);
+    match (rest.strip_prefix('.').unwrap_or(rest), rest.strip_prefix('=')) {
+        ("", _) => found.push(Inert { mark: *mark, path: path.clone(), note: "" }),
+        (_, Some(expected)) if is_value(expected) => found.push(Inert { mark: *mark, path: path.clone(), note: "" }),
+        (_, Some(_)) => {}
+        (rest, None) => walk(value, rest, path, found),
     }
     path.truncate(length);
 }

@@ -281,12 +281,7 @@ fn decode_object(node: &Node<'_>, identity: &ObjectRef, origin: &Origin, finding
     let kind = identity.kind;
     let inert = inert::find(kind, node);
     for field in &inert {
-        let message = if field.path == "spec.acme" {
-            "ACME: listeners get a certificate of the internal CA instead".to_owned()
-        } else {
-            field.path.clone()
-        };
-        findings.add(Severity::Inert, field.mark, message);
+        findings.add(Severity::Inert, field.mark, field.to_string());
     }
     let report_unknown = |unknown: Vec<Unknown>, findings: &mut Findings<'_>| {
         for field in unknown {

@@ -119,6 +119,98 @@ fn unknown_and_inert_fields() {
     );
 }
 
+/// Per kind: the body, and the fields of it that are told; everything else in it is acted on.
+#[test]
+fn what_nobody_obeys_is_told() {
+    const CTP: &str = "gateway.envoyproxy.io/v1alpha1";
+    for (version, kind, body, expected) in [
+        (
+            "v1",
+            "Service",
+            "spec: {type: LoadBalancer, selector: {a: b}, publishNotReadyAddresses: true, ports: [{port: 80, targetPort: 8080}]}",
+            &[
+                "spec.type LoadBalancer: Gateways get addresses, Services do not",
+                "spec.selector: endpoints come from EndpointSlices, Pods are not looked at",
+                "spec.publishNotReadyAddresses",
+                "spec.ports[0].targetPort: endpoints come with their ports from EndpointSlices",
+            ][..],
+        ),
+        ("v1", "Service", "spec: {type: ClusterIP, clusterIP: None, ports: [{port: 80, appProtocol: h2c}]}", &[]),
+        (
+            "discovery.k8s.io/v1",
+            "EndpointSlice",
+            "addressType: FQDN\nports: [{name: a, port: 1, appProtocol: h2c}]\nendpoints: [{addresses: [a.example], hostname: a, nodeName: n}]",
+            &["addressType FQDN: its endpoints are left out", "ports[0].appProtocol", "endpoints[0].hostname"],
+        ),
+        (
+            "gateway.networking.k8s.io/v1",
+            "TCPRoute",
+            "spec: {rules: [{name: a, backendRefs: [{name: s, port: 1}]}]}",
+            &["spec.rules[0].name"],
+        ),
+        (
+            "gateway.networking.k8s.io/v1",
+            "HTTPRoute",
+            "spec: {rules: [{name: a, retry: {attempts: 1, backoff: 1s}, sessionPersistence: {absoluteTimeout: 1h}, backendRefs: [{name: s, port: 1}]}]}",
+            &[],
+        ),
+        (
+            "gateway.networking.k8s.io/v1",
+            "Gateway",
+            "spec: {gatewayClassName: c, listeners: [{name: a, port: 80, protocol: HTTP}],\n \
+             infrastructure: {labels: {a: b}, annotations: {metallb.io/address-pool: p, metallb.io/allow-shared-ip: x}}}",
+            &["spec.infrastructure.annotations.metallb.io/allow-shared-ip"],
+        ),
+        (
+            CTP,
+            "ClientTrafficPolicy",
+            "spec: {connection: {bufferLimit: 1}, timeout: {http: {idleTimeout: 1s, requestReceivedTimeout: 1s}}, http1: {}}",
+            &[
+                "spec.timeout.http.requestReceivedTimeout beyond the head of a request: its body only has to keep moving",
+                "spec.http1",
+            ],
+        ),
+        (
+            CTP,
+            "BackendTrafficPolicy",
+            "spec: {loadBalancer: {type: Random}, timeout: {tcp: {connectTimeout: 1s}, http: {requestTimeout: 1s, connectionIdleTimeout: 1s}}}",
+            &["spec.timeout.tcp", "spec.timeout.http.connectionIdleTimeout"],
+        ),
+        (
+            "cert-manager.io/v1",
+            "Certificate",
+            "spec: {secretName: s, issuerRef: {name: i}, dnsNames: [a.example], isCA: true, ipAddresses: [192.0.2.1], usages: [digital signature],\n \
+             privateKey: {algorithm: ECDSA, rotationPolicy: Never, encoding: PKCS8}, subject: {countries: [DE]}, secretTemplate: {}, uris: []}",
+            &[
+                "spec.ipAddresses",
+                "spec.usages",
+                "spec.privateKey.encoding",
+                "spec.subject",
+                "spec.secretTemplate",
+                "spec.uris",
+            ],
+        ),
+        (
+            "metallb.io/v1beta1",
+            "IPAddressPool",
+            "spec: {addresses: [192.0.2.0/28], autoAssign: false, avoidBuggyIPs: true, serviceAllocation: {priority: 1, namespaces: [a]}}",
+            &[],
+        ),
+    ] {
+        let text = format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: x, namespace: n}}\n{body}\n");
+        let found: Vec<String> = items(&text, &[])[0].problems.iter().map(|problem| problem.message.clone()).collect();
+        assert_eq!(found, expected, "{text}");
+    }
+    let annotated = GATEWAY.replace(
+        "namespace: n}",
+        "namespace: n, annotations: {cert-manager.io/issuer: i, cert-manager.io/usages: x, other.example/a: b}}",
+    );
+    assert_eq!(
+        problems(&annotated),
+        ["f.yaml:3:76: not acted on: Gateway n/g: metadata.annotations.cert-manager.io/usages"]
+    );
+}
+
 #[test]
 fn secrets_are_not_printed() {
     let text = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata: {a: aHVzaA==, b: \"not base64 hush\"}\nstringData: {c: hush}\n";

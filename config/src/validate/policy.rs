@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::Faults;
 use super::gateway::reference;
 use super::text::{hostname, is_label, section_name};
-use crate::certmanager::{CertificateSpec, IssuerSpec, PrivateKeyAlgorithm};
+use crate::certmanager::{CertificateSpec, IssuerSpec, PrivateKeyAlgorithm, RotationPolicy};
 use crate::core::{EndpointAddressType, EndpointSlice, PortProtocol, ServiceSpec, ServiceType};
 use crate::envoy::{
     BackendProtocol, BackendSpec, BackendTrafficPolicySpec, BackendType, ClientTrafficPolicySpec, ConsistentHashType,
@@ -219,6 +219,10 @@ pub fn certificate(spec: &CertificateSpec, faults: &mut Faults) {
         let algorithm = &key.algorithm;
         let path = "spec.privateKey.algorithm";
         faults.known(path, algorithm.as_str(), algorithm.is_known(), PrivateKeyAlgorithm::KNOWN);
+        if let Some(policy) = &key.rotation_policy {
+            let path = "spec.privateKey.rotationPolicy";
+            faults.known(path, policy.as_str(), policy.is_known(), RotationPolicy::KNOWN);
+        }
         let sizes: &[u32] = match algorithm {
             PrivateKeyAlgorithm::Rsa => &[2048, 3072, 4096, 8192],
             PrivateKeyAlgorithm::Ecdsa => &[256, 384, 521],
@@ -249,9 +253,9 @@ pub fn address_pool(spec: &IpAddressPoolSpec, faults: &mut Faults) {
 
 pub fn client_traffic_policy(spec: &ClientTrafficPolicySpec, faults: &mut Faults) {
     let hops = spec.client_ip_detection.as_ref().and_then(|detection| detection.x_forwarded_for.as_ref());
-    if hops.and_then(|hops| hops.num_trusted_hops).is_some_and(|hops| hops > 255) {
+    if hops.and_then(|hops| hops.num_trusted_hops).is_some_and(|hops| hops > 16) {
         let path = "spec.clientIPDetection.xForwardedFor.numTrustedHops";
-        faults.error(path, "is out of range, expected 0 to 255");
+        faults.error(path, "is out of range, expected 0 to 16");
     }
 }
 

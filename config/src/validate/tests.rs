@@ -572,8 +572,8 @@ fn kinds_of_others() {
             ),
             (
                 "numTrustedHops: 2",
-                "numTrustedHops: 256",
-                "spec.clientIPDetection.xForwardedFor.numTrustedHops: is out of range, expected 0 to 255",
+                "numTrustedHops: 17",
+                "spec.clientIPDetection.xForwardedFor.numTrustedHops: is out of range, expected 0 to 16",
             ),
         ],
     );

@@ -190,7 +190,6 @@ fn endpoints() -> Endpoints {
         state: EndpointState::Ready,
         target: format!("Pod shop/{name}").into(),
         node: node.into(),
-        zone: "".into(),
     };
     vec![
         Arc::new(EndpointSet::Addresses(vec![

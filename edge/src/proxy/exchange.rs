@@ -163,8 +163,7 @@ fn find<'g>(
 ) -> Result<Found<'g>, Answer> {
     let place = route::listener(current, arrival, request)?;
     record.listener = Some(place.id);
-    let client = &place.listener.client;
-    arrival.patience.set(Some(Patience { idle: client.idle_timeout, head: client.head_timeout }));
+    arrival.patience.set(Some(Patience::of(&place.listener.client)));
     let sender = filters::forwarded::apply(request, arrival.peer.ip(), place.listener.client.trusted_hops);
     record.client = sender.client;
     let (rule, matched) = route::rule(current.snapshot(), place, request)?;

@@ -32,7 +32,6 @@ impl Limits {
             connect_timeout: settings.connect_timeout,
             upstream_idle_timeout: settings.upstream_idle_timeout,
             upstream_idle_connections: settings.upstream_idle_connections,
-            drain_timeout: settings.drain_timeout,
         }
     }
 }

@@ -98,7 +98,7 @@ impl Socket {
         failure.map_or(Ok(connection), Err)
     }
 
-    /// The same connection as a tokio stream, for what polls (hyper). Nothing may be pending on it.
+    /// The same connection as a tokio stream, for what polls (h2). Nothing may be pending on it.
     pub fn into_tokio(self) -> io::Result<tokio::net::TcpStream> {
         match self {
             Self::Epoll(socket) => Ok(socket.into_tokio()),

@@ -17,7 +17,6 @@ pub struct Limits {
     pub upstream_idle_timeout: Duration,
     /// Per endpoint and worker.
     pub upstream_idle_connections: usize,
-    pub drain_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -32,7 +31,6 @@ impl Default for Limits {
             connect_timeout: Duration::from_secs(5),
             upstream_idle_timeout: Duration::from_secs(60),
             upstream_idle_connections: 256,
-            drain_timeout: Duration::from_secs(30),
         }
     }
 }

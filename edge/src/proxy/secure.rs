@@ -16,7 +16,7 @@ use super::metrics::Handshake;
 use super::reason::Reason;
 use super::tls::hello::{self, Hello, HelloError};
 use super::tls::stream::{TlsError, TlsStream};
-use super::worker::{Arrival, Settled, Worker};
+use super::worker::{Arrival, Patience, Settled, Worker};
 use super::{h1, h2, l4};
 
 /// Serves a connection to its end.
@@ -54,13 +54,13 @@ pub async fn serve(worker: &Rc<Worker>, socket: Socket, mut arrival: Arrival) {
             let Some(config) = current.generation.tls.listener(id).cloned() else {
                 return refuse(worker, &arrival, Reason::HandshakeFailed, &"the listener has no certificate");
             };
-            let idle = listener.client.idle_timeout;
+            arrival.patience.set(Some(Patience::of(&listener.client)));
             drop(current);
             let accepted = timer.limit(TlsStream::accept(socket, &config, bytes)).await;
             let Some(stream) = accept(worker, &mut arrival, accepted) else { return };
             drop((timer, config));
             if stream.is_h2() {
-                h2::front::tls(worker, stream, arrival, idle).await;
+                h2::front::tls(worker, stream, arrival).await;
             } else {
                 // In clear it could have been HTTP/2 after all; inside TLS that is for ALPN to say.
                 h1::serve::serve(worker, stream, &arrival).await;

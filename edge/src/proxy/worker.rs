@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use edge_config::snapshot::{Port, PortId, Snapshot, Transport, UpstreamId};
+use edge_config::snapshot::{ClientSettings, Port, PortId, Snapshot, Transport, UpstreamId};
 use foldhash::{HashMap, HashMapExt as _};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -44,7 +44,7 @@ pub struct Arrival {
     /// What the handshake settled, for the log.
     pub tls: Option<Settled>,
     pub at: Instant,
-    /// What the listener of the last request says of waiting for the next.
+    /// What the listener that the handshake or the last request picked says of waiting for the next request.
     pub patience: Cell<Option<Patience>>,
 }
 
@@ -55,6 +55,12 @@ pub struct Patience {
     pub idle: Duration,
     /// From the first byte of a head to its last.
     pub head: Duration,
+}
+
+impl Patience {
+    pub fn of(client: &ClientSettings) -> Self {
+        Self { idle: client.idle_timeout, head: client.head_timeout }
+    }
 }
 
 /// Version and cipher suite of a TLS connection.

@@ -30,7 +30,8 @@ impl Supervisor {
         self.tell(self.notifier.ready(&status));
     }
 
-    /// Reads everything again and serves what came out of it.
+    /// Reads everything again and serves what came out of it. An error: edge.toml is refused, and what it names is read
+    /// by the settings before it.
     pub(super) async fn reload(&mut self) -> Result<Reloaded, String> {
         self.tell(self.notifier.reloading());
         let before = self.wanted.generation;
@@ -44,6 +45,9 @@ impl Supervisor {
         }
         let status = self.status_line();
         self.tell(self.notifier.ready(&status));
+        if let Some(reason) = &self.seen.sources_error {
+            return Err(format!("{reason}; the settings before it stay in force"));
+        }
         let count = |severity| {
             let problems = self.wanted.problems.iter().chain(&self.wanted.compiled.report.problems);
             u32::try_from(problems.filter(|problem| problem.severity == severity).count()).unwrap_or(u32::MAX)
@@ -289,7 +293,6 @@ pub(super) fn resolved_endpoints(
                 state: EndpointState::Ready,
                 target: host.clone(),
                 node: "".into(),
-                zone: "".into(),
             };
             Arc::new(EndpointSet::Addresses(addresses.iter().map(endpoint).collect()))
         }

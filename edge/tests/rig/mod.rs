@@ -204,13 +204,8 @@ fn snapshot(address: SocketAddr, rules: Vec<(&str, Rule)>, upstreams: Vec<Vec<So
     let endpoints = upstreams
         .into_iter()
         .map(|addresses| {
-            let endpoint = |address| Endpoint {
-                address,
-                state: EndpointState::Ready,
-                target: "".into(),
-                node: "".into(),
-                zone: "".into(),
-            };
+            let endpoint =
+                |address| Endpoint { address, state: EndpointState::Ready, target: "".into(), node: "".into() };
             Arc::new(EndpointSet::Addresses(addresses.into_iter().map(endpoint).collect()))
         })
         .collect();

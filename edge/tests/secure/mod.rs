@@ -232,8 +232,8 @@ impl SecureRig {
         let (table, reasons) = tls_table(&snapshot, certificates, Some(&**before));
         *before = Arc::new(table);
         let endpoint = |address: &SocketAddr| {
-            let (target, node, zone) = Default::default();
-            let endpoint = Endpoint { address: *address, state: EndpointState::Ready, target, node, zone };
+            let (target, node) = Default::default();
+            let endpoint = Endpoint { address: *address, state: EndpointState::Ready, target, node };
             Arc::new(EndpointSet::Addresses(vec![endpoint]))
         };
         let failures = self.proxy.publish(Generation {

@@ -52,7 +52,9 @@ pub async fn serve<I: Io>(worker: &Rc<Worker>, io: I, arrival: &Arrival) -> Serv
     let mut response = ResponseHead::default();
     let scheme = if arrival.secure { Scheme::Https } else { Scheme::Http };
     let mut session = Session { worker, io: &io, arrival, limits };
-    reader.timer.set_at(arrival.at + limits.head_timeout);
+    // In clear the listener is known by the first head only.
+    let head = arrival.patience.get().map_or(limits.head_timeout, |patience| patience.head.min(limits.head_timeout));
+    reader.timer.set_at(arrival.at + head);
     let mut first = true;
     loop {
         if !first {

@@ -3,7 +3,7 @@
 //! In flow connections that have turned out to speak HTTP/2; out flow exchanges, one per stream. Limits are those of the
 //! generation in which the connection came; each request belongs to the generation in which it comes.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,34 +18,36 @@ use crate::proxy::io::Socket;
 use crate::proxy::message::{RequestHead, ResponseHead, Scheme};
 use crate::proxy::reason::Reason;
 use crate::proxy::tls::stream::TlsStream;
-use crate::proxy::worker::{Arrival, Worker};
+use crate::proxy::worker::{Arrival, Patience, Worker};
 
 /// Serves a connection in clear (prior knowledge, RFC 9113 §3.3). `ahead` was read from it, the preface first.
 pub async fn plain(worker: &Rc<Worker>, socket: Socket, ahead: Option<Buffer>, arrival: Arrival) {
     let wire = wire::plain(socket, ahead.as_ref().map_or(&[][..], Buffer::as_slice));
     drop(ahead);
-    connection(worker, wire, Rc::new(arrival), None).await;
+    connection(worker, wire, Rc::new(arrival)).await;
 }
 
-/// Serves a connection inside TLS whose client chose `h2`. `idle`: what its listener says.
-pub async fn tls(worker: &Rc<Worker>, stream: TlsStream<Socket>, arrival: Arrival, idle: Duration) {
-    connection(worker, wire::tls(stream), Rc::new(arrival), Some(idle)).await;
+/// Serves a connection inside TLS whose client chose `h2`.
+pub async fn tls(worker: &Rc<Worker>, stream: TlsStream<Socket>, arrival: Arrival) {
+    connection(worker, wire::tls(stream), Rc::new(arrival)).await;
 }
 
-async fn connection(
-    worker: &Rc<Worker>,
-    wire: io::Result<(Wire, Flusher)>,
-    arrival: Rc<Arrival>,
-    idle: Option<Duration>,
-) {
+async fn connection(worker: &Rc<Worker>, wire: io::Result<(Wire, Flusher)>, arrival: Rc<Arrival>) {
     // The socket did not survive its change of owner: nothing is left to tell the client.
     let Ok(wire) = wire else { return };
     let limits = worker.current().generation.limits;
+    // In clear the listener is not known before the first request.
+    let patience = arrival.patience.get().unwrap_or(Patience { idle: limits.idle_timeout, head: limits.head_timeout });
+    let idle = Rc::new(Cell::new(patience.idle));
     let settings = Settings {
         scheme: if arrival.secure { Scheme::Https } else { Scheme::Http },
         limits: limits.head,
-        head_timeout: limits.head_timeout.saturating_sub(arrival.at.elapsed()).max(Duration::from_millis(1)),
-        idle_timeout: idle.unwrap_or(limits.idle_timeout),
+        head_timeout: patience
+            .head
+            .min(limits.head_timeout)
+            .saturating_sub(arrival.at.elapsed())
+            .max(Duration::from_millis(1)),
+        idle_timeout: Rc::clone(&idle),
         stream_idle_timeout: limits.stream_idle_timeout,
     };
     let timer = worker.clock.timer();
@@ -54,13 +56,13 @@ async fn connection(
         // Ends when the worker drains, and only then: the timer has no deadline.
         let _ = worker.unless_draining(never).await;
     };
-    let service = |request| request_of(Rc::clone(worker), Rc::clone(&arrival), request);
+    let service = |request| request_of(Rc::clone(worker), Rc::clone(&arrival), Rc::clone(&idle), request);
     if let Err(error) = serve::serve(wire, settings, Rc::clone(&worker.clock), drain, service).await {
         tracing::debug!(client = %arrival.peer, %error, "HTTP/2 connection ended");
     }
 }
 
-async fn request_of(worker: Rc<Worker>, arrival: Rc<Arrival>, request: Request) {
+async fn request_of(worker: Rc<Worker>, arrival: Rc<Arrival>, idle: Rc<Cell<Duration>>, request: Request) {
     let Request { mut head, refused, mut body, mut sink } = request;
     let mut response = Response::take();
     if let Some(error) = refused {
@@ -80,6 +82,9 @@ async fn request_of(worker: Rc<Worker>, arrival: Rc<Arrival>, request: Request) 
         // A broken one: the stream is reset when its sink is dropped.
         let (End::Complete | End::Broken) =
             exchange::run(&worker, &arrival, &mut head, &mut response.0, &mut body, &mut sink).await;
+    }
+    if let Some(patience) = arrival.patience.get() {
+        idle.set(patience.idle);
     }
     give_back(head);
 }

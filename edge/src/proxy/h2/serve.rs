@@ -23,14 +23,14 @@ use crate::proxy::h1::parse::{HeadLimits, RequestError};
 use crate::proxy::message::{RequestHead, Scheme};
 
 /// What bounds a connection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     pub scheme: Scheme,
     pub limits: HeadLimits,
     /// To the client's first SETTINGS.
     pub head_timeout: Duration,
-    /// Without a request.
-    pub idle_timeout: Duration,
+    /// Without a request. A service may change it: only a request tells which listener's clients these are.
+    pub idle_timeout: Rc<Cell<Duration>>,
     /// Without a byte of a body, per stream and direction.
     pub stream_idle_timeout: Duration,
 }
@@ -90,7 +90,7 @@ where
     let count = Rc::new(Count::default());
     let mut drain = pin!(drain);
     let (mut draining, mut accepted) = (false, 0_u64);
-    timer.set(settings.idle_timeout);
+    timer.set(settings.idle_timeout.get());
     loop {
         let event = tokio::select! {
             biased;
@@ -120,7 +120,7 @@ where
                 if count.resets.get() > FREE_RESETS.max(accepted / 2) {
                     connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                 }
-                rearm(&timer, &count, if draining { CLOSING } else { settings.idle_timeout });
+                rearm(&timer, &count, if draining { CLOSING } else { settings.idle_timeout.get() });
             }
         }
     }

@@ -49,7 +49,7 @@ fn settings() -> serve::Settings {
         scheme: Scheme::Http,
         limits: LIMITS,
         head_timeout: Duration::from_secs(5),
-        idle_timeout: Duration::from_secs(10),
+        idle_timeout: Rc::new(Cell::new(Duration::from_secs(10))),
         stream_idle_timeout: Duration::from_secs(5),
     }
 }
@@ -343,11 +343,31 @@ fn a_drained_connection_ends_after_its_last_request() {
 #[test]
 fn an_idle_connection_is_ended_by_the_server() {
     on_both(|worker| async move {
-        let short = serve::Settings { idle_timeout: Duration::from_millis(30), ..settings() };
+        let short = serve::Settings { idle_timeout: Rc::new(Cell::new(Duration::from_millis(30))), ..settings() };
         let socket = worker.server(short, std::future::pending()).await.into_tokio().unwrap();
         let (client, connection) = h2::client::handshake(socket).await.unwrap();
         connection.await.unwrap();
         drop(client);
+    });
+}
+
+#[test]
+fn the_first_request_tells_how_long_idling_is_allowed() {
+    on_both(|worker| async move {
+        let (near, far) = worker.pair().await;
+        let (wire, clock) = (wire::plain(far, b"").unwrap(), Rc::clone(&worker.clock));
+        let patient = serve::Settings { idle_timeout: Rc::new(Cell::new(Duration::from_secs(3600))), ..settings() };
+        let idle = Rc::clone(&patient.idle_timeout);
+        let answer = move |request| {
+            idle.set(Duration::from_millis(30));
+            echo(request)
+        };
+        tokio::task::spawn_local(serve::serve(wire, patient, clock, std::future::pending(), answer));
+        let (mut client, connection) = h2::client::handshake(near.into_tokio().unwrap()).await.unwrap();
+        let connection = tokio::task::spawn_local(connection);
+        let (response, _) = client.send_request(http::Request::new(()), true).unwrap();
+        response.await.unwrap();
+        connection.await.unwrap().unwrap();
     });
 }
 

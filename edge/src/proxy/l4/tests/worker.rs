@@ -67,7 +67,6 @@ fn generation(number: u64, address: SocketAddr, backends: Backends<'_>, endpoint
         state: EndpointState::Ready,
         target: "".into(),
         node: "".into(),
-        zone: "".into(),
     };
     let sets = endpoints.iter().map(|address| Arc::new(EndpointSet::Addresses(vec![endpoint(address)])));
     Generation {
