@@ -381,6 +381,7 @@ pub struct Download {
     pulse: Option<Rc<Pulse>>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "nearly all become a body; a box would be one more allocation each")]
 enum State {
     Waiting(ResponseFuture),
     Body(Inbound),
