@@ -49,10 +49,11 @@ fn genestack() -> Result<PathBuf, String> {
         Some(path) => PathBuf::from(path),
         None => workspace().join("../shared/genestack"),
     };
-    // A worktree may lie a folder deeper.
-    let deeper = workspace().join("../../shared/genestack");
-    let found = [path.clone(), deeper].into_iter().find(|path| path.join("etc/gateway-api/routes").is_dir());
-    found.ok_or_else(|| format!("{} is not there; set EDGE_GENESTACK", path.display()))
+    if path.join("etc/gateway-api/routes").is_dir() {
+        Ok(path)
+    } else {
+        Err(format!("{} is not there; set EDGE_GENESTACK", path.display()))
+    }
 }
 
 fn configure(lab: &Lab, files: &Path, services: &str) {
