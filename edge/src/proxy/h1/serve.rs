@@ -301,7 +301,11 @@ impl<I: Io> Source for ClientSource<'_, I> {
                 result?;
             }
         }
-        self.reader.next(self.io, self.idle).await
+        let next = self.reader.next(self.io, self.idle).await;
+        if next.is_err() {
+            self.state.close.set(true);
+        }
+        next
     }
 
     fn trailers(&mut self) -> Option<Fields> {
