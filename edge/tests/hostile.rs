@@ -2,12 +2,16 @@
 //! a connection out of step, a rule or a listener reached past its condition, a deadline that cuts what it is not about.
 
 mod rig;
+mod secure;
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use edge::proxy::limits::Limits;
+use edge_config::snapshot::*;
 use rig::{Origin, Rig, on_both, rule};
+use secure::{Ca, SecureRig, cert_table, client_config, listener, tcp, terminate};
 
 /// A body that breaks the grammar has no end that both sides agree on: what follows is no request, however it looks.
 #[test]
@@ -37,5 +41,49 @@ fn a_body_that_stops_is_told_so() {
             let answer = rig.ask(&format!("POST / HTTP/1.1\r\nHost: a\r\n{request}"));
             assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("connection: close\r\n"), "{answer:?}");
         }
+    });
+}
+
+/// A listener is known by its place in a generation; the handshake may last into the next one.
+#[test]
+fn a_generation_within_a_handshake_leads_to_no_other_listener() {
+    on_both(|io| {
+        let ca = Ca::new();
+        let rig = SecureRig::new(io);
+        let saying = |word: &'static str| {
+            Origin::new(move |client, _| {
+                client.send(word);
+                client.rest();
+            })
+        };
+        let (right, wrong) = (saying("right"), saying("wrong"));
+        let route = |upstream| StreamRoute {
+            route: rig::object(edge_config::names::Kind::TLSRoute, "route"),
+            backends: vec![rig::backend(upstream, 1)],
+        };
+        let over_tls = |name: &str, host: &str, upstream| {
+            let routes = [(secure::pattern("*"), route(upstream))].into_iter().collect();
+            let tls = terminate(&["a"], ClientValidation::Off);
+            listener(name, host, ListenerServe::TlsTerminate { tls, routes })
+        };
+        let table = cert_table(&[("a", &ca.server(&["*"]))]);
+        let publish = |listeners: Vec<Listener>| {
+            let upstream = |index| secure::upstream(index, UpstreamProtocol::Stream, None);
+            let snapshot = secure::snapshot(rig.address, listeners, vec![], vec![upstream(0), upstream(1)]);
+            rig.publish(snapshot, &table, &[right.address, wrong.address]);
+        };
+        publish(vec![over_tls("a", "a.example", 0)]);
+        let config = Arc::new(client_config(None, &[]));
+        let mut connection = rustls::ClientConnection::new(config, "a.example".try_into().unwrap()).unwrap();
+        let mut socket = tcp(rig.address);
+        connection.write_tls(&mut socket).unwrap();
+        connection.read_tls(&mut socket).unwrap();
+        // The handshake has begun; now another listener takes the place of this one.
+        publish(vec![over_tls("b", "b.example", 1), over_tls("a", "a.example", 0)]);
+        connection.process_new_packets().unwrap();
+        let mut stream = rustls::StreamOwned::new(connection, socket);
+        let mut word = [0; 5];
+        stream.read_exact(&mut word).unwrap();
+        assert_eq!(&word, b"right");
     });
 }

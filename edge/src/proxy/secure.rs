@@ -71,16 +71,16 @@ pub async fn serve(worker: &Rc<Worker>, socket: Socket, mut arrival: Arrival) {
             let (Some(config), true) = (config, routes.best(name).is_some()) else {
                 return refuse(worker, &arrival, Reason::NoRoute, &"no certificate, or no route for this server name");
             };
-            drop(current);
             let accepted = timer.limit(TlsStream::accept(socket, &config, bytes)).await;
             let Some(stream) = accept(worker, &mut arrival, accepted) else { return };
             drop((timer, config));
-            l4::terminated(worker, stream, Buffer::with_size(0), &arrival, id).await;
+            // The listener's number means something in its own generation only.
+            l4::terminated(worker, current, stream, &arrival, id).await;
         }
         ListenerServe::TlsPassthrough { .. } => {
-            drop((current, timer));
+            drop(timer);
             match socket.into_tokio() {
-                Ok(client) => l4::passthrough(worker, client, bytes, &arrival, id).await,
+                Ok(client) => l4::passthrough(worker, current, client, bytes, &arrival, id).await,
                 Err(error) => refuse(worker, &arrival, Reason::Internal, &error),
             }
         }
