@@ -11,7 +11,7 @@ use std::time::Duration;
 use edge::proxy::limits::Limits;
 use edge_config::snapshot::*;
 use rig::{Origin, Rig, on_both, rule};
-use secure::{Ca, SecureRig, cert_table, client_config, listener, tcp, terminate};
+use secure::{Ca, SecureRig, cert_table, client_config, connect, listener, routes, status, tcp, terminate};
 
 /// A body that breaks the grammar has no end that both sides agree on: what follows is no request, however it looks.
 #[test]
@@ -85,5 +85,51 @@ fn a_generation_within_a_handshake_leads_to_no_other_listener() {
         let mut word = [0; 5];
         stream.read_exact(&mut word).unwrap();
         assert_eq!(&word, b"right");
+    });
+}
+
+fn mutual(name: &str, host: &str, validation: ClientValidation) -> Listener {
+    listener(name, host, ListenerServe::Https { tls: terminate(&["a"], validation), routes: routes(&[("*", 0)]) })
+}
+
+/// A connection on which no certificate was shown is not let into a listener that has come to require one.
+#[test]
+fn a_requirement_for_certificates_counts_on_old_connections() {
+    on_both(|io| {
+        let (origin, ca) = (Origin::echo(), Ca::new());
+        let rig = SecureRig::new(io);
+        let table = cert_table(&[("a", &ca.server(&["*"]))]);
+        let publish = |listeners: Vec<Listener>| {
+            let upstreams = vec![secure::upstream(0, UpstreamProtocol::Http1, None)];
+            let mut snapshot = secure::snapshot(rig.address, listeners, vec![rule(0)], upstreams);
+            snapshot.trust = vec![secure::trust(&[&ca])];
+            rig.publish(snapshot, &table, &[origin.address]);
+        };
+        let required = ClientValidation::Required { trust: TrustId(0) };
+        let ask = |stream: &mut secure::Stream| {
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: x.example\r\n\r\n").unwrap();
+            let mut bytes = [0; 4096];
+            let count = stream.read(&mut bytes).unwrap();
+            status(std::str::from_utf8(&bytes[..count]).unwrap())
+        };
+        let (anyone, me) = (Arc::new(client_config(None, &[])), Arc::new(client_config(Some(&ca.client("me")), &[])));
+        for later in [
+            vec![mutual("all", "*", required)],
+            vec![mutual("all", "*", ClientValidation::Off), mutual("one", "x.example", required)],
+        ] {
+            publish(vec![mutual("all", "*", ClientValidation::Off)]);
+            let mut stream = connect(rig.address, &anyone, "x.example").unwrap();
+            assert_eq!(ask(&mut stream), 200);
+            publish(later);
+            assert_eq!(ask(&mut stream), 421);
+            let mut stream = connect(rig.address, &me, "x.example").unwrap();
+            assert_eq!(ask(&mut stream), 200);
+        }
+        // Who has shown one goes on, also when the listener gets another place or another bundle.
+        publish(vec![mutual("one", "x.example", required)]);
+        let mut stream = connect(rig.address, &me, "x.example").unwrap();
+        assert_eq!(ask(&mut stream), 200);
+        publish(vec![mutual("first", "y.example", required), mutual("one", "x.example", required)]);
+        assert_eq!(ask(&mut stream), 200);
     });
 }

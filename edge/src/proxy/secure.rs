@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 
-use edge_config::snapshot::{ListenerServe, PortServe, Transport};
+use edge_config::snapshot::{ClientValidation, ListenerServe, PortServe, Transport};
 use rustls::{Connection, HandshakeKind, ProtocolVersion};
 
 use super::buffer::Buffer;
@@ -50,15 +50,18 @@ pub async fn serve(worker: &Rc<Worker>, socket: Socket, mut arrival: Arrival) {
         return refuse(worker, &arrival, Reason::NoListener, &"no listener for this server name");
     };
     match &listener.serve {
-        ListenerServe::Https { .. } => {
+        ListenerServe::Https { tls, .. } => {
             let Some(config) = current.generation.tls.listener(id).cloned() else {
                 return refuse(worker, &arrival, Reason::HandshakeFailed, &"the listener has no certificate");
             };
             let idle = listener.client.idle_timeout;
+            let verified = matches!(tls.client_validation, ClientValidation::Required { .. })
+                .then(|| Box::new((listener.parent.clone(), listener.name.clone())));
             drop(current);
             let accepted = timer.limit(TlsStream::accept(socket, &config, bytes)).await;
             let Some(stream) = accept(worker, &mut arrival, accepted) else { return };
             drop((timer, config));
+            arrival.verified = verified;
             if stream.is_h2() {
                 h2::front::tls(worker, stream, arrival, idle).await;
             } else {
