@@ -133,3 +133,21 @@ fn a_requirement_for_certificates_counts_on_old_connections() {
         assert_eq!(ask(&mut stream), 200);
     });
 }
+
+/// The client knows its own path, not the one that the backend gets.
+#[test]
+fn a_session_cookie_is_for_the_path_that_was_asked_for() {
+    on_both(|io| {
+        let origin = Origin::echo();
+        let mut sticky = rule(0);
+        sticky.filters.rewrite = Some(Rewrite { hostname: None, path: Some(PathEdit::Prefix("/inner/v1".into())) });
+        sticky.session = Some(SessionPersistence {
+            carrier: SessionCarrier::SessionCookie,
+            name: "edge".into(),
+            absolute_timeout: None,
+        });
+        let rig = Rig::new(io, vec![("/shop", sticky)], vec![vec![origin.address]]);
+        let answer = rig.ask("GET /shop/cart HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        assert!(answer.contains("GET /inner/v1/cart ") && answer.contains("; Path=/shop;"), "{answer}");
+    });
+}

@@ -308,7 +308,7 @@ impl Forward<'_, '_> {
             && self.chosen.pin.is_none_or(|pin| pin.endpoint != endpoint)
         {
             let pin = Pin { endpoint, backend: backend_tag(&backend.reference), issued: unix_seconds() };
-            let path = request.path().get(..matched.prefix).unwrap_or("/");
+            let path = request.fields.str(self.chosen.path).get(..matched.prefix).unwrap_or("/");
             let to = Recipient { rule: self.rule, session, path, secure };
             self.worker.tokens.issue(&pin, to, &mut response.fields);
         }
