@@ -151,3 +151,27 @@ fn a_session_cookie_is_for_the_path_that_was_asked_for() {
         assert!(answer.contains("GET /inner/v1/cart ") && answer.contains("; Path=/shop;"), "{answer}");
     });
 }
+
+/// The timeouts of a rule are about the answer, which for a WebSocket is the 101.
+#[test]
+fn a_tunnel_outlives_the_timeouts_of_its_rule() {
+    on_both(|io| {
+        let origin = Origin::new(|client, _| {
+            client.head();
+            client.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n");
+            let asked = client.exactly(4);
+            client.send(&asked.to_uppercase());
+            client.rest();
+        });
+        let limit = Some(Duration::from_millis(100));
+        let mut limited = rule(0);
+        limited.timeouts = Timeouts { request: limit, backend_request: limit };
+        let rig = Rig::new(io, vec![("", limited)], vec![vec![origin.address]]);
+        let mut client = rig.client();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n");
+        assert!(client.head().starts_with("HTTP/1.1 101 "));
+        std::thread::sleep(Duration::from_millis(400));
+        client.send("ping");
+        assert_eq!(client.exactly(4), "PING");
+    });
+}
