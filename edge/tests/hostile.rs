@@ -175,3 +175,33 @@ fn a_tunnel_outlives_the_timeouts_of_its_rule() {
         assert_eq!(client.exactly(4), "PING");
     });
 }
+
+/// Some backends merge trailers into the head, where these fields are Edge's own.
+#[test]
+fn trailers_claim_nothing_about_the_client() {
+    on_both(|io| {
+        let origin = Origin::echo();
+        let rig = Rig::plain(io, origin.address);
+        let answer = rig.ask(
+            "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Sum: 7\r\n\
+             X-Forwarded-Client-Cert: me\r\nTrue-Client-IP: 6.6.6.6\r\nx_forwarded_proto: https\r\n\r\n",
+        );
+        assert!(answer.contains("[x-sum: 7]"), "{answer}");
+        assert!(!answer.contains("6.6.6.6") && !answer.contains(": me"), "{answer}");
+    });
+}
+
+/// Servers that take `_` for `-` would frame a message by a field that Edge has not looked at.
+#[test]
+fn aliases_of_framing_fields_are_not_passed_on() {
+    on_both(|io| {
+        let origin = Origin::echo();
+        let rig = Rig::plain(io, origin.address);
+        let answer = rig.ask(
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent_Length: 5\r\nTransfer_Encoding: chunked\r\n\
+             x_other: kept\r\n\r\n",
+        );
+        assert!(answer.contains("x_other: kept\r\n"), "{answer}");
+        assert!(!answer.contains("ontent_length") && !answer.contains("ransfer_encoding"), "{answer}");
+    });
+}

@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use super::mirror::Copies;
 use crate::proxy::body::{Chunk, Source, StreamError};
+use crate::proxy::filters::forwarded::is_claim;
 use crate::proxy::message::Fields;
 
 /// The most of a body that is kept.
@@ -57,6 +58,10 @@ impl<'a, S: Source> Body<'a, S> {
         let Some(chunk) = self.source.next().await? else {
             self.ended = true;
             self.trailers = self.source.trailers();
+            // Some backends merge them into the head, where these are ours.
+            if let Some(trailers) = &mut self.trailers {
+                trailers.remove_if(is_claim);
+            }
             self.copies.end();
             return Ok(None);
         };
