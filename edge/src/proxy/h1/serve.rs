@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -232,7 +232,11 @@ impl<I: Io> Session<'_, I> {
 /// Reads the rest of a body that the response did not wait for. `false`: too much, too slow, or not in order.
 async fn drain<I: Io>(io: &I, reader: &mut Reader) -> bool {
     let mut left = MOST_DRAINED;
+    let end = Instant::now() + DRAIN_TIME;
     while let Ok(chunk) = reader.next(io, DRAIN_TIME).await {
+        if Instant::now() >= end {
+            return false;
+        }
         let Some(chunk) = chunk else { return true };
         let Some(rest) = left.checked_sub(chunk.as_slice().len()) else { return false };
         left = rest;
@@ -243,10 +247,12 @@ async fn drain<I: Io>(io: &I, reader: &mut Reader) -> bool {
 /// Ends a connection: our end first, then a short while for the client's, because closing with unread bytes would reset
 /// the connection and could cost the client the response it is about to read (RFC 9112 §9.6).
 async fn close<I: Io>(io: &I, reader: &Reader) {
-    if io.finish().await.is_err() || reader.is_clean() {
+    reader.timer.set(DRAIN_TIME);
+    // Inside TLS this sends bytes, for which a client that does not read leaves no room.
+    let finished = reader.timer.limit(io.finish()).await;
+    if !matches!(finished, Ok(Ok(()))) || reader.is_clean() {
         return;
     }
-    reader.timer.set(DRAIN_TIME);
     let mut left = MOST_DRAINED;
     let discard = async {
         loop {
