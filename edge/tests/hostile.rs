@@ -6,7 +6,7 @@ mod secure;
 
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use edge::proxy::limits::Limits;
 use edge_config::snapshot::*;
@@ -203,5 +203,26 @@ fn aliases_of_framing_fields_are_not_passed_on() {
         );
         assert!(answer.contains("x_other: kept\r\n"), "{answer}");
         assert!(!answer.contains("ontent_length") && !answer.contains("ransfer_encoding"), "{answer}");
+    });
+}
+
+/// A listener may be less patient than edge.toml, and its first request is no exception.
+#[test]
+fn the_patience_of_a_listener_counts_from_the_first_request() {
+    on_both(|io| {
+        let (origin, ca) = (Origin::echo(), Ca::new());
+        let rig = SecureRig::new(io);
+        let mut impatient = mutual("all", "*", ClientValidation::Off);
+        impatient.client.head_timeout = Duration::from_millis(300);
+        let upstreams = vec![secure::upstream(0, UpstreamProtocol::Http1, None)];
+        let snapshot = secure::snapshot(rig.address, vec![impatient], vec![rule(0)], upstreams);
+        rig.publish(snapshot, &cert_table(&[("a", &ca.server(&["*"]))]), &[origin.address]);
+        for protocol in ["http/1.1", "h2"] {
+            let begun = Instant::now();
+            let mut stream = connect(rig.address, &Arc::new(client_config(None, &[protocol])), "x.example").unwrap();
+            // Its end, or with h2 the SETTINGS and then the end.
+            while stream.read(&mut [0; 100]).is_ok_and(|count| count > 0) {}
+            assert!(begun.elapsed() < Duration::from_secs(3), "{protocol} {:?}", begun.elapsed());
+        }
     });
 }

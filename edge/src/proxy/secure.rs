@@ -16,7 +16,7 @@ use super::metrics::Handshake;
 use super::reason::Reason;
 use super::tls::hello::{self, Hello, HelloError};
 use super::tls::stream::{TlsError, TlsStream};
-use super::worker::{Arrival, Settled, Worker};
+use super::worker::{Arrival, Patience, Settled, Worker};
 use super::{h1, h2, l4};
 
 /// Serves a connection to its end.
@@ -54,7 +54,8 @@ pub async fn serve(worker: &Rc<Worker>, socket: Socket, mut arrival: Arrival) {
             let Some(config) = current.generation.tls.listener(id).cloned() else {
                 return refuse(worker, &arrival, Reason::HandshakeFailed, &"the listener has no certificate");
             };
-            let idle = listener.client.idle_timeout;
+            let patience = Patience { idle: listener.client.idle_timeout, head: listener.client.head_timeout };
+            arrival.patience.set(Some(patience));
             let verified = matches!(tls.client_validation, ClientValidation::Required { .. })
                 .then(|| Box::new((listener.parent.clone(), listener.name.clone())));
             drop(current);
@@ -63,7 +64,7 @@ pub async fn serve(worker: &Rc<Worker>, socket: Socket, mut arrival: Arrival) {
             drop((timer, config));
             arrival.verified = verified;
             if stream.is_h2() {
-                h2::front::tls(worker, stream, arrival, idle).await;
+                h2::front::tls(worker, stream, arrival).await;
             } else {
                 // In clear it could have been HTTP/2 after all; inside TLS that is for ALPN to say.
                 h1::serve::serve(worker, stream, &arrival).await;

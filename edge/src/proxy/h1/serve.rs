@@ -50,7 +50,7 @@ pub async fn serve<I: Io>(worker: &Rc<Worker>, io: I, arrival: &Arrival) -> Serv
     let mut response = ResponseHead::default();
     let scheme = if arrival.secure { Scheme::Https } else { Scheme::Http };
     let mut session = Session { worker, io: &io, arrival, limits };
-    reader.timer.set_at(arrival.at + limits.head_timeout);
+    reader.timer.set_at(arrival.at + session.patience().head);
     let mut first = true;
     loop {
         if !first {
@@ -83,7 +83,10 @@ pub async fn serve<I: Io>(worker: &Rc<Worker>, io: I, arrival: &Arrival) -> Serv
         };
         reader.begin_body(length, connection.framing);
         match session.exchange(connection, &mut request, &mut response, &mut reader, &mut writer).await {
-            Next::Request => {}
+            Next::Request => {
+                request.clear();
+                response.clear();
+            }
             Next::Close => break,
             Next::Reset => return Served::Closed,
         }
@@ -124,7 +127,7 @@ impl<I: Io> Session<'_, I> {
         true
     }
 
-    /// As the listener of the last request has it, which is all that is known of the next.
+    /// As the listener of the handshake or of the last request has it, which is all that is known of the next.
     fn patience(&self) -> Patience {
         let usual = Patience { idle: self.limits.idle_timeout, head: self.limits.head_timeout };
         self.arrival.patience.get().unwrap_or(usual)

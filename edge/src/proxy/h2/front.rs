@@ -18,34 +18,31 @@ use crate::proxy::io::Socket;
 use crate::proxy::message::{RequestHead, ResponseHead, Scheme};
 use crate::proxy::reason::Reason;
 use crate::proxy::tls::stream::TlsStream;
-use crate::proxy::worker::{Arrival, Worker};
+use crate::proxy::worker::{Arrival, Patience, Worker};
 
 /// Serves a connection in clear (prior knowledge, RFC 9113 §3.3). `ahead` was read from it, the preface first.
 pub async fn plain(worker: &Rc<Worker>, socket: Socket, ahead: Option<Buffer>, arrival: Arrival) {
     let wire = wire::plain(socket, ahead.as_ref().map_or(&[][..], Buffer::as_slice));
     drop(ahead);
-    connection(worker, wire, Rc::new(arrival), None).await;
+    connection(worker, wire, Rc::new(arrival)).await;
 }
 
-/// Serves a connection inside TLS whose client chose `h2`. `idle`: what its listener says.
-pub async fn tls(worker: &Rc<Worker>, stream: TlsStream<Socket>, arrival: Arrival, idle: Duration) {
-    connection(worker, wire::tls(stream), Rc::new(arrival), Some(idle)).await;
+/// Serves a connection inside TLS whose client chose `h2`.
+pub async fn tls(worker: &Rc<Worker>, stream: TlsStream<Socket>, arrival: Arrival) {
+    connection(worker, wire::tls(stream), Rc::new(arrival)).await;
 }
 
-async fn connection(
-    worker: &Rc<Worker>,
-    wire: io::Result<(Wire, Flusher)>,
-    arrival: Rc<Arrival>,
-    idle: Option<Duration>,
-) {
+async fn connection(worker: &Rc<Worker>, wire: io::Result<(Wire, Flusher)>, arrival: Rc<Arrival>) {
     // The socket did not survive its change of owner: nothing is left to tell the client.
     let Ok(wire) = wire else { return };
     let limits = worker.current().generation.limits;
+    let usual = Patience { idle: limits.idle_timeout, head: limits.head_timeout };
+    let patience = arrival.patience.get().unwrap_or(usual);
     let settings = Settings {
         scheme: if arrival.secure { Scheme::Https } else { Scheme::Http },
         limits: limits.head,
-        head_timeout: limits.head_timeout.saturating_sub(arrival.at.elapsed()).max(Duration::from_millis(1)),
-        idle_timeout: idle.unwrap_or(limits.idle_timeout),
+        head_timeout: patience.head.saturating_sub(arrival.at.elapsed()).max(Duration::from_millis(1)),
+        idle_timeout: patience.idle,
         stream_idle_timeout: limits.stream_idle_timeout,
     };
     let timer = worker.clock.timer();
