@@ -5,7 +5,9 @@
 //! that lets the client read what was sent before.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -147,6 +149,7 @@ impl<I: Io> Session<'_, I> {
             close: Cell::new(!connection.keep_alive),
             owes_continue: Cell::new(request.expect_continue),
             is_tunnel: Cell::new(false),
+            interim: Cell::default(),
         };
         let idle = self.limits.stream_idle_timeout;
         let mut source = ClientSource { io: self.io, reader, state: &state, length: request.length, idle };
@@ -212,6 +215,7 @@ impl<I: Io> Session<'_, I> {
             close: Cell::new(true),
             owes_continue: Cell::new(false),
             is_tunnel: Cell::new(false),
+            interim: Cell::default(),
         };
         // It may be a client that never reads: the answer is small, and its time too.
         let idle = self.limits.head_timeout;
@@ -278,6 +282,50 @@ struct State {
     /// The client waits for a 100 before it sends its body (RFC 9110 §10.1.1).
     owes_continue: Cell<bool>,
     is_tunnel: Cell<bool>,
+    interim: Cell<Interim>,
+}
+
+/// A 100 on its way, which is written beside the response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Interim {
+    #[default]
+    Whole,
+    Writing,
+    /// It was given up in the middle: nothing that follows can be understood.
+    Torn,
+}
+
+struct Whole<'a>(&'a Cell<Interim>);
+
+impl<'a> Whole<'a> {
+    fn begin(interim: &'a Cell<Interim>) -> Self {
+        interim.set(Interim::Writing);
+        Self(interim)
+    }
+
+    fn done(self) {
+        self.0.set(Interim::Whole);
+    }
+}
+
+impl Drop for Whole<'_> {
+    fn drop(&mut self) {
+        if self.0.get() == Interim::Writing {
+            self.0.set(Interim::Torn);
+        }
+    }
+}
+
+impl State {
+    /// Lets a 100 leave first. Who writes it belongs to the same task, and so wakes who waits here.
+    async fn behind_interim(&self) -> Result<(), StreamError> {
+        poll_fn(|_| match self.interim.get() {
+            Interim::Whole => Poll::Ready(Ok(())),
+            Interim::Writing => Poll::Pending,
+            Interim::Torn => Poll::Ready(Err(StreamError::Closed)),
+        })
+        .await
+    }
 }
 
 struct ClientSource<'a, I> {
@@ -302,12 +350,14 @@ impl<I: Io> Source for ClientSource<'_, I> {
         if self.state.owes_continue.get() {
             self.state.owes_continue.set(false);
             if !self.reader.is_ready() && !self.state.responded.get() {
+                let whole = Whole::begin(&self.state.interim);
                 let written = self.io.write(Chunk::Shared(Bytes::from_static(CONTINUE)));
                 let Ok((result, _)) = self.reader.timer.within(self.idle, written).await else {
                     self.io.abort();
                     return Err(StreamError::Stalled);
                 };
                 result?;
+                whole.done();
             }
         }
         let next = self.reader.next(self.io, self.idle).await;
@@ -342,6 +392,7 @@ impl<I: Io> Sink for ClientSink<'_, I> {
         if self.version == Version::Http10 {
             return Ok(());
         }
+        self.state.behind_interim().await?;
         encode::interim(head, self.writer);
         self.writer.flush(self.io, self.idle).await
     }
@@ -349,6 +400,7 @@ impl<I: Io> Sink for ClientSink<'_, I> {
     async fn head(&mut self, head: &ResponseHead) -> Result<(), StreamError> {
         let state = self.state;
         state.responded.set(true);
+        state.behind_interim().await?;
         // A client that still waits for a 100 may send its body or not: the connection would be out of step.
         let close = state.close.get() || state.owes_continue.get() || self.worker.is_draining();
         let client = Client { version: self.version, is_head: self.is_head, close };
