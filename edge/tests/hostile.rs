@@ -226,3 +226,25 @@ fn the_patience_of_a_listener_counts_from_the_first_request() {
         }
     });
 }
+
+/// Beyond what is kept of a body there is no second try, and the answer of the first is the answer.
+#[test]
+fn an_answer_that_cannot_be_tried_again_is_passed_on() {
+    on_both(|io| {
+        let origin = Origin::new(|client, _| {
+            while !client.message().0.is_empty() {
+                client.send("HTTP/1.1 503 Busy\r\nretry-after: 7\r\ncontent-length: 5\r\n\r\nlater");
+            }
+        });
+        let mut again = rule(0);
+        again.retry = Some(Retry { codes: vec![503], attempts: 1, backoff: Duration::ZERO });
+        let rig = Rig::new(io, vec![("", again)], vec![vec![origin.address]]);
+        for length in [100_000, 10] {
+            let mut client = rig.client();
+            client.send(&format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"));
+            client.send(&"x".repeat(length));
+            let (head, body) = client.message();
+            assert!(head.contains("retry-after: 7") && body == "later", "{length} {head}{body}");
+        }
+    });
+}

@@ -83,8 +83,8 @@ impl Forward<'_, '_> {
         record.upstream = Some(self.chosen.upstream);
         let mirrors = [&self.rule.filters.mirrors, &self.chosen.backend.filters.mirrors];
         let copies = Copies::start(self.worker, self.current, mirrors.into_iter().map(Vec::as_slice), request);
-        let mut body = Body::new(source, self.rule.retry.is_some(), copies);
-        let (begun, switched) = (Cell::new(false), Cell::new(false));
+        let (begun, switched, replayable) = (Cell::new(false), Cell::new(false), Cell::new(true));
+        let mut body = Body::new(source, self.rule.retry.is_some(), copies, &replayable);
         let mut sink = Watched { sink, begun: &begun, switched: &switched };
         let deadline = self.rule.timeouts.request.map(|limit| record.begun() + limit);
         let result = {
@@ -136,13 +136,13 @@ impl Forward<'_, '_> {
             }
             record.tries += 1;
             record.endpoint = Some(target.address);
-            let last = Attempt { target: &target, fresh, may_retry: retries > 0 && body.can_replay() };
+            let last = Attempt { target: &target, fresh, may_retry: retries > 0 };
             let (answer, again) =
                 match self.attempt(last, upstream, matched, request, response, body, sink, record).await? {
                     Outcome::Done => return Ok(None),
                     Outcome::Failed { answer, again } => (answer, again),
                 };
-            let replayable = body.can_replay();
+            let replayable = body.replayable().get();
             match again {
                 Again::Fresh if !refreshed && replayable && request.is_idempotent() => {
                     refreshed = true;
@@ -227,8 +227,13 @@ impl Forward<'_, '_> {
             latency.set(Some(start.elapsed()));
             self.decorate(head, last.target.address, matched, request, secure);
         };
-        let is_retried =
-            |status: u16| last.may_retry && self.rule.retry.as_ref().is_some_and(|retry| retry.codes.contains(&status));
+        // A response that cannot be tried again is the client's, however bad.
+        let replayable = body.replayable();
+        let is_retried = |status: u16| {
+            last.may_retry
+                && replayable.get()
+                && self.rule.retry.as_ref().is_some_and(|retry| retry.codes.contains(&status))
+        };
         let limits = &self.current.generation.limits;
         let listener = record.listener.and_then(|id| self.current.series.listener(id));
         let upgraded = Cell::new(false);

@@ -44,10 +44,12 @@ pub fn listener<'g>(current: &'g Current, arrival: &Arrival, request: &RequestHe
 /// may have become stricter: then a new connection is in order.
 fn has_shown_certificate(arrival: &Arrival, listener: &Listener) -> bool {
     match &listener.serve {
-        ListenerServe::Https { tls, .. } if matches!(tls.client_validation, ClientValidation::Required { .. }) => arrival
-            .verified
-            .as_deref()
-            .is_some_and(|(parent, name)| *parent == listener.parent && *name == listener.name),
+        ListenerServe::Https { tls, .. } if matches!(tls.client_validation, ClientValidation::Required { .. }) => {
+            arrival
+                .verified
+                .as_deref()
+                .is_some_and(|(parent, name)| *parent == listener.parent && *name == listener.name)
+        }
         _ => true,
     }
 }

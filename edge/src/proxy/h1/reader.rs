@@ -62,7 +62,16 @@ enum Body {
 
 impl Reader {
     pub fn new(timer: Timer, limits: HeadLimits) -> Self {
-        Self { held: None, scanned: 0, body: Body::Ended, trailers: None, limits, busy: false, broken: Cell::new(false), timer }
+        Self {
+            held: None,
+            scanned: 0,
+            body: Body::Ended,
+            trailers: None,
+            limits,
+            busy: false,
+            broken: Cell::new(false),
+            timer,
+        }
     }
 
     pub fn set_limits(&mut self, limits: HeadLimits) {
