@@ -74,6 +74,7 @@ fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, local: Socket
         local,
         secure: false,
         server_name: None,
+        verified: None,
         tls: None,
         at: Instant::now(),
         patience: Cell::default(),

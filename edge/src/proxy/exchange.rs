@@ -27,7 +27,7 @@ use self::route::Place;
 use super::body::{Sink, Source, StreamError};
 use super::filters;
 use super::filters::forwarded::Sender;
-use super::message::{Length, RequestHead, ResponseHead};
+use super::message::{Length, RequestHead, ResponseHead, Span};
 use super::reason::Reason;
 use super::worker::{Arrival, Current, Patience, Worker};
 
@@ -181,6 +181,8 @@ enum Made {
 pub struct Chosen<'g> {
     pub backend: &'g Backend,
     pub upstream: UpstreamId,
+    /// As the client wrote it, for a session's cookie.
+    pub path: Span,
     pub pin: Option<filters::session::Pin>,
 }
 
@@ -212,11 +214,12 @@ fn prepare<'g>(
         Target::Invalid { status, .. } => return Err(refuse(*status, Reason::InvalidBackend)),
     };
     filters::headers::apply_to_request(&backend.filters.request_headers, request);
+    let path = request.path;
     for rewrite in [&rule.filters.rewrite, &backend.filters.rewrite].into_iter().flatten() {
         filters::rewrite::apply(rewrite, request, found.matched.prefix)
             .map_err(|_| refuse(500, Reason::RefusedFilter))?;
     }
-    Ok(Chosen { backend, upstream, pin: pin.filter(|_| pinned.is_some()) })
+    Ok(Chosen { backend, upstream, path, pin: pin.filter(|_| pinned.is_some()) })
 }
 
 /// A backend by weight; `None` when no weight is above 0.

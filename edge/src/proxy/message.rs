@@ -28,6 +28,10 @@ impl Span {
     }
 }
 
+/// Bytes of text, and fields, that a head has memory for while it is empty: connections keep theirs while they idle.
+const KEPT: usize = 4 << 10;
+const KEPT_FIELDS: usize = 64;
+
 /// A bounded text store with fields. Both heads are made of one.
 #[derive(Debug, Default, Clone)]
 pub struct Fields {
@@ -42,10 +46,12 @@ pub struct Field {
 }
 
 impl Fields {
-    /// Forgets everything, keeps the memory.
+    /// Forgets everything, keeps the memory that a usual head needs.
     pub fn clear(&mut self) {
         self.buffer.clear();
+        self.buffer.shrink_to(KEPT);
         self.fields.clear();
+        self.fields.shrink_to(KEPT_FIELDS);
     }
 
     pub fn text(&self, span: Span) -> &[u8] {

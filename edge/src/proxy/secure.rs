@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 
-use edge_config::snapshot::{ListenerServe, PortServe, Transport};
+use edge_config::snapshot::{ClientValidation, ListenerServe, PortServe, Transport};
 use rustls::{Connection, HandshakeKind, ProtocolVersion};
 
 use super::buffer::Buffer;
@@ -50,15 +50,18 @@ pub async fn serve(worker: &Rc<Worker>, socket: Socket, mut arrival: Arrival) {
         return refuse(worker, &arrival, Reason::NoListener, &"no listener for this server name");
     };
     match &listener.serve {
-        ListenerServe::Https { .. } => {
+        ListenerServe::Https { tls, .. } => {
             let Some(config) = current.generation.tls.listener(id).cloned() else {
                 return refuse(worker, &arrival, Reason::HandshakeFailed, &"the listener has no certificate");
             };
             arrival.patience.set(Some(Patience::of(&listener.client)));
+            let verified = matches!(tls.client_validation, ClientValidation::Required { .. })
+                .then(|| Box::new((listener.parent.clone(), listener.name.clone())));
             drop(current);
             let accepted = timer.limit(TlsStream::accept(socket, &config, bytes)).await;
             let Some(stream) = accept(worker, &mut arrival, accepted) else { return };
             drop((timer, config));
+            arrival.verified = verified;
             if stream.is_h2() {
                 h2::front::tls(worker, stream, arrival).await;
             } else {
@@ -71,16 +74,16 @@ pub async fn serve(worker: &Rc<Worker>, socket: Socket, mut arrival: Arrival) {
             let (Some(config), true) = (config, routes.best(name).is_some()) else {
                 return refuse(worker, &arrival, Reason::NoRoute, &"no certificate, or no route for this server name");
             };
-            drop(current);
             let accepted = timer.limit(TlsStream::accept(socket, &config, bytes)).await;
             let Some(stream) = accept(worker, &mut arrival, accepted) else { return };
             drop((timer, config));
-            l4::terminated(worker, stream, Buffer::with_size(0), &arrival, id).await;
+            // The listener's number means something in its own generation only.
+            l4::terminated(worker, current, stream, &arrival, id).await;
         }
         ListenerServe::TlsPassthrough { .. } => {
-            drop((current, timer));
+            drop(timer);
             match socket.into_tokio() {
-                Ok(client) => l4::passthrough(worker, client, bytes, &arrival, id).await,
+                Ok(client) => l4::passthrough(worker, current, client, bytes, &arrival, id).await,
                 Err(error) => refuse(worker, &arrival, Reason::Internal, &error),
             }
         }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use edge_config::names::ObjectRef;
 use edge_config::snapshot::{ClientSettings, Port, PortId, Snapshot, Transport, UpstreamId};
 use foldhash::{HashMap, HashMapExt as _};
 use tokio::sync::watch;
@@ -41,6 +42,8 @@ pub struct Arrival {
     /// Whether it is inside TLS that we terminated, and the server name of the handshake.
     pub secure: bool,
     pub server_name: Option<Box<str>>,
+    /// The listener (its Gateway or ListenerSet, and its name) whose required client certificate was shown.
+    pub verified: Option<Box<(ObjectRef, Box<str>)>>,
     /// What the handshake settled, for the log.
     pub tls: Option<Settled>,
     pub at: Instant,

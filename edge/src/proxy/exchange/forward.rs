@@ -85,19 +85,21 @@ impl Forward<'_, '_> {
         record.upstream = Some(self.chosen.upstream);
         let mirrors = [&self.rule.filters.mirrors, &self.chosen.backend.filters.mirrors];
         let copies = Copies::start(self.worker, self.current, mirrors.into_iter().map(Vec::as_slice), request);
-        let mut body = Body::new(source, self.rule.retry.is_some(), copies);
-        let begun = Cell::new(false);
-        let mut sink = Watched { sink, begun: &begun };
+        let (begun, switched, replayable) = (Cell::new(false), Cell::new(false), Cell::new(true));
+        let mut body = Body::new(source, self.rule.retry.is_some(), copies, &replayable);
+        let mut sink = Watched { sink, begun: &begun, switched: &switched };
         let deadline = self.rule.timeouts.request.map(|limit| record.begun() + limit);
         let result = {
-            let tries = pin!(self.tries(upstream, matched, request, response, &mut body, &mut sink, record));
+            let mut tries = pin!(self.tries(upstream, matched, request, response, &mut body, &mut sink, record));
             match deadline {
                 None => tries.await,
                 Some(deadline) => {
                     let timer = self.worker.clock.timer();
                     timer.set_at(deadline);
-                    match timer.limit(tries).await {
+                    match timer.limit(tries.as_mut()).await {
                         Ok(result) => result,
+                        // What the timeout is about, the answer, was there in time.
+                        Err(Elapsed) if switched.get() => tries.await,
                         Err(Elapsed) if begun.get() => Err(Failure::Truncated(Reason::RequestTimeout)),
                         Err(Elapsed) => Ok(Some(Answer::new(504, Reason::RequestTimeout))),
                     }
@@ -136,13 +138,13 @@ impl Forward<'_, '_> {
             }
             record.tries += 1;
             record.endpoint = Some(target.address);
-            let last = Attempt { target: &target, fresh, may_retry: retries > 0 && body.can_replay() };
+            let last = Attempt { target: &target, fresh, may_retry: retries > 0 };
             let (answer, again) =
                 match self.attempt(last, upstream, matched, request, response, body, sink, record).await? {
                     Outcome::Done => return Ok(None),
                     Outcome::Failed { answer, again } => (answer, again),
                 };
-            let replayable = body.can_replay();
+            let replayable = body.replayable().get();
             match again {
                 Again::Fresh if !refreshed && replayable && request.is_idempotent() => {
                     refreshed = true;
@@ -182,12 +184,13 @@ impl Forward<'_, '_> {
         sink: &mut Watched<'_, K>,
         record: &mut Record,
     ) -> Result<Outcome, Failure> {
-        let begun = sink.begun;
-        let once = pin!(self.once(last, upstream, matched, request, response, body, sink, record));
+        let (begun, switched) = (sink.begun, sink.switched);
+        let mut once = pin!(self.once(last, upstream, matched, request, response, body, sink, record));
         match self.rule.timeouts.backend_request {
             None => once.await,
-            Some(limit) => match self.worker.clock.timer().within(limit, once).await {
+            Some(limit) => match self.worker.clock.timer().within(limit, once.as_mut()).await {
                 Ok(result) => result,
+                Err(Elapsed) if switched.get() => once.await,
                 Err(Elapsed) if begun.get() => Err(Failure::Truncated(Reason::BackendTimeout)),
                 Err(Elapsed) => {
                     Ok(Outcome::Failed { answer: Answer::new(504, Reason::BackendTimeout), again: Again::ByPolicy })
@@ -226,8 +229,13 @@ impl Forward<'_, '_> {
             latency.set(Some(start.elapsed()));
             self.decorate(head, last.target.address, matched, request, secure);
         };
-        let is_retried =
-            |status: u16| last.may_retry && self.rule.retry.as_ref().is_some_and(|retry| retry.codes.contains(&status));
+        // A response that cannot be tried again is the client's, however bad.
+        let replayable = body.replayable();
+        let is_retried = |status: u16| {
+            last.may_retry
+                && replayable.get()
+                && self.rule.retry.as_ref().is_some_and(|retry| retry.codes.contains(&status))
+        };
         let limits = &self.current.generation.limits;
         let listener = record.listener.and_then(|id| self.current.series.listener(id));
         let upgraded = Cell::new(false);
@@ -316,7 +324,7 @@ impl Forward<'_, '_> {
             && self.chosen.pin.is_none_or(|pin| pin.endpoint != endpoint)
         {
             let pin = Pin { endpoint, backend: backend_tag(&backend.reference), issued: unix_seconds() };
-            let path = request.path().get(..matched.prefix).unwrap_or("/");
+            let path = request.fields.str(self.chosen.path).get(..matched.prefix).unwrap_or("/");
             let to = Recipient { rule: self.rule, session, path, secure };
             self.worker.tokens.issue(&pin, to, &mut response.fields);
         }
@@ -336,15 +344,22 @@ struct Attempt<'a> {
 pub struct Watched<'a, K> {
     sink: &'a mut K,
     begun: &'a Cell<bool>,
+    /// It was a 101: the connection is a tunnel now.
+    switched: &'a Cell<bool>,
 }
 
 impl<K: Sink> Sink for Watched<'_, K> {
     async fn interim(&mut self, head: &ResponseHead) -> Result<(), StreamError> {
-        self.sink.interim(head).await
+        // Given up in the middle, it leaves a client that can be told nothing more.
+        self.begun.set(true);
+        let sent = self.sink.interim(head).await;
+        self.begun.set(false);
+        sent
     }
 
     async fn head(&mut self, head: &ResponseHead) -> Result<(), StreamError> {
         self.begun.set(true);
+        self.switched.set(head.status == 101);
         self.sink.head(head).await
     }
 

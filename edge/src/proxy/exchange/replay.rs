@@ -1,10 +1,13 @@
 //! A request body that may have to be sent again: what was read is kept up to a bound, and beyond it there is no second
 //! try. Mirrors get their copies here as well.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 
 use super::mirror::Copies;
 use crate::proxy::body::{Chunk, Source, StreamError};
+use crate::proxy::filters::forwarded::is_claim;
 use crate::proxy::message::Fields;
 
 /// The most of a body that is kept.
@@ -17,8 +20,8 @@ pub struct Body<'a, S> {
     kept_bytes: usize,
     /// How many of `kept` this try has sent.
     sent: usize,
-    /// Whether anything was read that is not kept.
-    lost: bool,
+    /// Whether all that was read so far can be sent again.
+    replayable: &'a Cell<bool>,
     ended: bool,
     trailers: Option<Fields>,
     copies: Copies,
@@ -27,15 +30,16 @@ pub struct Body<'a, S> {
 }
 
 impl<'a, S: Source> Body<'a, S> {
-    /// `keep`: the rule allows further tries.
-    pub fn new(source: &'a mut S, keep: bool, copies: Copies) -> Self {
+    /// `keep`: the rule allows further tries. `replayable` tells whether they are still possible.
+    pub fn new(source: &'a mut S, keep: bool, copies: Copies, replayable: &'a Cell<bool>) -> Self {
+        replayable.set(true);
         let kept = keep.then(Vec::new);
-        Self { source, kept, kept_bytes: 0, sent: 0, lost: false, ended: false, trailers: None, copies, received: 0 }
+        Self { source, kept, kept_bytes: 0, sent: 0, replayable, ended: false, trailers: None, copies, received: 0 }
     }
 
-    /// Whether all that was read so far can be sent again.
-    pub fn can_replay(&self) -> bool {
-        !self.lost
+    /// Whether all that was read so far can be sent again; it changes while the body is read.
+    pub fn replayable(&self) -> &'a Cell<bool> {
+        self.replayable
     }
 
     pub fn rewind(&mut self) {
@@ -57,6 +61,10 @@ impl<'a, S: Source> Body<'a, S> {
         let Some(chunk) = self.source.next().await? else {
             self.ended = true;
             self.trailers = self.source.trailers();
+            // Some backends merge them into the head, where these are ours.
+            if let Some(trailers) = &mut self.trailers {
+                trailers.remove_if(is_claim);
+            }
             self.copies.end();
             return Ok(None);
         };
@@ -71,7 +79,7 @@ impl<'a, S: Source> Body<'a, S> {
             }
             kept => {
                 *kept = None;
-                self.lost = true;
+                self.replayable.set(false);
             }
         }
         Ok(Some(chunk))

@@ -65,7 +65,7 @@ pub fn apply(head: &mut RequestHead, peer: IpAddr, trusted_hops: u32) -> Sender 
 
 /// Fields that tell a backend who the client is or how it came, and their aliases: CGI, WSGI and PHP fold `_` and `-`
 /// into one variable, so `x_forwarded_for` would be read as the real one.
-fn is_claim(name: &[u8]) -> bool {
+pub fn is_claim(name: &[u8]) -> bool {
     let is = |expected: &[u8]| name.len() == expected.len() && starts(name, expected);
     starts(name, b"x-forwarded-")
         || starts(name, b"x-envoy-")

@@ -5,6 +5,9 @@
 
 use crate::proxy::message::Fields;
 
+/// Fields that frame a message: a server that takes `_` for `-` would find another end of it than Edge does.
+const FRAMING_FIELDS: [&[u8]; 2] = [b"content-length", b"transfer-encoding"];
+
 /// Fields that Edge sets itself. A name that differs from one of them only by `_` for `-` is dropped, because many
 /// servers take the two for the same.
 pub(super) const OWN_FIELDS: [&[u8]; 6] =
@@ -143,7 +146,7 @@ impl Hop {
 
 pub(in crate::proxy) fn is_alias_of_own(name: &[u8]) -> bool {
     name.contains(&b'_')
-        && OWN_FIELDS.iter().any(|own| {
+        && OWN_FIELDS.iter().chain(&FRAMING_FIELDS).any(|own| {
             own.len() == name.len()
                 && own
                     .iter()

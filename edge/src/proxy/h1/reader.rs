@@ -3,6 +3,7 @@
 //! It owns a buffer only while there are bytes in it. After an error the connection is closed: where the next message
 //! would start is unknown.
 
+use std::cell::Cell;
 use std::io;
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub struct Reader {
     busy: bool,
     /// Large buffers are not wanted.
     frugal: bool,
+    /// An error was found, or a read was given up with bytes in it: where the next message starts is unknown.
+    broken: Cell<bool>,
     pub timer: Timer,
 }
 
@@ -61,7 +64,17 @@ enum Body {
 
 impl Reader {
     pub fn new(timer: Timer, limits: HeadLimits) -> Self {
-        Self { held: None, scanned: 0, body: Body::Ended, trailers: None, limits, busy: false, frugal: false, timer }
+        Self {
+            held: None,
+            scanned: 0,
+            body: Body::Ended,
+            trailers: None,
+            limits,
+            busy: false,
+            frugal: false,
+            broken: Cell::new(false),
+            timer,
+        }
     }
 
     pub fn set_limits(&mut self, limits: HeadLimits) {
@@ -152,7 +165,7 @@ impl Reader {
 
     /// Whether the whole body was read.
     pub fn has_ended(&self) -> bool {
-        matches!(self.body, Body::Ended)
+        matches!(self.body, Body::Ended) && !self.broken.get()
     }
 
     /// Whether nothing but the next message can follow, and nothing of it is here.
@@ -169,8 +182,20 @@ impl Reader {
         self.trailers.take()
     }
 
-    /// The next piece of the body; each wait is up to `idle`.
+    /// The next piece of the body; each wait is up to `idle`. After an error there is none: a body that breaks the
+    /// grammar has no end that both sides agree on (RFC 9112 §11.2).
     pub async fn next<I: Io>(&mut self, io: &I, idle: Duration) -> Result<Option<Chunk>, StreamError> {
+        if self.broken.get() {
+            return Err(StreamError::Malformed("body was broken off"));
+        }
+        let piece = self.piece(io, idle).await;
+        if piece.is_err() {
+            self.broken.set(true);
+        }
+        piece
+    }
+
+    async fn piece<I: Io>(&mut self, io: &I, idle: Duration) -> Result<Option<Chunk>, StreamError> {
         loop {
             match &mut self.body {
                 Body::Ended => return Ok(None),
@@ -265,17 +290,14 @@ impl Reader {
         if let Some(held) = self.held.take() {
             return Ok(Some(held));
         }
-        match self.timer.within(idle, read_some(io, self.busy)).await {
+        match self.timer.within(idle, read_some(io, self.busy, &self.broken)).await {
             Ok(Ok((0, _))) => Ok(None),
             Ok(Ok((_, buffer))) => {
                 self.busy = buffer.len() >= BUFFER_SIZE && !self.frugal;
                 Ok(Some(buffer))
             }
             Ok(Err(error)) => Err(error.into()),
-            Err(_) => {
-                io.abort();
-                Err(StreamError::Stalled)
-            }
+            Err(_) => Err(StreamError::Stalled),
         }
     }
 
@@ -283,6 +305,7 @@ impl Reader {
     async fn more<I: Io>(&mut self, io: &I) -> Result<(), HeadError> {
         let buffer = self.held.take().unwrap_or_else(Buffer::take);
         let started = !buffer.is_empty();
+        self.broken.set(true);
         let Ok((count, buffer)) = self.timer.limit(io.read(buffer)).await else {
             return Err(HeadError::Elapsed { started });
         };
@@ -291,6 +314,7 @@ impl Reader {
             Ok(0) => Err(HeadError::Closed),
             Ok(_) => {
                 self.held = Some(buffer);
+                self.broken.set(false);
                 Ok(())
             }
             Err(error) => Err(error.into()),
@@ -309,10 +333,13 @@ impl Reader {
 }
 
 /// Waits without a buffer, then reads into one.
-async fn read_some<I: Io>(io: &I, busy: bool) -> io::Result<(usize, Buffer)> {
+async fn read_some<I: Io>(io: &I, busy: bool, broken: &Cell<bool>) -> io::Result<(usize, Buffer)> {
     io.readable().await?;
     let buffer = if busy { Buffer::take_large() } else { Buffer::take() };
+    // Should this be dropped in the middle, bytes may be missing.
+    broken.set(true);
     let (count, buffer) = io.read(buffer).await;
+    broken.set(false);
     count.map(|count| (count, buffer))
 }
 

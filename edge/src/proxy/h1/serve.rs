@@ -5,8 +5,10 @@
 //! that lets the client read what was sent before.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::rc::Rc;
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -52,9 +54,7 @@ pub async fn serve<I: Io>(worker: &Rc<Worker>, io: I, arrival: &Arrival) -> Serv
     let mut response = ResponseHead::default();
     let scheme = if arrival.secure { Scheme::Https } else { Scheme::Http };
     let mut session = Session { worker, io: &io, arrival, limits };
-    // In clear the listener is known by the first head only.
-    let head = arrival.patience.get().map_or(limits.head_timeout, |patience| patience.head.min(limits.head_timeout));
-    reader.timer.set_at(arrival.at + head);
+    reader.timer.set_at(arrival.at + session.patience().head);
     let mut first = true;
     loop {
         if !first {
@@ -87,7 +87,10 @@ pub async fn serve<I: Io>(worker: &Rc<Worker>, io: I, arrival: &Arrival) -> Serv
         };
         reader.begin_body(length, connection.framing);
         match session.exchange(connection, &mut request, &mut response, &mut reader, &mut writer).await {
-            Next::Request => {}
+            Next::Request => {
+                request.clear();
+                response.clear();
+            }
             Next::Close => break,
             Next::Reset => return Served::Closed,
         }
@@ -128,7 +131,7 @@ impl<I: Io> Session<'_, I> {
         true
     }
 
-    /// As the listener of the last request has it, which is all that is known of the next.
+    /// As the listener of the handshake or of the last request has it, which is all that is known of the next.
     fn patience(&self) -> Patience {
         let usual = Patience { idle: self.limits.idle_timeout, head: self.limits.head_timeout };
         self.arrival.patience.get().unwrap_or(usual)
@@ -148,6 +151,7 @@ impl<I: Io> Session<'_, I> {
             close: Cell::new(!connection.keep_alive),
             owes_continue: Cell::new(request.expect_continue),
             is_tunnel: Cell::new(false),
+            interim: Cell::default(),
         };
         let idle = self.limits.stream_idle_timeout;
         let mut source = ClientSource { io: self.io, reader, state: &state, length: request.length, idle };
@@ -213,6 +217,7 @@ impl<I: Io> Session<'_, I> {
             close: Cell::new(true),
             owes_continue: Cell::new(false),
             is_tunnel: Cell::new(false),
+            interim: Cell::default(),
         };
         // It may be a client that never reads: the answer is small, and its time too.
         let idle = self.limits.head_timeout;
@@ -236,7 +241,11 @@ impl<I: Io> Session<'_, I> {
 /// Reads the rest of a body that the response did not wait for. `false`: too much, too slow, or not in order.
 async fn drain<I: Io>(io: &I, reader: &mut Reader) -> bool {
     let mut left = MOST_DRAINED;
+    let end = Instant::now() + DRAIN_TIME;
     while let Ok(chunk) = reader.next(io, DRAIN_TIME).await {
+        if Instant::now() >= end {
+            return false;
+        }
         let Some(chunk) = chunk else { return true };
         let Some(rest) = left.checked_sub(chunk.as_slice().len()) else { return false };
         left = rest;
@@ -247,10 +256,12 @@ async fn drain<I: Io>(io: &I, reader: &mut Reader) -> bool {
 /// Ends a connection: our end first, then a short while for the client's, because closing with unread bytes would reset
 /// the connection and could cost the client the response it is about to read (RFC 9112 §9.6).
 async fn close<I: Io>(io: &I, reader: &Reader) {
-    if io.finish().await.is_err() || reader.is_clean() {
+    reader.timer.set(DRAIN_TIME);
+    // Inside TLS this sends bytes, for which a client that does not read leaves no room.
+    let finished = reader.timer.limit(io.finish()).await;
+    if !matches!(finished, Ok(Ok(()))) || reader.is_clean() {
         return;
     }
-    reader.timer.set(DRAIN_TIME);
     let mut left = MOST_DRAINED;
     let discard = async {
         loop {
@@ -273,6 +284,50 @@ struct State {
     /// The client waits for a 100 before it sends its body (RFC 9110 §10.1.1).
     owes_continue: Cell<bool>,
     is_tunnel: Cell<bool>,
+    interim: Cell<Interim>,
+}
+
+/// A 100 on its way, which is written beside the response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Interim {
+    #[default]
+    Whole,
+    Writing,
+    /// It was given up in the middle: nothing that follows can be understood.
+    Torn,
+}
+
+struct Whole<'a>(&'a Cell<Interim>);
+
+impl<'a> Whole<'a> {
+    fn begin(interim: &'a Cell<Interim>) -> Self {
+        interim.set(Interim::Writing);
+        Self(interim)
+    }
+
+    fn done(self) {
+        self.0.set(Interim::Whole);
+    }
+}
+
+impl Drop for Whole<'_> {
+    fn drop(&mut self) {
+        if self.0.get() == Interim::Writing {
+            self.0.set(Interim::Torn);
+        }
+    }
+}
+
+impl State {
+    /// Lets a 100 leave first. Who writes it belongs to the same task, and so wakes who waits here.
+    async fn behind_interim(&self) -> Result<(), StreamError> {
+        poll_fn(|_| match self.interim.get() {
+            Interim::Whole => Poll::Ready(Ok(())),
+            Interim::Writing => Poll::Pending,
+            Interim::Torn => Poll::Ready(Err(StreamError::Closed)),
+        })
+        .await
+    }
 }
 
 struct ClientSource<'a, I> {
@@ -297,15 +352,21 @@ impl<I: Io> Source for ClientSource<'_, I> {
         if self.state.owes_continue.get() {
             self.state.owes_continue.set(false);
             if !self.reader.is_ready() && !self.state.responded.get() {
+                let whole = Whole::begin(&self.state.interim);
                 let written = self.io.write(Chunk::Shared(Bytes::from_static(CONTINUE)));
                 let Ok((result, _)) = self.reader.timer.within(self.idle, written).await else {
                     self.io.abort();
                     return Err(StreamError::Stalled);
                 };
                 result?;
+                whole.done();
             }
         }
-        self.reader.next(self.io, self.idle).await
+        let next = self.reader.next(self.io, self.idle).await;
+        if next.is_err() {
+            self.state.close.set(true);
+        }
+        next
     }
 
     fn trailers(&mut self) -> Option<Fields> {
@@ -341,6 +402,7 @@ impl<I: Io> Sink for ClientSink<'_, I> {
         if self.version == Version::Http10 {
             return Ok(());
         }
+        self.state.behind_interim().await?;
         encode::interim(head, self.writer);
         self.writer.flush(self.io, self.idle).await
     }
@@ -348,6 +410,7 @@ impl<I: Io> Sink for ClientSink<'_, I> {
     async fn head(&mut self, head: &ResponseHead) -> Result<(), StreamError> {
         let state = self.state;
         state.responded.set(true);
+        state.behind_interim().await?;
         // A client that still waits for a 100 may send its body or not: the connection would be out of step.
         let close = state.close.get() || state.owes_continue.get() || self.worker.is_draining();
         let client = Client { version: self.version, is_head: self.is_head, close };

@@ -37,16 +37,13 @@ async fn connection(worker: &Rc<Worker>, wire: io::Result<(Wire, Flusher)>, arri
     let Ok(wire) = wire else { return };
     let limits = worker.current().generation.limits;
     // In clear the listener is not known before the first request.
-    let patience = arrival.patience.get().unwrap_or(Patience { idle: limits.idle_timeout, head: limits.head_timeout });
+    let usual = Patience { idle: limits.idle_timeout, head: limits.head_timeout };
+    let patience = arrival.patience.get().unwrap_or(usual);
     let idle = Rc::new(Cell::new(patience.idle));
     let settings = Settings {
         scheme: if arrival.secure { Scheme::Https } else { Scheme::Http },
         limits: limits.head,
-        head_timeout: patience
-            .head
-            .min(limits.head_timeout)
-            .saturating_sub(arrival.at.elapsed())
-            .max(Duration::from_millis(1)),
+        head_timeout: patience.head.saturating_sub(arrival.at.elapsed()).max(Duration::from_millis(1)),
         idle_timeout: Rc::clone(&idle),
         stream_idle_timeout: limits.stream_idle_timeout,
     };

@@ -28,33 +28,37 @@ use crate::proxy::worker::{Arrival, Current, Worker};
 
 /// A connection of a TCPRoute.
 pub async fn streams(worker: &Rc<Worker>, client: TcpStream, arrival: Arrival) {
-    let listener = match worker.current().port_at(arrival.local).map(|port| &port.serve) {
+    let current = worker.current();
+    let listener = match current.port_at(arrival.local).map(|port| &port.serve) {
         Some(PortServe::Tcp { listener }) => *listener,
         // The port is gone or has become another one since the connection was accepted.
         _ => return reset(client),
     };
-    carry(worker, Plain { client, first: None }, &arrival, listener, "TCP").await;
+    carry(worker, current, Plain { client, first: None }, &arrival, listener, "TCP").await;
 }
 
-/// A connection of a TLSRoute that is not terminated; `first` was read from it.
+/// A connection of a TLSRoute that is not terminated; `first` was read from it. `listener` is one of `current`.
 pub async fn passthrough(
     worker: &Rc<Worker>,
+    current: Rc<Current>,
     client: TcpStream,
     first: Buffer,
     arrival: &Arrival,
     listener: ListenerId,
 ) {
-    carry(worker, Plain { client, first: filled(first) }, arrival, listener, "TLS").await;
+    let first = Some(first).filter(|buffer| !buffer.is_empty());
+    carry(worker, current, Plain { client, first }, arrival, listener, "TLS").await;
 }
 
-/// A connection of a TLSRoute inside TLS that Edge has terminated; `first` was read from it.
-pub async fn terminated<I: Io>(worker: &Rc<Worker>, io: I, first: Buffer, arrival: &Arrival, listener: ListenerId) {
-    carry(worker, Inside { io, first: filled(first) }, arrival, listener, "TCP").await;
-}
-
-/// A tunnel holds no empty buffer.
-fn filled(buffer: Buffer) -> Option<Buffer> {
-    Some(buffer).filter(|buffer| !buffer.is_empty())
+/// A connection of a TLSRoute inside TLS that Edge has terminated for `listener`, which is one of `current`.
+pub async fn terminated<I: Io>(
+    worker: &Rc<Worker>,
+    current: Rc<Current>,
+    io: I,
+    arrival: &Arrival,
+    listener: ListenerId,
+) {
+    carry(worker, current, Inside(io), arrival, listener, "TCP").await;
 }
 
 /// The client's side of a tunnel.
@@ -70,10 +74,7 @@ struct Plain {
     first: Option<Buffer>,
 }
 
-struct Inside<I> {
-    io: I,
-    first: Option<Buffer>,
-}
+struct Inside<I>(I);
 
 impl Downstream for Plain {
     async fn join(self, upstream: Stream, idle: Duration, meter: &Meters) -> TunnelEnd {
@@ -99,22 +100,22 @@ impl Downstream for Plain {
 
 impl<I: Io> Downstream for Inside<I> {
     async fn join(self, upstream: Stream, idle: Duration, meter: &Meters) -> TunnelEnd {
-        relay(&self.io, &upstream, self.first, idle, meter).await
+        relay(&self.0, &upstream, None, idle, meter).await
     }
 
     fn refuse(self) {
-        self.io.abort();
+        self.0.abort();
     }
 }
 
 async fn carry<D: Downstream>(
     worker: &Rc<Worker>,
+    current: Rc<Current>,
     client: D,
     arrival: &Arrival,
     listener: ListenerId,
     protocol: &'static str,
 ) {
-    let current = worker.current();
     let found = current.snapshot().listeners.get(listener.index());
     let route = found.and_then(|listener| route_of(listener, arrival.server_name.as_deref()));
     let mut account = Account {
