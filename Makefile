@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-PACKAGES := build-essential cmake iproute2 nghttp2-client curl strace procps
+PACKAGES := build-essential cmake iproute2 nghttp2-client curl strace procps systemd
 PROFILE ?= quick
 
 help: ## this list
