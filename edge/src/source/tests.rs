@@ -320,6 +320,16 @@ async fn changes_are_told() {
     watcher.set(&site.load().watched);
     assert!(tokio::time::timeout(Duration::from_millis(300), receiver.recv()).await.is_err(), "reading is no change");
 
+    site.write("access.log", "one line\n");
+    heard(&mut receiver).await;
+    let mut log = fs::OpenOptions::new().append(true).open(site.path("access.log")).unwrap();
+    std::io::Write::write_all(&mut log, b"another\n").unwrap();
+    drop(log);
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), receiver.recv()).await.is_err(),
+        "a log that grows is none"
+    );
+
     site.write("new.yaml", &route("a", "c.c"));
     rename(&site.path("new.yaml"), &site.path("manifests/r.yaml"));
     assert!(heard(&mut receiver).await, "a file is renamed over");

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use notify::event::{AccessKind, AccessMode};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
@@ -91,16 +91,9 @@ type Look = (u64, u64, u64, i64, i64);
 
 impl Loop {
     fn new(paths: Arc<Mutex<BTreeSet<PathBuf>>>, wake: SyncSender<Wake>, changed: mpsc::Sender<()>) -> Self {
+        let wanted = Arc::clone(&paths);
         let on_event = move |event: notify::Result<Event>| {
-            let matters = match &event {
-                // Reading the files must not look like a change of them.
-                Ok(Event { kind: EventKind::Access(kind), .. }) => {
-                    matches!(kind, AccessKind::Close(AccessMode::Write))
-                }
-                // An overflow or a lost watch: look again.
-                Ok(_) | Err(_) => true,
-            };
-            if matters {
+            if matters(&event, &wanted) {
                 let _ = wake.try_send(Wake::Changed);
             }
         };
@@ -229,6 +222,28 @@ impl Loop {
             seen.push((path, found));
         }
         seen
+    }
+}
+
+/// Whether an event can change what is configured. A log that is written beside `edge.toml` must not hold up a reload.
+fn matters(event: &notify::Result<Event>, wanted: &Mutex<BTreeSet<PathBuf>>) -> bool {
+    let Ok(event) = event else {
+        // An overflow or a lost watch: look again.
+        return true;
+    };
+    match event.kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Modify(ModifyKind::Data(_)) => {
+            let wanted = wanted.lock().unwrap_or_else(PoisonError::into_inner);
+            event.paths.iter().any(|path| {
+                let is_text = path
+                    .extension()
+                    .is_some_and(|extension| ["yaml", "yml", "json", "toml"].iter().any(|known| extension == *known));
+                is_text || wanted.contains(path) || path.strip_prefix(".").is_ok_and(|path| wanted.contains(path))
+            })
+        }
+        // Reading the files must not look like a change of them.
+        EventKind::Access(_) => false,
+        _ => true,
     }
 }
 
