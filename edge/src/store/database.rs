@@ -76,7 +76,7 @@ impl Database {
                 .open()?;
             let mut trees = Vec::new();
             let mut found = Vec::new();
-            for keyspace in Keyspace::KEPT_TWICE {
+            for keyspace in Keyspace::ALL {
                 let tree = database.open_tree(keyspace.name())?;
                 for entry in &tree {
                     let (key, value) = entry?;

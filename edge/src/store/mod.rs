@@ -1,5 +1,5 @@
-//! What Edge remembers: certificates with their keys, the internal CA, VIP assignments, addresses it added, the session
-//! secret, and the last good inputs.
+//! What Edge remembers: certificates with their keys, the internal CA, VIP assignments, addresses it added, and the
+//! session secret.
 //!
 //! In: typed values. Out: the same values after any crash; errors are values and never stop traffic. Everything is held
 //! in memory for reading; every record is written twice, to sled (`state/`) and as a plain file (`copies/`), and a
@@ -184,20 +184,6 @@ impl Store {
         (secret, result.err())
     }
 
-    /// The last inputs that compiled without losing anything, as the source encoded them. Read from the disk.
-    pub fn last_good(&self) -> (Option<Vec<u8>>, Vec<String>) {
-        let mut notices = Vec::new();
-        let disk = self.disk();
-        let Some(copies) = &disk.copies else { return (None, notices) };
-        let found = copies.read(Keyspace::LastGood, &mut notices);
-        let payload = found.iter().filter_map(|bytes| record::decode(bytes).ok()).max_by_key(|record| record.sequence);
-        (payload.map(|record| record.payload.to_vec()), notices)
-    }
-
-    pub fn put_last_good(&self, inputs: &[u8]) -> Result<(), StoreError> {
-        self.put(Keyspace::LastGood, vec![(ONLY.into(), Zeroizing::new(inputs.to_vec()))])
-    }
-
     /// Writes a file that everybody may read (0644), such as the certificate of the internal CA, into the state
     /// directory. Returns its path.
     pub fn put_public_file(&self, name: &str, content: &[u8]) -> Result<PathBuf, StoreError> {
@@ -254,11 +240,9 @@ impl Store {
         if records.len() > 3 {
             keys.push_str(&format!(" and {} more", records.len() - 3));
         }
-        if keyspace != Keyspace::LastGood {
-            let mut memory = self.0.memory.write().unwrap_or_else(PoisonError::into_inner);
-            for (key, payload) in records {
-                memory.records.insert((keyspace, key), Arc::new(payload));
-            }
+        let mut memory = self.0.memory.write().unwrap_or_else(PoisonError::into_inner);
+        for (key, payload) in records {
+            memory.records.insert((keyspace, key), Arc::new(payload));
         }
         result.map_err(|reason| StoreError::NotDurable { what: format!("{} {keys}", keyspace.name()), reason })
     }
@@ -284,16 +268,14 @@ impl Disk {
     /// `Ok` when it is durable.
     fn put(&mut self, keyspace: Keyspace, records: &[(&str, &[u8])]) -> Result<(), String> {
         let database = match &mut self.database {
-            Some(database) if keyspace != Keyspace::LastGood => {
-                database.put(keyspace, records).map_err(|error| format!("database: {error}"))
-            }
-            _ => Err("no database".into()),
+            Some(database) => database.put(keyspace, records).map_err(|error| format!("database: {error}")),
+            None => Err("no database".into()),
         };
         let copies = match &self.copies {
             Some(copies) => copies.put(keyspace, records).map_err(|error| format!("plain copy: {error}")),
             None => Err("no directory of copies".into()),
         };
-        self.outcome(keyspace, database, copies)
+        self.outcome(database, copies)
     }
 
     fn remove(&mut self, keyspace: Keyspace, keys: &[&str]) -> Result<(), String> {
@@ -308,15 +290,10 @@ impl Disk {
             Some(copies) => copies.remove(keyspace, keys).map_err(|error| format!("plain copy: {error}")),
             None => Err("no directory of copies".into()),
         };
-        self.outcome(keyspace, database, copies)
+        self.outcome(database, copies)
     }
 
-    fn outcome(
-        &mut self,
-        keyspace: Keyspace,
-        database: Result<(), String>,
-        copies: Result<(), String>,
-    ) -> Result<(), String> {
+    fn outcome(&mut self, database: Result<(), String>, copies: Result<(), String>) -> Result<(), String> {
         let copied = copies.is_ok();
         let alone = self.copies.is_none() && database.is_ok();
         let reason = match (database, copies) {
@@ -324,8 +301,6 @@ impl Disk {
                 self.degraded = None;
                 return Ok(());
             }
-            // The last good inputs are kept once.
-            (Err(_), Ok(())) if keyspace == Keyspace::LastGood => return Ok(()),
             (Err(reason), Ok(())) | (Ok(()), Err(reason)) => reason,
             _ if self.directory.is_none() => "no state directory".into(),
             (Err(database), Err(copies)) => format!("{database}; {copies}"),
@@ -399,7 +374,7 @@ fn open_disk(directory: &Path, lock: File, notices: &mut Vec<String>) -> (Disk, 
             }
         }
     }
-    for keyspace in Keyspace::KEPT_TWICE {
+    for keyspace in Keyspace::ALL {
         for bytes in copies.iter().flat_map(|copies| copies.read(keyspace, notices)) {
             let Ok(record) = record::decode(&bytes) else { continue };
             sequence = sequence.max(record.sequence);
@@ -450,7 +425,7 @@ impl Newest {
 
 /// Writes each record to the side that lacks it or has an older one.
 fn repair(disk: &mut Disk, newest: &BTreeMap<(Keyspace, String), Newest>, notices: &mut Vec<String>) {
-    for keyspace in Keyspace::KEPT_TWICE {
+    for keyspace in Keyspace::ALL {
         let lacking = |side: Side| -> Vec<(&str, &[u8])> {
             let of_keyspace = newest.iter().filter(|((of, _), held)| *of == keyspace && held.side == side);
             of_keyspace.map(|((_, key), held)| (key.as_str(), held.bytes.as_slice())).collect()

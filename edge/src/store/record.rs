@@ -20,21 +20,10 @@ pub(super) enum Keyspace {
     Assignments,
     BoundAddresses,
     SessionSecret,
-    /// Only ever a plain file: it is large, rewritten whole, and of no use in part.
-    LastGood,
 }
 
 impl Keyspace {
-    pub(super) const ALL: [Self; 6] = [
-        Self::Certificates,
-        Self::InternalCa,
-        Self::Assignments,
-        Self::BoundAddresses,
-        Self::SessionSecret,
-        Self::LastGood,
-    ];
-    /// Those with a tree in the database and a folder of copies.
-    pub(super) const KEPT_TWICE: [Self; 5] =
+    pub(super) const ALL: [Self; 5] =
         [Self::Certificates, Self::InternalCa, Self::Assignments, Self::BoundAddresses, Self::SessionSecret];
 
     pub(super) fn name(self) -> &'static str {
@@ -44,14 +33,12 @@ impl Keyspace {
             Self::Assignments => "assignments",
             Self::BoundAddresses => "bound-addresses",
             Self::SessionSecret => "session-secret",
-            Self::LastGood => "last-good",
         }
     }
 
     /// Largest payload, in bytes.
     pub(super) fn limit(self) -> usize {
         match self {
-            Self::LastGood => 256 << 20,
             Self::Certificates | Self::InternalCa | Self::SessionSecret => 256 << 10,
             Self::Assignments | Self::BoundAddresses => 4 << 20,
         }

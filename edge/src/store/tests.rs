@@ -24,7 +24,7 @@ fn everything_comes_back() {
     let directory = tempfile::tempdir().unwrap();
     let store = opened(directory.path());
     assert_eq!(store.assignments(), BTreeMap::new());
-    assert!(store.internal_ca().is_none() && store.last_good().0.is_none() && store.certificates().0.is_empty());
+    assert!(store.internal_ca().is_none() && store.certificates().0.is_empty());
     let many: Vec<_> = (0..200).map(|n| (id(&format!("shop/cert-{n}")), certificate(&n.to_string()))).collect();
     store.put_certificates(&many).unwrap();
     store.remove_certificates(&[id("shop/cert-7"), id("shop/never-there")]).unwrap();
@@ -38,8 +38,6 @@ fn everything_comes_back() {
     store.put_bound_addresses(&bound).unwrap();
     let (secret, trouble) = store.session_secret();
     assert!(trouble.is_none());
-    store.put_last_good(b"first").unwrap();
-    store.put_last_good(b"second").unwrap();
     drop(store);
 
     let store = opened(directory.path());
@@ -51,7 +49,6 @@ fn everything_comes_back() {
     assert_eq!(store.assignments(), assigned);
     assert_eq!(store.bound_addresses(), bound);
     assert_eq!(store.session_secret().0, secret);
-    assert_eq!(store.last_good().0.as_deref(), Some(&b"second"[..]));
     assert_eq!(store.degraded(), None);
 }
 

@@ -144,7 +144,7 @@ fn open_permissions_are_closed() {
     for path in files(&directory.path().join("copies")) {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
     }
-    for folder in ["state", "copies", "copies/certificates", "copies/last-good"] {
+    for folder in ["state", "copies", "copies/certificates", "copies/session-secret"] {
         assert_eq!(
             fs::metadata(directory.path().join(folder)).unwrap().permissions().mode() & 0o777,
             0o700,
