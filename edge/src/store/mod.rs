@@ -22,7 +22,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use edge_config::names::{CertId, ObjectKey};
 use zeroize::Zeroizing;
@@ -33,6 +33,9 @@ use copies::{Copies, sync_directory, write_whole};
 use database::Database;
 use record::{Keyspace, Record};
 
+/// How long the directory may be somebody else's before it counts as in use.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// The key of keyspaces that hold one record.
 const ONLY: &str = "all";
 /// Directories of broken databases that are kept for a look; older ones are removed.
@@ -334,10 +337,16 @@ fn open_directory(directory: &Path) -> Result<File, String> {
         .mode(0o600)
         .open(directory.join("lock"))
         .map_err(|error| format!("cannot be written: {error}"))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(fs::TryLockError::WouldBlock) => Err("is in use by another edged".into()),
-        Err(fs::TryLockError::Error(error)) => Err(format!("cannot be locked: {error}")),
+    // Whoever held it a moment ago may still be on its way out: a daemon that was killed, or a child between fork and
+    // exec that inherited the lock.
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_PAUSE),
+            Err(fs::TryLockError::WouldBlock) => return Err("is in use by another edged".into()),
+            Err(fs::TryLockError::Error(error)) => return Err(format!("cannot be locked: {error}")),
+        }
     }
 }
 
