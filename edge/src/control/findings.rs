@@ -29,12 +29,6 @@ pub fn findings(scene: Scene<'_>, sources: &[Problem]) -> Vec<Problem> {
             }
         }
     }
-    for problem in all.iter_mut().filter(|problem| problem.severity == Severity::Inert) {
-        // The severity says it already.
-        for tail in [" is not acted on by this version", " is not acted on"] {
-            problem.message = problem.message.replacen(tail, "", 1);
-        }
-    }
     all.sort_by(|a, b| {
         (&a.origin, a.severity, &a.object, &a.message).cmp(&(&b.origin, b.severity, &b.object, &b.message))
     });

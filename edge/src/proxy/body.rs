@@ -77,8 +77,8 @@ pub trait Sink {
     /// Sends an interim (1xx) response at once. HTTP/1.0 clients get none.
     async fn interim(&mut self, head: &ResponseHead) -> Result<(), StreamError>;
 
-    /// After a 101, `chunk` sends bytes as they are and `finish` ends our direction.
     /// Takes the head; it need not leave before the first chunk, `flush` or `finish`. `head.length` says what follows.
+    /// After a 101, `chunk` sends bytes as they are and `finish` ends our direction.
     async fn head(&mut self, head: &ResponseHead) -> Result<(), StreamError>;
 
     async fn chunk(&mut self, chunk: Chunk) -> Result<(), StreamError>;
