@@ -7,13 +7,14 @@
 use std::rc::Rc;
 
 use edge_config::snapshot::{ClientValidation, ListenerServe, PortServe, Transport};
-use rustls::{Connection, HandshakeKind, ProtocolVersion};
+use rustls::ProtocolVersion;
 
 use super::buffer::Buffer;
 use super::clock::Elapsed;
 use super::io::{Io as _, Socket};
 use super::metrics::Handshake;
 use super::reason::Reason;
+use super::tls::handshake::Agreed;
 use super::tls::hello::{self, Hello, HelloError};
 use super::tls::stream::{TlsError, TlsStream};
 use super::worker::{Arrival, Patience, Settled, Worker};
@@ -102,8 +103,8 @@ fn accept(
     match accepted {
         Ok(Ok(stream)) => {
             arrival.secure = true;
-            arrival.tls = Some(stream.inspect(settled));
-            let resumed = stream.inspect(|connection| connection.handshake_kind() == Some(HandshakeKind::Resumed));
+            arrival.tls = stream.agreed().map(settled);
+            let resumed = stream.agreed().is_some_and(|agreed| agreed.resumed);
             count(worker, arrival, if resumed { Handshake::Resumed } else { Handshake::Full });
             Some(stream)
         }
@@ -135,12 +136,12 @@ fn refuse(worker: &Worker, arrival: &Arrival, reason: Reason, why: &dyn std::fmt
     tracing::debug!(client = %arrival.peer, local = %arrival.local, name, %reason, error = %why, "no TLS connection");
 }
 
-fn settled(connection: &Connection) -> Settled {
-    let version = match connection.protocol_version() {
+fn settled(agreed: &Agreed) -> Settled {
+    let version = match agreed.version {
         Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
         Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
         _ => "",
     };
-    let cipher = connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or_default();
+    let cipher = agreed.suite.and_then(|suite| suite.suite().as_str()).unwrap_or_default();
     Settled { version, cipher }
 }

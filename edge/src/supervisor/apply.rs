@@ -222,7 +222,8 @@ impl Supervisor {
             return;
         }
         let snapshot = &self.wanted.compiled.snapshot;
-        let (table, reasons) = tls_table(snapshot, &self.wanted.table, Some(&self.wanted.tls));
+        let records = self.wanted.settings.proxy.tls_records;
+        let (table, reasons) = tls_table(snapshot, &self.wanted.table, records, Some(&self.wanted.tls));
         self.wanted.tls = Arc::new(table);
         self.seen.tls_reasons = reasons
             .into_iter()
