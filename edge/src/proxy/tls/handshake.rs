@@ -193,3 +193,40 @@ impl Driver {
         Ok((agreed, records, incoming.filter(|incoming| !incoming.is_empty())))
     }
 }
+
+/// A finished handshake in memory, for tests of what comes after: the server's secrets and keys.
+#[cfg(test)]
+pub(super) fn in_memory(
+    config: &Arc<ServerConfig>,
+    client: &mut rustls::ClientConnection,
+) -> (rustls::ExtractedSecrets, rustls::kernel::KernelConnection<rustls::server::ServerConnectionData>, Vec<u8>) {
+    let connection = UnbufferedServerConnection::new(Arc::clone(config)).unwrap();
+    let mut driver = Driver { connection, incoming: None, visible: 0, outgoing: None };
+    loop {
+        let mut bytes = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut bytes).unwrap();
+        }
+        if !bytes.is_empty() {
+            driver.incoming = Some(Buffer::copy_of(&bytes));
+        }
+        let done = loop {
+            match driver.advance().unwrap() {
+                Next::Send => break false,
+                Next::Record => assert!(driver.reveal(), "the client has said nothing"),
+                Next::Done => break true,
+            }
+        };
+        let flight = driver.outgoing.take().map(|flight| flight.as_slice().to_vec()).unwrap_or_default();
+        let is_new = driver.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+        if !done || !is_new {
+            client.read_tls(&mut &flight[..]).unwrap();
+            client.process_new_packets().unwrap();
+        }
+        if done {
+            assert!(driver.incoming.is_none_or(|incoming| incoming.is_empty()));
+            let (secrets, keys) = driver.connection.dangerous_into_kernel_connection().unwrap();
+            return (secrets, keys, if is_new { flight } else { Vec::new() });
+        }
+    }
+}

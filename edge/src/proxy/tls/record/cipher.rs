@@ -4,7 +4,9 @@
 //! RFC 7905 (TLS 1.2 with AES-GCM and ChaCha20-Poly1305). A sequence number is used once; when they run out, or when the key
 //! has protected as much as it may (RFC 8446 §5.5), there is an error.
 
-use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::aead::{
+    AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey,
+};
 use rustls::{ConnectionTrafficSecrets, ProtocolVersion};
 
 /// Content of a record at most.
@@ -66,6 +68,16 @@ impl Cipher {
             ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
             _ => return None,
         };
+        Self::with(version, sequence, algorithm, key.as_ref(), iv.as_ref())
+    }
+
+    fn with(
+        version: ProtocolVersion,
+        sequence: u64,
+        algorithm: &'static Algorithm,
+        key: &[u8],
+        iv: &[u8],
+    ) -> Option<Self> {
         let is_gcm = algorithm != &CHACHA20_POLY1305;
         let form = match version {
             ProtocolVersion::TLSv1_3 => Form::Tls13,
@@ -74,8 +86,8 @@ impl Cipher {
             _ => return None,
         };
         Some(Self {
-            key: LessSafeKey::new(UnboundKey::new(algorithm, key.as_ref()).ok()?),
-            iv: iv.as_ref().try_into().ok()?,
+            key: LessSafeKey::new(UnboundKey::new(algorithm, key).ok()?),
+            iv: iv.try_into().ok()?,
             form,
             sequence,
             most: if is_gcm { MOST_RECORDS } else { u64::MAX },
@@ -159,9 +171,11 @@ impl Cipher {
     /// or without it to where it lies in the record, behind [`front`](Self::front). Gives its type and length.
     pub fn open(&mut self, record: &mut [u8], into: Option<&mut [u8]>) -> Result<(u8, usize), CipherError> {
         let header: [u8; HEADER] = record.first_chunk().copied().ok_or(CipherError::Forged)?;
+        let [outer, major, minor, high, low] = header;
         let length = self.inner(record.len());
         let least = usize::from(self.is_tls13());
-        if record.len() < self.front() + TAG + least {
+        let told = HEADER + usize::from(u16::from_be_bytes([high, low]));
+        if record.len() < self.front() + TAG + least || record.len() != told {
             return Err(CipherError::Forged);
         }
         // A content of 2^14 bytes, and for TLS 1.3 its type (RFC 8446 §5.4).
@@ -177,7 +191,6 @@ impl Cipher {
             *byte = *sent;
         }
         let nonce = Nonce::assume_unique_for_key(nonce);
-        let [outer, major, minor, ..] = header;
         let bound = if self.is_tls13() {
             Bound::header(header)
         } else if [major, minor] == VERSION {
@@ -252,5 +265,93 @@ impl Bound {
 
     fn aad(&self) -> Aad<&[u8]> {
         Aad::from(self.bytes.get(..self.length).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        let digits: Vec<u8> = hex.bytes().filter_map(|byte| (byte as char).to_digit(16)).map(|n| n as u8).collect();
+        digits.chunks(2).map(|pair| pair[0] * 16 + pair[1]).collect()
+    }
+
+    /// RFC 8448 §3: the application data of the simple 1-RTT handshake, and the client's close_notify behind it.
+    #[test]
+    fn the_records_of_the_rfc() {
+        let key = bytes("17 42 2d da 59 6e d5 d9 ac d8 90 e3 c6 3f 50 51");
+        let iv = bytes("5b 78 92 3d ee 08 57 90 33 e5 23 d9");
+        let data = bytes(
+            "17 03 03 00 43 a2 3f 70 54 b6 2c 94 d0 af fa fe 82 28 ba 55 cb ef ac ea 42 f9 14 aa 66 bc ab 3f 2b 98 19
+             a8 a5 b4 6b 39 5b d5 4a 9a 20 44 1e 2b 62 97 4e 1f 5a 62 92 a2 97 70 14 bd 1e 3d ea e6 3a ee bb 21 69 49
+             15 e4",
+        );
+        let close = bytes("17 03 03 00 13 c9 87 27 60 65 56 66 b7 4d 7f f1 15 3e fd 6d b6 d0 b0 e3");
+        let text: Vec<u8> = (0..50).collect();
+        let make = || Cipher::with(ProtocolVersion::TLSv1_3, 0, &AES_128_GCM, &key, &iv).unwrap();
+        let (mut one, mut other, mut third) = (make(), make(), make());
+        for (kind, content, expected) in [(DATA, &text[..], &data), (ALERT, &[1, 0][..], &close)] {
+            let mut out = vec![0; expected.len()];
+            assert_eq!(one.seal(kind, content, &mut out), Ok(expected.len()));
+            assert_eq!(&out, expected);
+            let mut lying = [&[0; HEADER][..], content, &[0; MOST_BACK]].concat();
+            third.seal_in_place(kind, &mut lying).unwrap();
+            assert_eq!(&lying, expected);
+            let mut into = vec![0; other.inner(out.len())];
+            assert_eq!(other.open(&mut out, Some(&mut into)), Ok((kind, content.len())));
+            assert_eq!(&into[..content.len()], content);
+        }
+    }
+
+    #[test]
+    fn every_layout_opens_what_it_seals_and_nothing_else() {
+        for version in [ProtocolVersion::TLSv1_3, ProtocolVersion::TLSv1_2] {
+            for algorithm in [&AES_128_GCM, &AES_256_GCM, &CHACHA20_POLY1305] {
+                let make = || Cipher::with(version, 7, algorithm, &vec![3; algorithm.key_len()], &[9; 12]).unwrap();
+                for length in [0, 1, 15, 16, 17, 1000, MOST_CONTENT] {
+                    let content: Vec<u8> = (0..length).map(|n| n as u8).collect();
+                    let (mut sealer, mut opener, mut direct) = (make(), make(), make());
+                    let mut record = vec![0; length + MOST_FRONT + MOST_BACK];
+                    let total = sealer.seal(DATA, &content, &mut record).unwrap();
+                    assert_eq!(sealer.fits(total), length);
+                    record.truncate(total);
+                    let mut into = vec![0; direct.inner(total)];
+                    assert_eq!(direct.open(&mut record.clone(), Some(&mut into)), Ok((DATA, length)));
+                    assert_eq!(into[..length], content);
+                    assert_eq!(opener.open(&mut record.clone(), None), Ok((DATA, length)));
+                    // The same record again is a record of another sequence number.
+                    assert_eq!(opener.open(&mut record.clone(), None), Err(CipherError::Forged));
+                    for at in (0..total).step_by(1 + total / 100) {
+                        let mut altered = record.clone();
+                        altered[at] ^= 1 << (at % 8);
+                        let result = make().open(&mut altered, None);
+                        assert!(matches!(result, Err(CipherError::Forged)), "{version:?} {length} {at}: {result:?}");
+                    }
+                    for cut in 0..total.min(64) {
+                        assert!(make().open(&mut record.clone()[..cut], None).is_err());
+                    }
+                }
+                assert_eq!(make().seal(DATA, &[0; MOST_CONTENT + 1], &mut [0; 20_000]), Err(CipherError::Overflow));
+                assert_eq!(make().seal(DATA, b"abc", &mut [0; 8]), Err(CipherError::NoRoom));
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_wears_out() {
+        for (algorithm, worn, last) in
+            [(&AES_256_GCM, RENEW_AFTER, MOST_RECORDS - 1), (&CHACHA20_POLY1305, u64::MAX, u64::MAX - 1)]
+        {
+            for version in [ProtocolVersion::TLSv1_3, ProtocolVersion::TLSv1_2] {
+                let mut cipher = Cipher::with(version, 0, algorithm, &[3; 32], &[9; 12]).unwrap();
+                assert!(!cipher.is_worn());
+                cipher.set_sequence(worn);
+                assert_eq!(cipher.is_worn(), algorithm == &AES_256_GCM);
+                cipher.set_sequence(last);
+                assert!(cipher.seal(DATA, b"x", &mut [0; 64]).is_ok());
+                assert_eq!(cipher.seal(DATA, b"x", &mut [0; 64]), Err(CipherError::Exhausted));
+            }
+        }
     }
 }
