@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{Timespec, epoll};
@@ -108,6 +109,15 @@ impl Driver {
 
     /// Works for that long or until so many exchanges are done. What is in flight at the end goes on in the next run.
     pub fn run(&mut self, time: Duration, most: u64) -> io::Result<Outcome> {
+        self.go_on(time, most, &AtomicBool::new(false))
+    }
+
+    /// Works until it is told to stop, and no longer than that.
+    pub fn run_until(&mut self, time: Duration, stop: &AtomicBool) -> io::Result<Outcome> {
+        self.go_on(time, u64::MAX, stop)
+    }
+
+    fn go_on(&mut self, time: Duration, most: u64, stop: &AtomicBool) -> io::Result<Outcome> {
         let begin = Instant::now();
         let end = begin + time;
         let mut review = begin + Duration::from_millis(20);
@@ -135,6 +145,9 @@ impl Driver {
                 }
             }
             if now >= review {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
                 review = now + Duration::from_millis(20);
                 self.give_up_the_overdue(now);
                 self.open_closed();

@@ -4,10 +4,16 @@ use std::time::Duration;
 
 const STEPS: usize = 128;
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Histogram {
     counts: Vec<u64>,
     total: u64,
+}
+
+impl std::fmt::Debug for Histogram {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (p50 {:?}, p99 {:?})", self.total, self.quantile(0.5), self.quantile(0.99))
+    }
 }
 
 impl Default for Histogram {
@@ -32,6 +38,10 @@ impl Histogram {
         for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
             *mine += theirs;
         }
+    }
+
+    pub fn count(&self) -> u64 {
+        self.total
     }
 
     /// The time that this share of the exchanges took at most.
