@@ -194,7 +194,7 @@ pub fn snapshot(address: SocketAddr, listeners: Vec<Listener>, rules: Vec<Rule>,
         sockets: vec![Socket { address, transport: Transport::Tcp, port: PortId(0) }],
         ports: vec![Port { gateway, number: address.port(), serve: PortServe::Tls { names } }],
         listeners,
-        rules,
+        rules: rules.into_iter().map(Arc::new).collect(),
         upstreams,
         ..Snapshot::default()
     }
