@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::names::{Kind, ObjectKey};
+use crate::snapshot::ProxyPresence;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Settings {
@@ -193,6 +194,10 @@ pub struct ProxySettings {
     pub drain_timeout: Duration,
     /// Entries of `X-Forwarded-For` that are trusted, at most 16; a ClientTrafficPolicy overrides it.
     pub trusted_hops: u32,
+    /// Whether connections begin with a PROXY protocol header; a ClientTrafficPolicy overrides it. `None`: they do not.
+    pub proxy_protocol: Option<ProxyPresence>,
+    /// Whose headers are believed.
+    pub proxy_protocol_from: Vec<AddressRange>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -292,6 +297,8 @@ impl Default for ProxySettings {
             upstream_idle_connections: 256,
             drain_timeout: Duration::from_secs(30),
             trusted_hops: 0,
+            proxy_protocol: None,
+            proxy_protocol_from: Vec::new(),
         }
     }
 }

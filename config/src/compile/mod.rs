@@ -83,7 +83,7 @@ pub fn compile(inputs: &Inputs) -> Compiled {
     let tls_policies = backend_tls::TlsPolicies::new(&context);
     let backends = Backends::new(&context, &tls_policies);
     snapshot.rules = rules::routes(&backends, &mut gateways, &route_policies, &mut upstreams, &mut reports);
-    routes_stream::routes(&backends, &mut gateways, &route_policies.guards, &mut upstreams, &mut reports);
+    routes_stream::routes(&backends, &mut gateways, &route_policies, &mut upstreams, &mut reports);
     tls_policies.report(&gateways, &mut reports);
 
     for listener in gateways.iter().flat_map(|gateway| &gateway.listeners) {
@@ -93,7 +93,7 @@ pub fn compile(inputs: &Inputs) -> Compiled {
             }
         }
     }
-    ports::build(&mut gateways, &mut snapshot);
+    ports::build(&context, &mut gateways, &mut snapshot);
     gateway_status::report(&gateways, &mut reports);
     backend_reports(inputs, &mut reports);
     let assigned = vips::assigned(&context, &gateways);

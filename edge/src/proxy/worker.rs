@@ -24,6 +24,8 @@ use super::generation::Generation;
 use super::io::Backend;
 use super::listening::Bound;
 use super::metrics::{Series, WorkerMetrics};
+use super::proxy_protocol::Origin;
+use super::proxy_protocol::accept::Complaints;
 use super::upstream::balance::Random;
 use super::upstream::{Dialer, Upstream, Upstreams};
 use super::{Mode, Shared, Wanted, access_log};
@@ -36,9 +38,12 @@ const POST: Duration = Duration::from_secs(1);
 /// A connection as it arrived: what routing needs beside the request.
 #[derive(Debug, Clone)]
 pub struct Arrival {
+    /// The client: the other end of the connection, or who a trusted PROXY protocol header says.
     pub peer: SocketAddr,
     /// The address that was connected to, as the snapshot has it.
     pub local: SocketAddr,
+    /// What such a header says beside the client.
+    pub proxied: Option<Box<Proxied>>,
     /// Whether it is inside TLS that we terminated, and the server name of the handshake.
     pub secure: bool,
     pub server_name: Option<Box<str>>,
@@ -49,6 +54,27 @@ pub struct Arrival {
     pub at: Instant,
     /// What the listener that the handshake or the last request picked says of waiting for the next request.
     pub patience: Cell<Option<Patience>>,
+}
+
+/// Of a connection that a load balancer in front has made on behalf of a client.
+#[derive(Debug, Clone, Copy)]
+pub struct Proxied {
+    /// The load balancer.
+    pub by: SocketAddr,
+    /// The address that the client connected to.
+    pub destination: SocketAddr,
+}
+
+impl Arrival {
+    /// The connection as its client sees it.
+    pub fn origin(&self) -> Origin {
+        Origin { source: self.peer, destination: self.destination() }
+    }
+
+    /// The address that the client connected to.
+    pub fn destination(&self) -> SocketAddr {
+        self.proxied.as_ref().map_or(self.local, |proxied| proxied.destination)
+    }
 }
 
 /// How long a client may take.
@@ -110,6 +136,7 @@ pub struct Worker {
     pub tokens: Arc<Tokens>,
     pub mirrors: Gate,
     pub log: Option<RefCell<access_log::Sink>>,
+    pub complaints: Complaints,
     pub(super) shared: Arc<Shared>,
     current: RefCell<Rc<Current>>,
     upstreams: RefCell<Upstreams>,
@@ -122,8 +149,9 @@ impl Worker {
         Rc::clone(&self.current.borrow())
     }
 
-    pub fn dialer<'a>(&'a self, current: &'a Current) -> Dialer<'a> {
-        Dialer { clock: &self.clock, backend: self.backend, limits: &current.generation.limits }
+    /// Dials, on behalf of a client where endpoints are told of it.
+    pub fn dialer<'a>(&'a self, current: &'a Current, origin: Option<Origin>) -> Dialer<'a> {
+        Dialer { clock: &self.clock, backend: self.backend, limits: &current.generation.limits, origin }
     }
 
     pub fn is_draining(&self) -> bool {
@@ -249,6 +277,7 @@ pub(super) async fn run(seat: Seat) {
         tokens,
         mirrors: Gate::default(),
         log: log.map(RefCell::new),
+        complaints: Complaints::default(),
         shared,
         upstreams: RefCell::default(),
         draining: Cell::new(false),

@@ -177,7 +177,7 @@ fn snapshot(address: SocketAddr, rules: Vec<(&str, Rule)>, upstreams: Vec<Vec<So
     let snapshot = Snapshot {
         vips: vec![Vip { address: address.ip(), gateway: gateway.clone(), source: "test".into() }],
         sockets: vec![Socket { address, transport: Transport::Tcp, port: PortId(0) }],
-        ports: vec![Port { gateway, number: address.port(), serve: PortServe::Http { hosts } }],
+        ports: vec![Port { gateway, number: address.port(), proxy_protocol: None, serve: PortServe::Http { hosts } }],
         listeners: vec![Listener {
             parent: object(Kind::Gateway, "gateway"),
             name: "http".into(),
@@ -196,6 +196,7 @@ fn snapshot(address: SocketAddr, rules: Vec<(&str, Rule)>, upstreams: Vec<Vec<So
             .map(|index| Upstream {
                 key: UpstreamKey { object: object(Kind::Service, &format!("s{index}")), port: 80, variant: "".into() },
                 protocol: UpstreamProtocol::Http1,
+                proxy_protocol: None,
                 tls: None,
             })
             .collect(),

@@ -21,6 +21,7 @@ use crate::proxy::access_log::{Entry, RuleOf, TlsOf};
 use crate::proxy::buffer::Buffer;
 use crate::proxy::io::{Backend, Io, Socket, epoll};
 use crate::proxy::metrics::{ListenerSeries, UpstreamSeries};
+use crate::proxy::proxy_protocol::Origin;
 use crate::proxy::reason::Reason;
 use crate::proxy::upstream::stream::{Counted, Stream};
 use crate::proxy::upstream::{DialError, Dialer, InFlight, dial as upstream};
@@ -128,7 +129,8 @@ async fn carry<D: Downstream>(
         reason: Some(Reason::Draining),
     };
     let idle = current.generation.limits.tunnel_idle_timeout;
-    let targets = WorkerTargets { worker: Rc::clone(worker), current: Rc::clone(&current) };
+    let (targets_of, origin) = (Rc::clone(&current), Some(arrival.origin()));
+    let targets = WorkerTargets { worker: Rc::clone(worker), current: targets_of, origin };
     let dialed = dial(route, &targets, worker.random.next_u32(), &mut account.summary).await;
     account.meters.upstream = account.summary.upstream.and_then(|id| current.series.upstream(id)).cloned();
     // A tunnel may live for days; the snapshot must not.
@@ -168,7 +170,7 @@ impl Drop for Account<'_> {
         let Some(log) = &self.worker.log else { return };
         let duration = self.arrival.at.elapsed();
         let at = SystemTime::now().checked_sub(duration).unwrap_or(UNIX_EPOCH);
-        let mut entry = Entry::new(at, self.arrival.peer, self.arrival.local, self.protocol);
+        let mut entry = Entry::new(at, self.arrival.peer, self.arrival.destination(), self.protocol);
         self.names.fill(&mut entry);
         entry.backend = self.summary.backend.as_deref();
         entry.endpoint = self.summary.endpoint;
@@ -178,6 +180,7 @@ impl Drop for Account<'_> {
         entry.bytes_in = self.meters.received.get();
         entry.bytes_out = self.meters.sent.get();
         entry.reason = self.reason;
+        entry.proxied_by = self.arrival.proxied.as_ref().map(|proxied| proxied.by);
         let server_name = self.arrival.server_name.as_deref();
         if self.arrival.tls.is_some() || server_name.is_some() {
             let (version, cipher) = self.arrival.tls.map_or(("", ""), |tls| (tls.version, tls.cipher));
@@ -269,6 +272,8 @@ impl Meter for Meters {
 struct WorkerTargets {
     worker: Rc<Worker>,
     current: Rc<Current>,
+    /// The client's connection; datagrams have none.
+    origin: Option<Origin>,
 }
 
 impl Targets for WorkerTargets {
@@ -306,7 +311,7 @@ impl Connect for WorkerTargets {
         let upstream = self.current.upstream(upstream).ok_or_else(gone)?;
         let endpoint = upstream.endpoint_at(endpoint).ok_or_else(gone)?;
         // splice(2) needs readiness, whatever the rest of the worker runs on.
-        let dialer = Dialer { backend: Backend::Epoll, ..self.worker.dialer(&self.current) };
+        let dialer = Dialer { backend: Backend::Epoll, ..self.worker.dialer(&self.current, self.origin) };
         upstream::connect(upstream, &endpoint, dialer).await.map_err(|error| match error {
             DialError::Connect(error) => Refusal { reason: Reason::ConnectFailed, error },
             DialError::Elapsed => Refusal { reason: Reason::ConnectFailed, error: io::Error::other(error) },
@@ -365,7 +370,7 @@ fn serving(worker: &Rc<Worker>, current: &Rc<Current>, address: SocketAddr) -> S
     let draws = Rc::clone(worker);
     Serving {
         route: listener.and_then(|listener| route_of(listener, None)).cloned(),
-        targets: WorkerTargets { worker: Rc::clone(worker), current: Rc::clone(current) },
+        targets: WorkerTargets { worker: Rc::clone(worker), current: Rc::clone(current), origin: None },
         series: id.and_then(|id| current.series.listener(id)).cloned().unwrap_or_default(),
         draw: Box::new(move || draws.random.next_u32()),
     }
