@@ -86,6 +86,15 @@ impl Rig {
         failures
     }
 
+    /// Publishes one rule for everything and one endpoint, with whatever else is done to the snapshot.
+    pub fn publish_edited(&self, endpoint: SocketAddr, edit: impl FnOnce(&mut Snapshot)) {
+        let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
+        let (mut snapshot, endpoints) = snapshot(self.address, vec![("", rule(0))], vec![vec![endpoint]]);
+        edit(&mut snapshot);
+        assert!(self.proxy.publish(generation(number, snapshot, endpoints, self.limits)).is_empty());
+        wait_for(|| self.proxy.live() >= number);
+    }
+
     /// Publishes a listener with one rule for each host.
     pub fn publish_hosts(&self, hosts: &[&str], rules: Vec<Rule>, upstreams: Vec<Vec<SocketAddr>>) {
         let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
