@@ -172,6 +172,8 @@ pub struct ProxySettings {
     pub io: IoBackend,
     /// Of the whole daemon; one more is closed at accept.
     pub max_connections: u32,
+    /// Of the whole daemon; a client of one more gets no answer.
+    pub max_udp_sessions: u32,
     /// Bytes of a request's head, its first line included; 4 KiB to 1 MiB.
     pub max_head: usize,
     /// Header fields of a request; 10 to 1000.
@@ -286,6 +288,7 @@ impl Default for ProxySettings {
             workers: 0,
             io: IoBackend::Auto,
             max_connections: 100_000,
+            max_udp_sessions: 65_536,
             max_head: 64 << 10,
             max_fields: 100,
             head_timeout: Duration::from_secs(10),

@@ -222,6 +222,7 @@ fn proxy(mut section: Section<'_>, proxy: &mut ProxySettings, sink: &mut Sink<'_
     let words = [("auto", IoBackend::Auto), ("io_uring", IoBackend::IoUring), ("epoll", IoBackend::Epoll)];
     set(&mut proxy.io, section.word(sink, "io", &words));
     set(&mut proxy.max_connections, narrow(section.integer(sink, "max_connections", 1, 10_000_000)));
+    set(&mut proxy.max_udp_sessions, narrow(section.integer(sink, "max_udp_sessions", 0, 10_000_000)));
     set(&mut proxy.max_head, section.size(sink, "max_head", 4 << 10, 1 << 20));
     set(&mut proxy.max_fields, narrow(section.integer(sink, "max_fields", 10, 1000)));
     for (key, field) in [

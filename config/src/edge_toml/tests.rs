@@ -57,6 +57,7 @@ io = "epoll"
 max_connections = 7
 max_head = "4KiB"
 max_fields = 10
+max_udp_sessions = 0
 head_timeout = "1s"
 idle_timeout = "2s"
 stream_idle_timeout = "3s"
@@ -115,6 +116,7 @@ internal_ca = "Example CA"
         [1, 2, 3, 4, 5, 6, 0].map(Duration::from_secs)
     );
     assert_eq!((proxy.upstream_idle_connections, proxy.trusted_hops), (8, 2));
+    assert_eq!(proxy.max_udp_sessions, 0);
     assert_eq!(proxy.proxy_protocol, Some(crate::snapshot::ProxyPresence::Required));
     assert_eq!(proxy.proxy_protocol_from.len(), 2);
     assert_eq!(settings.control.metrics, Some("[::1]:9901".parse().unwrap()));

@@ -16,6 +16,7 @@ use super::h1::{self, serve::Served};
 use super::io::{Backend, Socket};
 use super::listening::Bound;
 use super::proxy_protocol;
+use super::proxy_protocol::accept::Complaints;
 use super::worker::{Arrival, Current, Worker};
 
 /// After a failure that will not go away at once (no descriptors, no memory).
@@ -39,12 +40,15 @@ pub fn start(worker: &Rc<Worker>, bound: &Arc<Bound>) -> io::Result<JoinHandle<(
 }
 
 async fn accept(worker: Rc<Worker>, listener: TcpListener, local: SocketAddr) {
+    let complaints = Complaints::default();
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => admit(&worker, stream, peer, local),
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(socket = %local, %error, "cannot accept, trying again");
+                if let Some(more) = complaints.note(Instant::now()) {
+                    tracing::warn!(socket = %local, %error, more, "cannot accept, trying again");
+                }
                 tokio::time::sleep(PAUSE).await;
             }
         }

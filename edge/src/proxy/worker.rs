@@ -6,8 +6,8 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,10 @@ use super::{Mode, Shared, Wanted, access_log};
 const SWEEP: Duration = Duration::from_secs(5);
 /// How often the health of endpoints is told to the control side.
 const POST: Duration = Duration::from_secs(1);
+
+/// Until accepting is tried again, doubled up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// A connection as it arrived: what routing needs beside the request.
 #[derive(Debug, Clone)]
@@ -285,20 +289,34 @@ pub(super) async fn run(seat: Seat) {
     let clock = tokio::task::spawn_local(Rc::clone(&worker.clock).run());
     let chores = tokio::task::spawn_local(chores(Rc::clone(&worker)));
     let mut listeners = Listeners::default();
+    let mut pause = FIRST_PAUSE;
     loop {
         let want = Arc::clone(&wanted.borrow_and_update());
         worker.adopt(Arc::clone(&want.generation));
-        listeners.set(&worker, if want.mode == Mode::Serve { &want.sockets } else { &[] });
+        let heard = listeners.set(&worker, if want.mode == Mode::Serve { &want.sockets } else { &[] });
         if want.mode != Mode::Serve && !worker.draining.replace(true) {
             worker.clock.wake_all();
         }
+        let is_deaf = heard.is_err();
+        worker.shared.note_deaf(index, heard.err());
+        if is_deaf {
+            // Connections wait in the kernel's queue meanwhile. Who does not accept does not serve this generation.
+            let changed = tokio::time::timeout(pause, wanted.changed());
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            match changed.await {
+                Ok(Err(_)) => break,
+                Ok(Ok(())) | Err(_) => continue,
+            }
+        }
+        pause = FIRST_PAUSE;
         worker.shared.acknowledge(index, want.generation.number);
         // The sender is gone when the proxy was dropped: nobody will ever want anything again.
         if want.mode == Mode::Stop || wanted.changed().await.is_err() {
             break;
         }
     }
-    listeners.set(&worker, &[]);
+    // Nothing is begun, so nothing can fail.
+    let _ = listeners.set(&worker, &[]);
     chores.abort();
     clock.abort();
     if let Some(log) = &worker.log {
@@ -314,7 +332,9 @@ struct Listeners {
 
 impl Listeners {
     /// Accepts on exactly these sockets from now on. Connections that were accepted live on.
-    fn set(&mut self, worker: &Rc<Worker>, sockets: &[Arc<Bound>]) {
+    /// The error is the last of those that have to be tried again; what can be accepted on is.
+    fn set(&mut self, worker: &Rc<Worker>, sockets: &[Arc<Bound>]) -> Result<(), String> {
+        let mut outcome = Ok(());
         self.active.retain(|key, (bound, task)| {
             let stays = sockets.iter().any(|socket| socket.key() == *key && Arc::ptr_eq(socket, bound));
             if !stays {
@@ -331,10 +351,11 @@ impl Listeners {
                     self.active.insert(bound.key(), (Arc::clone(bound), task));
                 }
                 Err(error) => {
-                    tracing::error!(socket = %bound.key().0, worker = worker.index, %error, "cannot accept");
+                    outcome = Err(format!("worker {} cannot accept on {}: {error}", worker.index, bound.key().0));
                 }
             }
         }
+        outcome
     }
 }
 
@@ -361,6 +382,18 @@ async fn chores(worker: Rc<Worker>) {
 }
 
 impl Shared {
+    /// Notes why a worker does not accept on all of its sockets; the log tells of it once.
+    fn note_deaf(&self, index: usize, why: Option<String>) {
+        let Some(slot) = self.deaf.get(index) else { return };
+        let mut known = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&*known, &why) {
+            (None, Some(why)) => tracing::error!("{why}; trying again"),
+            (Some(_), None) => tracing::info!(worker = index, "accepts on all of its sockets again"),
+            _ => {}
+        }
+        *known = why;
+    }
+
     fn acknowledge(&self, index: usize, number: u64) {
         if let Some(live) = self.live.get(index) {
             live.store(number, Ordering::Release);
@@ -372,3 +405,6 @@ impl Shared {
         AtomicUsize::load(&self.connections, Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,6 +25,7 @@ use crate::proxy::filters;
 use crate::proxy::filters::forwarded::Sender;
 use crate::proxy::filters::session::{Pin, Recipient, backend_tag};
 use crate::proxy::h2::client::BeginError;
+use crate::proxy::l4::Quiet;
 use crate::proxy::message::{RequestHead, ResponseHead};
 use crate::proxy::proxy_protocol::Origin;
 use crate::proxy::reason::Reason;
@@ -248,7 +249,8 @@ impl Forward<'_, '_> {
             if let Some(listener) = listener {
                 listener.tunnels_opened.one();
             }
-            (self.worker.clock.timer(), limits.tunnel_idle_timeout)
+            let quiet = Quiet { open: limits.tunnel_idle_timeout, half_closed: limits.stream_idle_timeout };
+            (self.worker.clock.timer(), quiet)
         };
         let attempt = Try {
             request,

@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use edge_config::names::ObjectRef;
 use edge_config::snapshot::{
@@ -16,7 +16,7 @@ use tokio::net::{TcpStream, UdpSocket};
 
 use super::tcp::{Connect, Refusal, Summary, dial};
 use super::udp::{Serving, SessionEnd, Udp, UdpLimits};
-use super::{Cause, Meter, Targets, TunnelEnd, relay::relay, reset, tunnel};
+use super::{Cause, Meter, Quiet, Targets, TunnelEnd, relay::relay, reset, tunnel};
 use crate::proxy::access_log::{Entry, RuleOf, TlsOf};
 use crate::proxy::buffer::Buffer;
 use crate::proxy::io::{Backend, Io, Socket, epoll};
@@ -64,7 +64,7 @@ pub async fn terminated<I: Io>(
 
 /// The client's side of a tunnel.
 trait Downstream {
-    async fn join(self, upstream: Stream, idle: Duration, meter: &Meters) -> TunnelEnd;
+    async fn join(self, upstream: Stream, idle: Quiet, meter: &Meters) -> TunnelEnd;
 
     /// Turns the client away.
     fn refuse(self);
@@ -78,7 +78,7 @@ struct Plain {
 struct Inside<I>(I);
 
 impl Downstream for Plain {
-    async fn join(self, upstream: Stream, idle: Duration, meter: &Meters) -> TunnelEnd {
+    async fn join(self, upstream: Stream, idle: Quiet, meter: &Meters) -> TunnelEnd {
         match upstream {
             Stream::Plain(socket) => match socket.into_tokio() {
                 Ok(upstream) => tunnel(&self.client, &upstream, self.first, idle, meter).await,
@@ -100,7 +100,7 @@ impl Downstream for Plain {
 }
 
 impl<I: Io> Downstream for Inside<I> {
-    async fn join(self, upstream: Stream, idle: Duration, meter: &Meters) -> TunnelEnd {
+    async fn join(self, upstream: Stream, idle: Quiet, meter: &Meters) -> TunnelEnd {
         relay(&self.0, &upstream, None, idle, meter).await
     }
 
@@ -128,7 +128,8 @@ async fn carry<D: Downstream>(
         meters: Meters { listener: current.series.listener(listener).cloned(), ..Meters::default() },
         reason: Some(Reason::Draining),
     };
-    let idle = current.generation.limits.tunnel_idle_timeout;
+    let limits = &current.generation.limits;
+    let idle = Quiet { open: limits.tunnel_idle_timeout, half_closed: limits.stream_idle_timeout };
     let (targets_of, origin) = (Rc::clone(&current), Some(arrival.origin()));
     let targets = WorkerTargets { worker: Rc::clone(worker), current: targets_of, origin };
     let dialed = dial(route, &targets, worker.random.next_u32(), &mut account.summary).await;
@@ -325,7 +326,8 @@ pub async fn datagrams(worker: Rc<Worker>, socket: UdpSocket, address: SocketAdd
     let logged = Rc::clone(&worker);
     let ended = Box::new(move |end: &SessionEnd| log_session(&logged, address, end));
     let mut served = worker.current();
-    let udp = Udp::start(socket, UdpLimits::default(), serving(&worker, &served, address), ended);
+    let all = Arc::clone(&worker.shared.udp_sessions);
+    let udp = Udp::start(socket, UdpLimits::default(), serving(&worker, &served, address), all, ended);
     let _closing = Closing(Rc::clone(&udp));
     let mut receiving = std::pin::pin!(Rc::clone(&udp).run());
     loop {
@@ -373,6 +375,7 @@ fn serving(worker: &Rc<Worker>, current: &Rc<Current>, address: SocketAddr) -> S
         targets: WorkerTargets { worker: Rc::clone(worker), current: Rc::clone(current), origin: None },
         series: id.and_then(|id| current.series.listener(id)).cloned().unwrap_or_default(),
         draw: Box::new(move || draws.random.next_u32()),
+        most: current.generation.limits.max_udp_sessions,
     }
 }
 

@@ -135,7 +135,7 @@ pub struct Complaints {
 
 impl Complaints {
     /// Whether this one is to be told, with how many were not since the last.
-    fn note(&self, now: Instant) -> Option<u64> {
+    pub fn note(&self, now: Instant) -> Option<u64> {
         if self.told.get().is_some_and(|told| now.saturating_duration_since(told) < INTERVAL) {
             self.since.set(self.since.get().saturating_add(1));
             return None;
