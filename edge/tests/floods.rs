@@ -47,16 +47,14 @@ fn slow_heads_are_cut_and_others_served() {
         let rig = Rig::with_limits(io, vec![("", rule(0))], vec![vec![origin.address]], limits);
         let start = Instant::now();
         let mut client = rig.client();
-        let slow = begun(rig.address, 500, &[b"", b"G", b"GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ", b"PRI * HTTP/2.0\r\n"]);
+        let slow =
+            begun(rig.address, 500, &[b"", b"G", b"GET / HTTP/1.1\r\nHost: a\r\nX-Slow: ", b"PRI * HTTP/2.0\r\n"]);
         // Drops of the slow kind do not move the deadline.
         let mut drop_by_drop = Client::new(rig.address);
-        let mut cut = None;
         while rig.proxy.connections() > 1 {
             client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
             assert!(client.message().0.starts_with("HTTP/1.1 200 "));
-            if drop_by_drop.stream.write_all(b"X").is_err() {
-                cut.get_or_insert_with(|| start.elapsed());
-            }
+            let _ = drop_by_drop.stream.write_all(b"X");
             assert!(start.elapsed() < PATIENCE, "{} are still open", rig.proxy.connections() - 1);
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -72,7 +70,8 @@ fn half_open_handshakes_are_cut_and_others_served() {
         let rig = SecureRig::with_limits(io, limits);
         let table = cert_table(&[("a", &ca.server(&["a.example"]))]);
         let upstream = secure::upstream(0, UpstreamProtocol::Http1, None);
-        let snapshot = secure::snapshot(rig.address, vec![https("a", "a.example", "a", 0)], vec![rule(0)], vec![upstream]);
+        let snapshot =
+            secure::snapshot(rig.address, vec![https("a", "a.example", "a", 0)], vec![rule(0)], vec![upstream]);
         rig.publish(snapshot, &table, &[origin.address]);
         let config = Arc::new(client_config(None, &[]));
         let hello = {
