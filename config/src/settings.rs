@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::names::{Kind, ObjectKey};
+use crate::snapshot::ProxyPresence;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Settings {
@@ -180,6 +181,8 @@ pub struct ProxySettings {
     pub tls_records: TlsRecords,
     /// Of the whole daemon; one more is closed at accept.
     pub max_connections: u32,
+    /// Of the whole daemon; a client of one more gets no answer.
+    pub max_udp_sessions: u32,
     /// Bytes of a request's head, its first line included; 4 KiB to 1 MiB.
     pub max_head: usize,
     /// Header fields of a request; 10 to 1000.
@@ -202,6 +205,10 @@ pub struct ProxySettings {
     pub drain_timeout: Duration,
     /// Entries of `X-Forwarded-For` that are trusted, at most 16; a ClientTrafficPolicy overrides it.
     pub trusted_hops: u32,
+    /// Whether connections begin with a PROXY protocol header; a ClientTrafficPolicy overrides it. `None`: they do not.
+    pub proxy_protocol: Option<ProxyPresence>,
+    /// Whose headers are believed.
+    pub proxy_protocol_from: Vec<AddressRange>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -291,6 +298,7 @@ impl Default for ProxySettings {
             io: IoBackend::Auto,
             tls_records: TlsRecords::Own,
             max_connections: 100_000,
+            max_udp_sessions: 65_536,
             max_head: 64 << 10,
             max_fields: 100,
             head_timeout: Duration::from_secs(10),
@@ -302,6 +310,8 @@ impl Default for ProxySettings {
             upstream_idle_connections: 256,
             drain_timeout: Duration::from_secs(30),
             trusted_hops: 0,
+            proxy_protocol: None,
+            proxy_protocol_from: Vec::new(),
         }
     }
 }

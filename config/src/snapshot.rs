@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::hosts::HostMap;
 use crate::matching::RouteTable;
 use crate::names::{CertId, HostPattern, ObjectKey, ObjectRef};
+use crate::settings::AddressRange;
 
 macro_rules! index {
     ($(#[$doc:meta])* $name:ident) => {
@@ -92,7 +93,33 @@ pub enum Transport {
 pub struct Port {
     pub gateway: ObjectKey,
     pub number: u16,
+    /// Before TLS and everything else, so it is one for all listeners of the port. `None`: nobody looks for a header.
+    pub proxy_protocol: Option<AcceptProxy>,
     pub serve: PortServe,
+}
+
+/// PROXY protocol headers of load balancers in front, version 1 and 2.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AcceptProxy {
+    pub presence: ProxyPresence,
+    /// Who is believed. A header of anybody else ends the connection.
+    pub from: Vec<AddressRange>,
+}
+
+/// What a connection without a header is. The order is that of strictness: of two wishes for a port the greater counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum ProxyPresence {
+    /// Served as what it looks like.
+    Optional,
+    /// Closed.
+    Required,
+}
+
+/// The form of a header that goes to endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum ProxyVersion {
+    V1,
+    V2,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -376,6 +403,8 @@ pub struct StreamRoute {
 pub struct Upstream {
     pub key: UpstreamKey,
     pub protocol: UpstreamProtocol,
+    /// Every connection begins with a PROXY protocol header about the client, before TLS, and serves that client only.
+    pub proxy_protocol: Option<ProxyVersion>,
     pub tls: Option<UpstreamTls>,
 }
 
@@ -385,7 +414,7 @@ pub struct UpstreamKey {
     /// Service, or Envoy Gateway Backend.
     pub object: ObjectRef,
     pub port: u16,
-    /// Tells apart the uses of one port that differ in protocol, TLS or client certificate; empty for the plain one.
+    /// Tells apart the uses of one port that differ in protocol, PROXY protocol, TLS or client certificate; empty for the plain one.
     pub variant: Box<str>,
 }
 

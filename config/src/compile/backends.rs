@@ -15,7 +15,7 @@ use crate::envoy::{BackendProtocol, BackendSpec, BackendType};
 use crate::gateway::{BackendObjectRef, BackendRef};
 use crate::inputs::Object;
 use crate::names::{CertId, Kind, ObjectKey, ObjectRef};
-use crate::snapshot::{Target, Upstream, UpstreamId, UpstreamKey, UpstreamProtocol, UpstreamTls};
+use crate::snapshot::{ProxyVersion, Target, Upstream, UpstreamId, UpstreamKey, UpstreamProtocol, UpstreamTls};
 
 /// The variant of an upstream that is spoken to in UDP.
 pub(super) const UDP: &str = "udp";
@@ -88,6 +88,7 @@ pub(super) struct Identity {
     port: u16,
     protocol: UpstreamProtocol,
     udp: bool,
+    proxy_protocol: Option<ProxyVersion>,
     /// Index of the BackendTLSPolicy.
     policy: Option<usize>,
     client_certificate: Option<CertId>,
@@ -100,6 +101,8 @@ pub(super) struct Referrer<'r> {
     pub namespace: &'r str,
     pub gateways: &'r [usize],
     pub profile: &'r Profile,
+    /// What its connections to endpoints begin with.
+    pub proxy_protocol: Option<ProxyVersion>,
 }
 
 /// A reference that was judged.
@@ -219,6 +222,8 @@ impl<'c, 'a> Backends<'c, 'a> {
             port: found.port,
             protocol: found.protocol,
             udp: purpose == Use::Udp,
+            // There is no connection to begin with it.
+            proxy_protocol: referrer.proxy_protocol.filter(|_| purpose != Use::Udp),
             policy: policy.map(|(index, _)| index),
             client_certificate: policy.and_then(|_| referrer.profile.client_certificate.clone()),
         };
@@ -236,11 +241,11 @@ impl<'c, 'a> Backends<'c, 'a> {
             Kind::Service => format!("{object}:{}", found.port).into(),
             _ => object.to_string().into(),
         };
-        let variant =
-            variant(found.protocol, identity.udp, policy.map(|(_, policy)| policy.print), &identity.client_certificate);
+        let variant = variant(&identity, policy.map(|(_, policy)| policy.print));
         let upstream = Upstream {
             key: UpstreamKey { object, port: found.port, variant: variant.into() },
             protocol: found.protocol,
+            proxy_protocol: identity.proxy_protocol,
             tls,
         };
         Ok((upstreams.add(identity, Arc::clone(&text), upstream), text))
@@ -366,19 +371,27 @@ fn protocol(app: Option<&str>, purpose: Use) -> Option<(UpstreamProtocol, bool)>
     }
 }
 
-fn variant(protocol: UpstreamProtocol, udp: bool, policy: Option<u64>, client: &Option<CertId>) -> String {
-    let mut text = match protocol {
-        _ if udp => UDP,
+fn variant(identity: &Identity, policy: Option<u64>) -> String {
+    let mut text = match identity.protocol {
+        _ if identity.udp => UDP,
         UpstreamProtocol::Http1 => "",
         UpstreamProtocol::Http2 => "h2",
         UpstreamProtocol::Stream => "stream",
     }
     .to_owned();
+    let space = |text: &str| if text.is_empty() { "" } else { " " };
+    if let Some(version) = identity.proxy_protocol {
+        let version = match version {
+            ProxyVersion::V1 => "v1",
+            ProxyVersion::V2 => "v2",
+        };
+        let _ = write!(text, "{}proxy {version}", space(&text));
+    }
     if let Some(print) = policy {
-        let space = if text.is_empty() { "" } else { " " };
+        let client = &identity.client_certificate;
         let client_print =
             client.as_ref().map(|client| fingerprint([client.0.namespace.as_bytes(), client.0.name.as_bytes()]));
-        let _ = write!(text, "{space}tls {:08x}", print.wrapping_add(client_print.unwrap_or(0)) & 0xffff_ffff);
+        let _ = write!(text, "{}tls {:08x}", space(&text), print.wrapping_add(client_print.unwrap_or(0)) & 0xffff_ffff);
     }
     text
 }

@@ -115,7 +115,7 @@ fn run(inputs: &Inputs, memo: Option<&Memo>) -> (Compiled, Remains) {
     let found = routes::routes(&backends, &mut gateways, &route_policies, &mut upstreams, memo);
     snapshot.rules = found.rules;
     let stage = Stage::of(&gateways, &route_policies);
-    routes_stream::routes(&backends, &mut gateways, &route_policies.guards, &mut upstreams, &mut reports);
+    routes_stream::routes(&backends, &mut gateways, &route_policies, &mut upstreams, &mut reports);
     tls_policies.report(&gateways, &mut reports);
 
     for listener in gateways.iter().flat_map(|gateway| &gateway.listeners) {
@@ -125,7 +125,7 @@ fn run(inputs: &Inputs, memo: Option<&Memo>) -> (Compiled, Remains) {
             }
         }
     }
-    ports::build(&mut gateways, &mut snapshot);
+    ports::build(&context, &mut gateways, &mut snapshot);
     gateway_status::report(&gateways, &mut reports);
     backend_reports(inputs, &mut reports);
     let assigned = vips::assigned(&context, &gateways);

@@ -4,16 +4,19 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::context::Context;
 use super::gateways::GatewayState;
 use super::listeners::{Class, ListenerState};
 use crate::gateway::Protocol;
 use crate::hosts::HostMap;
 use crate::matching::{RouteMatch, RouteTable};
 use crate::names::HostPattern;
-use crate::snapshot::{Listener, ListenerId, ListenerServe, Port, PortId, PortServe, Snapshot, Socket, Transport, Vip};
+use crate::snapshot::{
+    AcceptProxy, Listener, ListenerId, ListenerServe, Port, PortId, PortServe, Snapshot, Socket, Transport, Vip,
+};
 
 /// Puts everything that serves into the snapshot. No socket without a listener, no VIP without a socket.
-pub(super) fn build(gateways: &mut [GatewayState<'_>], snapshot: &mut Snapshot) {
+pub(super) fn build(context: &Context<'_>, gateways: &mut [GatewayState<'_>], snapshot: &mut Snapshot) {
     let mut tables = Tables::default();
     for gateway in gateways {
         if gateway.fault.is_some() || gateway.addresses.is_empty() {
@@ -38,10 +41,15 @@ pub(super) fn build(gateways: &mut [GatewayState<'_>], snapshot: &mut Snapshot) 
             ports.entry((listener.spec.port, transport)).or_default().push(place);
         }
         for ((number, transport), members) in ports {
+            let presence = members.iter().filter_map(|place| gateway.listeners[*place].proxy_protocol).max();
+            let proxy_protocol = presence.map(|presence| AcceptProxy {
+                presence,
+                from: context.inputs.settings.proxy.proxy_protocol_from.clone(),
+            });
             let members = members.into_iter().map(|place| &gateway.listeners[place]);
             let Some(serve) = port(members) else { continue };
             let id = PortId(count(snapshot.ports.len()));
-            snapshot.ports.push(Port { gateway: gateway.key().clone(), number, serve });
+            snapshot.ports.push(Port { gateway: gateway.key().clone(), number, proxy_protocol, serve });
             let addresses = gateway.addresses.iter();
             let sockets = addresses.map(|(address, _)| SocketAddr::new(*address, number));
             snapshot.sockets.extend(sockets.map(|address| Socket { address, transport, port: id }));

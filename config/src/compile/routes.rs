@@ -293,13 +293,14 @@ fn draft<'a>(
     upstreams: &mut Upstreams,
 ) -> Drafts {
     let meta = l7.meta();
-    let referrer = Referrer { kind: l7.kind(), namespace: &meta.key.namespace, gateways, profile };
+    // A policy of the route replaces one of its Gateway wholly.
+    let traffic = own.unwrap_or(Traffic::of(profile));
+    let proxy_protocol = traffic.proxy_protocol;
+    let referrer = Referrer { kind: l7.kind(), namespace: &meta.key.namespace, gateways, profile, proxy_protocol };
     let mut drafts = match l7 {
         L7::Http(route) => routes_http::draft(backends, referrer, route, upstreams),
         L7::Grpc(route) => routes_grpc::draft(backends, referrer, route, upstreams),
     };
-    // A policy of the route replaces one of its Gateway wholly.
-    let traffic = own.unwrap_or(Traffic { balance: profile.balance, request_timeout: profile.request_timeout });
     for draft in &mut drafts.rules {
         draft.rule.balance = traffic.balance.unwrap_or_default();
         if let (None, Some(timeout)) = (draft.rule.timeouts.request, traffic.request_timeout) {

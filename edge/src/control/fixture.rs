@@ -105,6 +105,7 @@ fn snapshot() -> Snapshot {
     let upstream = |name: &str, protocol| Upstream {
         key: UpstreamKey { object: ObjectRef::new(Kind::Service, key(name)), port: 80, variant: "".into() },
         protocol,
+        proxy_protocol: None,
         tls: None,
     };
     let redirect = |status, scheme, path| Redirect { scheme, hostname: None, path, port: None, status };
@@ -141,10 +142,16 @@ fn snapshot() -> Snapshot {
             })
             .into(),
         ports: vec![
-            Port { gateway: key("edge/public"), number: 80, serve: PortServe::Http { hosts: hosts(&[("*", 0)]) } },
+            Port {
+                gateway: key("edge/public"),
+                number: 80,
+                proxy_protocol: None,
+                serve: PortServe::Http { hosts: hosts(&[("*", 0)]) },
+            },
             Port {
                 gateway: key("edge/public"),
                 number: 443,
+                proxy_protocol: None,
                 serve: PortServe::Tls { names: hosts(&[("shop.example", 1), ("*.example", 2)]) },
             },
         ],

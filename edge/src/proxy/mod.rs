@@ -26,6 +26,7 @@ pub mod limits;
 pub mod listening;
 pub mod message;
 pub mod metrics;
+pub mod proxy_protocol;
 pub mod reason;
 pub mod secure;
 pub mod tls;
@@ -86,6 +87,10 @@ enum Mode {
 struct Shared {
     /// Of all workers.
     connections: AtomicUsize,
+    /// Of all addresses and workers.
+    udp_sessions: Arc<AtomicUsize>,
+    /// Why a worker does not accept on all of its sockets.
+    deaf: Vec<Mutex<Option<String>>>,
     /// The generation that each worker serves.
     live: Vec<AtomicU64>,
     health: Health,
@@ -133,6 +138,8 @@ impl Proxy {
         };
         let shared = Arc::new(Shared {
             connections: AtomicUsize::new(0),
+            udp_sessions: Arc::default(),
+            deaf: (0..workers).map(|_| Mutex::default()).collect(),
             live: (0..workers).map(|_| AtomicU64::new(0)).collect(),
             health: Health::new(workers),
             changed: Notify::new(),
@@ -221,6 +228,18 @@ impl Proxy {
     /// How many workers serve this generation or a later one.
     pub fn acknowledged(&self, number: u64) -> usize {
         self.shared.live.iter().filter(|live| live.load(Ordering::Acquire) >= number).count()
+    }
+
+    /// Why workers do not accept on all of their sockets, one line for each that does not. They try again by themselves,
+    /// and do not count as serving the current generation before.
+    pub fn deaf(&self) -> Vec<String> {
+        let known = self.shared.deaf.iter().map(|why| why.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        known.flatten().collect()
+    }
+
+    /// UDP sessions, of all workers.
+    pub fn udp_sessions(&self) -> usize {
+        self.shared.udp_sessions.load(Ordering::Relaxed)
     }
 
     /// Work in flight and endpoints that are passed over, as of about a second ago.

@@ -192,7 +192,7 @@ pub fn snapshot(address: SocketAddr, listeners: Vec<Listener>, rules: Vec<Rule>,
     Snapshot {
         vips: vec![Vip { address: address.ip(), gateway: gateway.clone(), source: "test".into() }],
         sockets: vec![Socket { address, transport: Transport::Tcp, port: PortId(0) }],
-        ports: vec![Port { gateway, number: address.port(), serve: PortServe::Tls { names } }],
+        ports: vec![Port { gateway, number: address.port(), proxy_protocol: None, serve: PortServe::Tls { names } }],
         listeners,
         rules: rules.into_iter().map(Arc::new).collect(),
         upstreams,
@@ -212,7 +212,7 @@ pub fn in_clear(address: SocketAddr, rules: Vec<Rule>, upstreams: Vec<Upstream>)
 
 pub fn upstream(index: u32, protocol: UpstreamProtocol, tls: Option<UpstreamTls>) -> Upstream {
     let object = object(Kind::Service, &format!("s{index}"));
-    Upstream { key: UpstreamKey { object, port: 80, variant: "".into() }, protocol, tls }
+    Upstream { key: UpstreamKey { object, port: 80, variant: "".into() }, protocol, proxy_protocol: None, tls }
 }
 
 pub struct SecureRig {

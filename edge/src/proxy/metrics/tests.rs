@@ -41,12 +41,14 @@ fn snapshot(names: &[&str]) -> Snapshot {
     let upstream = |name: &&str| Upstream {
         key: UpstreamKey { object: object(Kind::Service, &format!("shop/{name}")), port: 80, variant: "".into() },
         protocol: UpstreamProtocol::Http1,
+        proxy_protocol: None,
         tls: None,
     };
     Snapshot {
         ports: vec![Port {
             gateway: ObjectKey::parse("infra/gw"),
             number: 80,
+            proxy_protocol: None,
             serve: PortServe::Tcp { listener: ListenerId(0) },
         }],
         listeners: names.iter().map(listener).collect(),

@@ -53,6 +53,7 @@ fn snapshot(listeners: &[&str], client_validation: ClientValidation) -> Snapshot
         upstreams: vec![Upstream {
             key: UpstreamKey { object: object(Kind::Service, "s"), port: 443, variant: "tls".into() },
             protocol: UpstreamProtocol::Http2,
+            proxy_protocol: None,
             tls: Some(tls),
         }],
         trust: vec![Trust { source: "ca".into(), certificates: vec![Arc::from(&**entry_der())] }],
