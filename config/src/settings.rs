@@ -121,6 +121,12 @@ impl AddressRange {
     }
 }
 
+impl std::fmt::Display for AddressRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.first == self.last { write!(f, "{}", self.first) } else { write!(f, "{}-{}", self.first, self.last) }
+    }
+}
+
 /// Why a text is no range of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AddressRangeError {
@@ -333,6 +339,7 @@ mod tests {
             let range = AddressRange { first: first.parse().unwrap(), last: last.parse().unwrap() };
             assert_eq!(AddressRange::parse(text), Ok(range), "{text}");
             assert!(range.contains(range.last));
+            assert_eq!(AddressRange::parse(&range.to_string()), Ok(range));
         }
         for (text, error) in [
             ("", AddressRangeError::Address),

@@ -12,11 +12,11 @@ use edge_config::snapshot::{PortServe, Transport};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use super::complaints::Complaints;
 use super::h1::{self, serve::Served};
 use super::io::{Backend, Socket};
 use super::listening::Bound;
 use super::proxy_protocol;
-use super::proxy_protocol::accept::Complaints;
 use super::worker::{Arrival, Current, Worker};
 
 /// After a failure that will not go away at once (no descriptors, no memory).

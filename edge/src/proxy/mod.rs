@@ -14,6 +14,7 @@ pub mod access_log;
 pub mod body;
 pub mod buffer;
 pub mod clock;
+pub mod complaints;
 pub mod exchange;
 pub mod filters;
 pub mod generation;

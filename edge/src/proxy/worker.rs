@@ -19,13 +19,13 @@ use tokio::task::JoinHandle;
 
 use super::accept;
 use super::clock::Clock;
+use super::complaints::Complaints;
 use super::filters::session::Tokens;
 use super::generation::Generation;
 use super::io::Backend;
 use super::listening::Bound;
 use super::metrics::{Series, WorkerMetrics};
 use super::proxy_protocol::Origin;
-use super::proxy_protocol::accept::Complaints;
 use super::upstream::balance::Random;
 use super::upstream::{Dialer, Upstream, Upstreams};
 use super::{Mode, Shared, Wanted, access_log};
@@ -140,6 +140,7 @@ pub struct Worker {
     pub tokens: Arc<Tokens>,
     pub mirrors: Gate,
     pub log: Option<RefCell<access_log::Sink>>,
+    /// About PROXY protocol headers.
     pub complaints: Complaints,
     pub(super) shared: Arc<Shared>,
     current: RefCell<Rc<Current>>,

@@ -5,10 +5,9 @@
 //! who is not trusted, a broken one, and none where one is required end the connection, which is counted and, now and
 //! then, logged.
 
-use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use edge_config::snapshot::{AcceptProxy, ProxyPresence};
 use tokio::io::Interest;
@@ -19,9 +18,6 @@ use crate::proxy::buffer::Buffer;
 use crate::proxy::clock::Elapsed;
 use crate::proxy::reason::Reason;
 use crate::proxy::worker::{Arrival, Proxied, Worker};
-
-/// Between two lines in the log about refused connections, per worker.
-const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Why a connection is not served.
 #[derive(Debug, thiserror::Error)]
@@ -123,41 +119,5 @@ fn refuse(worker: &Worker, peer: SocketAddr, local: SocketAddr, refusal: &Refusa
     match told {
         Some(more) => tracing::warn!(%peer, %local, error = %refusal, more, "connection closed"),
         None => tracing::debug!(%peer, %local, error = %refusal, "connection closed"),
-    }
-}
-
-/// Lets one of many like events be told per interval.
-#[derive(Debug, Default)]
-pub struct Complaints {
-    told: Cell<Option<Instant>>,
-    since: Cell<u64>,
-}
-
-impl Complaints {
-    /// Whether this one is to be told, with how many were not since the last.
-    pub fn note(&self, now: Instant) -> Option<u64> {
-        if self.told.get().is_some_and(|told| now.saturating_duration_since(told) < INTERVAL) {
-            self.since.set(self.since.get().saturating_add(1));
-            return None;
-        }
-        self.told.set(Some(now));
-        Some(self.since.take())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_complaint_per_interval() {
-        let (complaints, start) = (Complaints::default(), Instant::now());
-        assert_eq!(complaints.note(start), Some(0));
-        for _ in 0..5 {
-            assert_eq!(complaints.note(start + INTERVAL / 2), None);
-        }
-        assert_eq!(complaints.note(start + INTERVAL), Some(5));
-        assert_eq!(complaints.note(start + INTERVAL), None);
-        assert_eq!(complaints.note(start + INTERVAL * 2), Some(1));
     }
 }
