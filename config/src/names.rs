@@ -1,5 +1,6 @@
 //! The names of things: hosts, objects, certificates. Parsed once, valid for ever after.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
@@ -294,7 +295,7 @@ impl fmt::Display for Kind {
 
 /// Namespace and name; the namespace of a cluster-scoped object is empty. One name stands in many places (inputs, rules,
 /// reports, series), so a clone shares the text.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ObjectKey {
     pub namespace: Arc<str>,
     pub name: Arc<str>,
@@ -311,6 +312,23 @@ impl ObjectKey {
             Some((namespace, name)) => Self::new(namespace, name),
             None => Self::new("", text),
         }
+    }
+}
+
+/// By namespace, then by name. Most neighbours share the text of their namespace.
+impl Ord for ObjectKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let namespaces = match Arc::ptr_eq(&self.namespace, &other.namespace) {
+            true => Ordering::Equal,
+            false => self.namespace.cmp(&other.namespace),
+        };
+        namespaces.then_with(|| self.name.cmp(&other.name))
+    }
+}
+
+impl PartialOrd for ObjectKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

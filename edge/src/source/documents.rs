@@ -66,7 +66,7 @@ pub(super) struct Documents {
 /// Where a text stands and how it is decoded.
 pub(super) struct Reading<'a> {
     pub(super) place: Place,
-    pub(super) namespace: &'a str,
+    pub(super) namespace: &'a Arc<str>,
     pub(super) patches: &'a [Patch<'a>],
     pub(super) patched: &'a PatchesByTarget,
 }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::{CERTIFICATES_PATIENCE, DISK_PATIENCE, LIVE_PATIENCE, Supervisor};
 use crate::certs::{self, CertsWanted};
 use crate::control::world::Reloaded;
+use crate::memory;
 use crate::proxy::generation::Generation;
 use crate::proxy::limits::Limits;
 use crate::proxy::tls::table::{TlsSubject, tls_table};
@@ -25,6 +26,7 @@ impl Supervisor {
     /// The first generation: like a reload, but there is nothing to compare with.
     pub(super) async fn first(&mut self, loaded: Loaded) {
         self.apply(loaded).await;
+        memory::give_back();
         let status = self.status_line();
         tracing::info!("{status}");
         self.tell(self.notifier.ready(&status));
@@ -43,6 +45,7 @@ impl Supervisor {
             let (read, total) = (read.as_secs_f64() * 1e3, began.elapsed().as_secs_f64() * 1e3);
             tracing::info!(read_ms = read, total_ms = total, "{}", self.status_line());
         }
+        memory::give_back();
         let status = self.status_line();
         self.tell(self.notifier.ready(&status));
         if let Some(reason) = &self.seen.sources_error {
