@@ -91,8 +91,6 @@ fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, local: Socket
 
 async fn serve(worker: Rc<Worker>, stream: TcpStream, arrival: Arrival) {
     let current = worker.current();
-    // A refusal to set an option costs latency, not the connection.
-    let _ = stream.set_nodelay(true);
     match current.port_at(arrival.local).map(|port| &port.serve) {
         Some(PortServe::Http { .. }) => {
             let Ok(socket) = into_socket(stream, worker.backend) else { return };
