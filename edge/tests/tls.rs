@@ -501,3 +501,76 @@ fn tls_routes_pass_through_or_terminate_by_name() {
         }
     });
 }
+
+/// Another implementation, as far as the machine has it: every suite, key updates from its side, and bulk.
+#[test]
+fn openssl_is_understood() {
+    use std::io::BufRead as _;
+    use std::process::{Command, Stdio};
+    if Command::new("openssl").arg("version").output().is_err() {
+        eprintln!("not tested: there is no openssl here");
+        return;
+    }
+    on_each(|backend| {
+        let ca = Ca::new();
+        let body = "0123456789abcdef".repeat(20_000);
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let origin = Origin::new(move |client, _| {
+            while !client.message().0.is_empty() {
+                client.send(&answer);
+            }
+        });
+        let rig = SecureRig::new(backend);
+        let leaf = ca.server(&["a.example"]);
+        let snapshot = snapshot(rig.address, vec![https("a", "*", "a", 0)], vec![rule(0)], plain_upstreams(1));
+        rig.publish(snapshot, &cert_table(&[("a", &leaf)]), &[origin.address]);
+        let address = rig.address.to_string();
+        for (version, kind, suite) in [
+            ("-tls1_3", "-ciphersuites", "TLS_AES_128_GCM_SHA256"),
+            ("-tls1_3", "-ciphersuites", "TLS_AES_256_GCM_SHA384"),
+            ("-tls1_3", "-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256"),
+            ("-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"),
+            ("-tls1_2", "-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384"),
+            ("-tls1_2", "-cipher", "ECDHE-ECDSA-CHACHA20-POLY1305"),
+        ] {
+            let mut client = Command::new("openssl")
+                .args(["s_client", "-connect", &address, "-servername", "a.example", version, kind, suite])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut input = client.stdin.take().unwrap();
+            let mut output = std::io::BufReader::new(client.stdout.take().unwrap());
+            let mut errors = std::io::BufReader::new(client.stderr.take().unwrap());
+            let mut text = String::new();
+            while !text.contains("---\nSSL handshake has read") {
+                assert!(output.read_line(&mut text).unwrap() > 0, "{suite}: {text}");
+            }
+            let until = |reader: &mut dyn std::io::BufRead, what: &str| {
+                let mut line = String::new();
+                while !line.contains(what) {
+                    line.clear();
+                    assert!(reader.read_line(&mut line).unwrap() > 0, "{suite}: no {what}");
+                }
+            };
+            if version == "-tls1_3" {
+                // A key update alone, then one that asks for ours: s_client takes each by itself and says so.
+                for command in ["k\n", "K\n", "K\n"] {
+                    input.write_all(command.as_bytes()).unwrap();
+                    until(&mut errors, "KEYUPDATE");
+                }
+            }
+            let upload = "x".repeat(300_000);
+            let head = format!("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: {}\r\n", upload.len());
+            // A line that begins with a letter of its commands would be one.
+            input.write_all(format!("{head}Connection: close\r\n\r\n{upload}").as_bytes()).unwrap();
+            let mut rest = Vec::new();
+            output.read_to_end(&mut rest).unwrap();
+            let rest = String::from_utf8_lossy(&rest);
+            assert!(rest.contains("200 OK") && rest.contains(&body), "{suite}: {:.300}", rest);
+            drop(input);
+            client.wait().unwrap();
+        }
+    });
+}

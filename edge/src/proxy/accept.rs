@@ -97,8 +97,6 @@ fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, local: Socket
 
 async fn serve(worker: Rc<Worker>, stream: TcpStream, mut arrival: Arrival) {
     let mut current = worker.current();
-    // A refusal to set an option costs latency, not the connection.
-    let _ = stream.set_nodelay(true);
     if current.port_at(arrival.local).is_some_and(|port| port.proxy_protocol.is_some()) {
         let taken = take_header(&worker, current, &stream, &mut arrival);
         // Boxed, so that connections without a header do not have room for one.

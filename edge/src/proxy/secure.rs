@@ -48,7 +48,7 @@ async fn terminate(worker: &Rc<Worker>, socket: Socket, arrival: &mut Arrival) -
             return refuse(worker, arrival, Reason::HeadTimeout, &HelloError::Closed);
         }
     };
-    let Hello { server_name, .. } = hello;
+    let Hello { server_name, resumes, .. } = hello;
     arrival.server_name = server_name;
     // What was published while the client made up its mind counts.
     let current = worker.current();
@@ -63,7 +63,7 @@ async fn terminate(worker: &Rc<Worker>, socket: Socket, arrival: &mut Arrival) -
     };
     match &listener.serve {
         ListenerServe::Https { tls, .. } => {
-            let Some(config) = current.generation.tls.listener(id).cloned() else {
+            let Some(config) = current.generation.tls.listener(id, resumes).cloned() else {
                 return refuse(worker, arrival, Reason::HandshakeFailed, &"the listener has no certificate");
             };
             arrival.patience.set(Some(Patience::of(&listener.client)));
@@ -76,7 +76,7 @@ async fn terminate(worker: &Rc<Worker>, socket: Socket, arrival: &mut Arrival) -
             return Some(stream);
         }
         ListenerServe::TlsTerminate { routes, .. } => {
-            let config = current.generation.tls.listener(id).cloned();
+            let config = current.generation.tls.listener(id, resumes).cloned();
             let (Some(config), true) = (config, routes.best(name).is_some()) else {
                 return refuse(worker, arrival, Reason::NoRoute, &"no certificate, or no route for this server name");
             };

@@ -123,6 +123,7 @@ pub struct Records {
     has_ended: bool,
     is_cut: bool,
     has_closed: bool,
+    closes_with_next: bool,
     failed: Option<RecordError>,
 }
 
@@ -150,6 +151,7 @@ impl Records {
             has_ended: false,
             is_cut: false,
             has_closed: false,
+            closes_with_next: false,
             failed: None,
         })
     }
@@ -178,6 +180,16 @@ impl Records {
             let _ = self.owe(ALERT, &[WARNING, u8::from(AlertDescription::CloseNotify)]);
             self.has_closed = true;
         }
+    }
+
+    /// The data that is sealed next is the last.
+    pub fn close_with_next(&mut self) {
+        self.closes_with_next = true;
+    }
+
+    /// Whether [`close`](Self::close) is due behind the data that was sealed just now. Nothing may be owed then.
+    pub fn closes_with_next(&self) -> bool {
+        self.closes_with_next && !self.has_closed && self.owed.is_empty()
     }
 
     /// To be called before data is sealed; may make something owed, which must leave first.

@@ -230,6 +230,12 @@ impl<S: Io> Io for TlsStream<S> {
         self.io.finish().await
     }
 
+    fn last(&self) {
+        if let Layer::Records(records) = &mut self.session.borrow_mut().layer {
+            records.close_with_next();
+        }
+    }
+
     fn reset(&self) {
         self.io.reset();
     }
@@ -342,6 +348,9 @@ impl Session {
                 let (taken, written) = records.seal(plaintext, buffer.room_mut())?;
                 buffer.grow(written);
                 *plaintext = plaintext.get(taken..).unwrap_or_default();
+                if plaintext.is_empty() {
+                    end_with(records, &mut buffer);
+                }
                 Ok(Some(buffer))
             }
         }
@@ -360,6 +369,7 @@ impl Session {
         let (front, back) = records.margins();
         let Some(record) = buffer.surround(front, back) else { return Ok(false) };
         records.seal_in_place(record)?;
+        end_with(records, buffer);
         Ok(true)
     }
 
@@ -449,6 +459,14 @@ fn take_from_rustls(
     }
 }
 
+/// Puts close_notify behind the last data, where that is wanted and there is room.
+fn end_with(records: &mut Records, buffer: &mut Buffer) {
+    if records.closes_with_next() && buffer.room() >= CLOSE_NOTIFY {
+        records.close();
+        buffer.append(&records.take_owed());
+    }
+}
+
 /// The next record's data, or a part of it. `some`: the buffer has data already, which may go before more is copied.
 fn take_record(
     records: &mut Records,
@@ -521,6 +539,9 @@ impl io::Write for Gather<'_> {
         Ok(())
     }
 }
+
+/// The longest record of an alert, with a little to spare.
+const CLOSE_NOTIFY: usize = 64;
 
 /// Plaintext up to this size, sealed, fits into a buffer of the pool together with a little that was owed.
 const SMALL: usize = BUFFER_SIZE - 512;

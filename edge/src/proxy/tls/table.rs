@@ -27,8 +27,10 @@ use super::trust::TrustStore;
 use super::verify::{ClientMode, ClientVerifier, UpstreamVerifier};
 use crate::certs::table::{CertEntry, CertTable};
 
-/// TLS 1.3 tickets after a full handshake: a browser opens a few connections at once and may use each only once.
+/// TLS 1.3 tickets after a full handshake: a browser opens a few connections at once and may use each only once. After a
+/// resumed one, the ticket that was used is replaced.
 const TICKETS: usize = 2;
+const TICKETS_RESUMED: usize = 1;
 /// Sessions kept per upstream; every endpoint of it answers to the same name, which is the key of the store.
 const UPSTREAM_SESSIONS: usize = 8;
 
@@ -65,9 +67,11 @@ pub enum TlsSubject {
 }
 
 impl TlsTable {
-    /// `None` for a listener that terminates no TLS, or has no certificate at all: the connection is closed.
-    pub fn listener(&self, id: ListenerId) -> Option<&Arc<ServerConfig>> {
-        self.listeners.get(id.index())?.as_ref().map(|served| &served.config)
+    /// For a client that offers a session (`resumes`) or does not. `None` for a listener that terminates no TLS, or has no
+    /// certificate at all: the connection is closed.
+    pub fn listener(&self, id: ListenerId, resumes: bool) -> Option<&Arc<ServerConfig>> {
+        let served = self.listeners.get(id.index())?.as_ref()?;
+        Some(if resumes { &served.resuming } else { &served.config })
     }
 
     /// `None` for an upstream without TLS; the error is why its TLS cannot be used, and it must not be called without.
@@ -84,6 +88,8 @@ struct Served {
     context: Context,
     entries: Vec<Arc<CertEntry>>,
     config: Arc<ServerConfig>,
+    /// The same but for the number of tickets.
+    resuming: Arc<ServerConfig>,
 }
 
 /// What a session is bound to, besides the listener.
@@ -184,9 +190,12 @@ impl Build<'_> {
             ClientValidation::Requested { trust } => Some((ClientMode::Requested, self.trust(trust))),
         };
         let context = Context { http, records: self.records, client };
-        let served = |entries, context, config| {
+        let served = |entries, context, config: ServerConfig| {
             let (parent, name) = (listener.parent.clone(), listener.name.clone());
-            Some(Arc::new(Served { parent, name, context, entries, config: Arc::new(config) }))
+            let mut resuming: ServerConfig = ServerConfig::clone(&config);
+            resuming.send_tls13_tickets = config.send_tls13_tickets.min(TICKETS_RESUMED);
+            let (config, resuming) = (Arc::new(config), Arc::new(resuming));
+            Some(Arc::new(Served { parent, name, context, entries, config, resuming }))
         };
         let Some(before) = before.filter(|before| before.context == context) else {
             let config = self.server_config(id, &entries, &context);

@@ -75,7 +75,7 @@ fn what_did_not_change_is_taken_over() {
     let first = snapshot(&["one", "two"], ClientValidation::Off);
     let (before, reasons) = tls_table(&first, &table(&[("a", &old)]), TlsRecords::Own, None);
     assert_eq!(reasons, []);
-    let config = |table: &TlsTable, id| Arc::clone(table.listener(ListenerId(id)).unwrap());
+    let config = |table: &TlsTable, id| Arc::clone(table.listener(ListenerId(id), false).unwrap());
     let called = |table: &TlsTable| Arc::clone(&table.upstream(UpstreamId(0)).unwrap().unwrap().config);
 
     // Listeners are told apart by name, not by place.
@@ -113,7 +113,7 @@ fn what_cannot_be_is_said() {
     }
     snapshot.trust[0].certificates = vec![Arc::from(&b"junk"[..])];
     let (built, reasons) = tls_table(&snapshot, &CertTable::default(), TlsRecords::Own, None);
-    assert!(built.listener(ListenerId(0)).is_none());
+    assert!(built.listener(ListenerId(0), false).is_none());
     assert!(built.upstream(UpstreamId(0)).unwrap().is_err());
     assert!(built.upstream(UpstreamId(1)).is_none());
     let texts: Vec<String> = reasons.iter().map(|reason| format!("{:?}: {}", reason.subject, reason.text)).collect();
