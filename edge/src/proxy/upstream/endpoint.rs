@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::stream::Stream;
-use crate::proxy::clock::Clock;
+use crate::proxy::clock::{Clock, recent};
 use crate::proxy::h1::upstream::Connection;
 use crate::proxy::h2::client::{Connections, Settings};
 
@@ -48,7 +48,8 @@ impl Drop for InFlight {
 
 struct Idle {
     connection: Box<Connection<Stream>>,
-    since: Instant,
+    /// By [`recent`].
+    since: Duration,
 }
 
 impl Endpoint {
@@ -85,7 +86,7 @@ impl Endpoint {
     pub(super) fn take(&self, timeout: Duration) -> Option<Box<Connection<Stream>>> {
         loop {
             let idle = self.idle.borrow_mut().pop()?;
-            if idle.since.elapsed() < timeout && idle.connection.is_quiet() {
+            if recent().saturating_sub(idle.since) < timeout && idle.connection.is_quiet() {
                 return Some(idle.connection);
             }
         }
@@ -95,7 +96,7 @@ impl Endpoint {
     pub(super) fn put(&self, connection: Box<Connection<Stream>>, epoch: u32, most: usize) {
         let mut idle = self.idle.borrow_mut();
         if epoch == self.epoch.get() && idle.len() < most {
-            idle.push(Idle { connection, since: Instant::now() });
+            idle.push(Idle { connection, since: recent() });
         }
     }
 
@@ -103,9 +104,10 @@ impl Endpoint {
         self.idle.borrow().len()
     }
 
-    pub(super) fn sweep(&self, now: Instant, timeout: Duration) {
+    pub(super) fn sweep(&self, timeout: Duration) {
+        let now = recent();
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|idle| now.saturating_duration_since(idle.since) < timeout && idle.connection.is_quiet());
+        idle.retain(|idle| now.saturating_sub(idle.since) < timeout && idle.connection.is_quiet());
     }
 
     /// The HTTP/2 connections of this endpoint; other settings need other connections.
@@ -143,7 +145,12 @@ impl Endpoint {
     }
 
     pub fn is_passed_over(&self, now: Instant) -> bool {
-        self.passed_over_until.get().is_some_and(|until| now < until)
+        self.is_passed_over_at(|| now)
+    }
+
+    /// The same, for who would have to look at the clock: usually nobody has to.
+    pub fn is_passed_over_at(&self, now: impl FnOnce() -> Instant) -> bool {
+        self.passed_over_until.get().is_some_and(|until| now() < until)
     }
 
     /// Why connecting failed last, while it does.
