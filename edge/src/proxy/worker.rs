@@ -375,7 +375,7 @@ async fn chores(worker: Rc<Worker>) {
         if now.duration_since(swept) >= SWEEP {
             swept = now;
             let timeout = worker.current().generation.limits.upstream_idle_timeout;
-            worker.upstreams.borrow().sweep(now, timeout);
+            worker.upstreams.borrow().sweep(timeout);
         }
         if now.duration_since(posted) >= POST {
             posted = now;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use edge::proxy::access_log::AccessLog;
 use edge::proxy::filters::session::Tokens;
 use edge::proxy::io::{Backend as IoBackend, uring};
 use edge::proxy::limits::Limits;
@@ -45,15 +46,29 @@ impl Rig {
         Self::new(backend, vec![("", rule(0))], vec![vec![endpoint]])
     }
 
+    /// The same, with an access log.
+    pub fn logging(backend: IoBackend, endpoint: SocketAddr, log: AccessLog) -> Self {
+        Self::start(backend, vec![("", rule(0))], vec![vec![endpoint]], Limits::default(), Some(log))
+    }
+
     pub fn with_limits(
         backend: IoBackend,
         rules: Vec<(&str, Rule)>,
         upstreams: Vec<Vec<SocketAddr>>,
         limits: Limits,
     ) -> Self {
+        Self::start(backend, rules, upstreams, limits, None)
+    }
+
+    fn start(
+        backend: IoBackend,
+        rules: Vec<(&str, Rule)>,
+        upstreams: Vec<Vec<SocketAddr>>,
+        limits: Limits,
+        log: Option<AccessLog>,
+    ) -> Self {
         let address = free_address();
-        let options =
-            ProxyOptions { workers: 2, backend: Some(backend), tokens: Tokens::new(b"test").unwrap(), log: None };
+        let options = ProxyOptions { workers: 2, backend: Some(backend), tokens: Tokens::new(b"test").unwrap(), log };
         let first = generation(0, Snapshot::default(), Vec::new(), limits);
         let proxy = Proxy::start(options, first).unwrap();
         let rig = Self { proxy, address, number: AtomicU64::new(0), limits };

@@ -227,7 +227,8 @@ impl Forward<'_, '_> {
             }
         };
         let reused = lease.reused;
-        let start = Instant::now();
+        // With a connection at hand nothing was waited for since the request was complete.
+        let start = if reused && record.tries == 1 { record.begun() } else { Instant::now() };
         let latency = Cell::new(None);
         let secure = self.sender.https;
         let decorate = |head: &mut ResponseHead| {

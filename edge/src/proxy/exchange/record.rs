@@ -1,7 +1,6 @@
 //! What happened in an exchange, for the access log and the counters. Filled step by step, written once at the end.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use edge_config::snapshot::{ListenerId, RuleId, UpstreamId};
@@ -17,7 +16,8 @@ pub struct Record {
     pub client: IpAddr,
     pub listener: Option<ListenerId>,
     pub rule: Option<RuleId>,
-    pub backend: Option<Arc<str>>,
+    /// By its place among the backends of the rule.
+    pub backend: Option<usize>,
     pub upstream: Option<UpstreamId>,
     pub endpoint: Option<SocketAddr>,
     pub status: u16,
@@ -89,7 +89,10 @@ impl Record {
         let rule = self.rule.and_then(|id| snapshot.rules.get(id.index()));
         entry.rule =
             rule.map(|rule| RuleOf { route: &rule.route, index: Some(rule.index), name: rule.name.as_deref() });
-        entry.backend = self.backend.as_deref();
+        entry.backend = rule
+            .zip(self.backend)
+            .and_then(|(rule, place)| super::backends_of(rule).get(place))
+            .map(|backend| &*backend.reference);
         entry.endpoint = self.endpoint;
         entry.method = request.method().as_bytes();
         entry.host = request.host().as_bytes();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::dial::Dialer;
 use super::stream::Stream;
-use crate::proxy::clock::Clock;
+use crate::proxy::clock::{Clock, recent};
 use crate::proxy::h1::upstream::Connection;
 use crate::proxy::h2::client::{Connections, Settings};
 use crate::proxy::proxy_protocol::Origin;
@@ -52,7 +52,8 @@ impl Drop for InFlight {
 
 struct Idle {
     connection: Box<Connection<Stream>>,
-    since: Instant,
+    /// By [`recent`].
+    since: Duration,
     /// It has told the endpoint of this client, and is for no other.
     client: Option<Origin>,
 }
@@ -96,7 +97,7 @@ impl Endpoint {
             let place = all.iter().rposition(|idle| idle.client == client)?;
             let idle = all.remove(place);
             drop(all);
-            if idle.since.elapsed() < timeout && idle.connection.is_quiet() {
+            if recent().saturating_sub(idle.since) < timeout && idle.connection.is_quiet() {
                 return Some(idle.connection);
             }
         }
@@ -115,16 +116,17 @@ impl Endpoint {
             // Of those that are for one client each, the oldest is the least likely to be asked for again.
             idle.remove(0);
         }
-        idle.push(Idle { connection, since: Instant::now(), client });
+        idle.push(Idle { connection, since: recent(), client });
     }
 
     pub fn idle_connections(&self) -> usize {
         self.idle.borrow().len()
     }
 
-    pub(super) fn sweep(&self, now: Instant, timeout: Duration) {
+    pub(super) fn sweep(&self, timeout: Duration) {
+        let now = recent();
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|idle| now.saturating_duration_since(idle.since) < timeout && idle.connection.is_quiet());
+        idle.retain(|idle| now.saturating_sub(idle.since) < timeout && idle.connection.is_quiet());
     }
 
     /// The HTTP/2 connections of this endpoint; other settings need other connections.
@@ -182,7 +184,12 @@ impl Endpoint {
     }
 
     pub fn is_passed_over(&self, now: Instant) -> bool {
-        self.passed_over_until.get().is_some_and(|until| now < until)
+        self.is_passed_over_at(|| now)
+    }
+
+    /// The same, for who would have to look at the clock: usually nobody has to.
+    pub fn is_passed_over_at(&self, now: impl FnOnce() -> Instant) -> bool {
+        self.passed_over_until.get().is_some_and(|until| now() < until)
     }
 
     /// Why connecting failed last, while it does.

@@ -78,7 +78,7 @@ impl Upstream {
     /// Chooses an endpoint; ready ones first, draining ones only when there is none. `avoid` has just failed.
     pub fn pick(&self, balance: Balance, random: &Random, avoid: Option<SocketAddr>) -> Option<Rc<Endpoint>> {
         let candidates = if self.ready.is_empty() { &self.draining } else { &self.ready };
-        balance::pick(candidates, balance, &self.shared.turn, random, avoid, Instant::now()).cloned()
+        balance::pick(candidates, balance, &self.shared.turn, random, avoid, Instant::now).cloned()
     }
 
     /// The endpoint of a pinned session, as long as it may take requests at all.
@@ -140,10 +140,10 @@ impl Upstreams {
     }
 
     /// Drops idle connections that are too old or were closed by the endpoint.
-    pub fn sweep(&self, now: Instant, timeout: std::time::Duration) {
+    pub fn sweep(&self, timeout: std::time::Duration) {
         for shared in self.shared.values() {
             for endpoint in shared.endpoints.borrow().values() {
-                endpoint.sweep(now, timeout);
+                endpoint.sweep(timeout);
             }
         }
     }
