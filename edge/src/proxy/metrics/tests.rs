@@ -78,7 +78,7 @@ fn hasnt(page: &str, text: &str) {
 fn workers_are_added_up() {
     let workers = [WorkerMetrics::new(), WorkerMetrics::new()];
     for (number, worker) in (1u64..).zip(&workers) {
-        let series = take(&worker, &snapshot(&["a", "b"]));
+        let series = take(worker, &snapshot(&["a", "b"]));
         let listener = series.listener(ListenerId(1)).unwrap();
         listener.responses.count(200);
         listener.responses.count(204);
