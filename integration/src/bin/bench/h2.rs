@@ -66,7 +66,10 @@ impl H2Site {
         }
         let mut cell = Cell::default();
         let exact = format!("-n{CHECKED}");
-        let said = run(Path::new("h2load"), &[&words[..], &[exact.as_str(), url.as_str()]].concat()).stdout;
+        // h2load waits for ever for a response that does not come.
+        let said =
+            run(Path::new("timeout"), &[&["20", "h2load"], &words[..], &[exact.as_str(), url.as_str()]].concat())
+                .stdout;
         let counts = Counts::parse(&said);
         if counts.succeeded != CHECKED || counts.ok != CHECKED || counts.data != CHECKED * size {
             let line = said.lines().filter(|line| line.contains("codes") || line.contains("requests:"));
@@ -80,8 +83,10 @@ impl H2Site {
             format!("--warm-up-time={}ms", window.warm.as_millis()),
             format!("--log-file={}", log.display()),
         ];
-        let child = Command::new("stdbuf")
-            .args(["-oL", "h2load"])
+        let limit = (window.time + window.warm).as_secs() + 20;
+        let child = Command::new("timeout")
+            .arg(limit.to_string())
+            .args(["stdbuf", "-oL", "h2load"])
             .args(&words)
             .args(&times)
             .arg(&url)
@@ -106,12 +111,15 @@ impl H2Site {
             said += &line;
             said.push('\n');
         }
-        let _ = child.wait();
+        let ended = child.wait().is_ok_and(|status| status.success());
         let counts = Counts::parse(&said);
         let (Some(before), Some(after)) = (before, after) else {
-            cell.fail("h2load did not run", 1);
+            cell.fail("h2load did not run to its end", 1);
             return cell;
         };
+        if !ended {
+            cell.fail("h2load did not end by itself", 1);
+        }
         let bad = counts.failed + counts.other;
         if bad > 0 {
             cell.fail("h2load: failed, or another status than 2xx", bad);
