@@ -13,6 +13,8 @@ mod outgoing;
 pub mod pattern;
 mod response;
 mod sample;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 pub use driver::{Driver, Outcome, Pace};

@@ -381,7 +381,7 @@ fn free_ports<const N: usize>() -> Result<[u16; N], String> {
     ports.try_into().map_err(|_| "no free ports".to_owned())
 }
 
-/// `@@route` repeats for every host, `@@pool` for every pool in use, each up to `@@end`; `@,@` stands between them.
+/// `@@route` repeats for every host, `@@pool` for every pool, each up to `@@end`; `@,@` stands between them.
 fn repeat_blocks(template: &str, hosts: u32) -> String {
     let mut text = String::with_capacity(template.len());
     let mut block: Option<(&str, String)> = None;
@@ -399,9 +399,13 @@ fn repeat_blocks(template: &str, hosts: u32) -> String {
                     }
                 }
                 Some((_, one)) => {
-                    for pool in 0..POOLS.min(hosts as usize) {
+                    for pool in 0..POOLS {
                         let of_pool = (pool as u32..hosts).step_by(POOLS);
                         let names: Vec<String> = of_pool.map(|index| format!("h{index}.example.test")).collect();
+                        // Caddy takes no matcher without a host.
+                        if names.is_empty() && one.contains("@hosts@") {
+                            continue;
+                        }
                         text += &one.replace("@pool@", &pool.to_string()).replace("@hosts@", &names.join(" "));
                     }
                 }
@@ -417,4 +421,25 @@ fn repeat_blocks(template: &str, hosts: u32) -> String {
 /// Whether a program is there to be measured.
 pub fn is_there(peer: Peer) -> bool {
     Path::new(&peer.binary()).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_repeat_for_hosts_and_pools() {
+        let template =
+            "a\n@@route\n@host@=u@ups@@,@\n@@end\n@@pool\np@pool@\n@@end\n@@pool\nm@pool@: @hosts@\n@@end\nz\n";
+        let text = repeat_blocks(template, 18);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[..2], ["a", "h0.example.test=u0,"]);
+        assert_eq!(lines[18], "h17.example.test=u1");
+        assert_eq!(lines[19..35].first(), Some(&"p0"));
+        assert_eq!(lines[36], "m1: h1.example.test h17.example.test");
+        assert_eq!(lines.last(), Some(&"z"));
+        // One host: every pool is there, matchers only where there is something to match.
+        let text = repeat_blocks(template, 1);
+        assert!(text.contains("p15\n") && text.contains("m0: h0.example.test\n") && !text.contains("m1:"), "{text}");
+    }
 }

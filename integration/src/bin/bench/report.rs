@@ -229,3 +229,23 @@ fn syscalls(results: &Results, peers: &[Peer]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_pair_the_rounds_that_both_measured() {
+        let scenario = &crate::scenarios::SCENARIOS[0];
+        let mut results = Results::default();
+        let cell = |cost| Cell { cost, ..Cell::default() };
+        for (round, (mine, theirs)) in [(1.0, 2.0), (3.0, 4.0), (9.0, 10.0), (0.0, 1.0)].into_iter().enumerate() {
+            results.add(scenario, Peer::Edge, round, cell(mine));
+            results.add(scenario, Peer::Haproxy, round, cell(theirs));
+        }
+        results.add(scenario, Peer::Edge, 4, Cell::failed("it fell over"));
+        let ratio = results.ratio((scenario.id, Peer::Edge), (scenario.id, Peer::Haproxy)).unwrap();
+        assert_eq!((ratio.least, ratio.middle, ratio.most), (0.5, 0.75, 0.9));
+        assert_eq!(results.failures(), 1);
+    }
+}

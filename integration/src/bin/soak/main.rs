@@ -114,7 +114,8 @@ fn soak(time: Duration) -> bool {
     println!("| load | {:.0} HTTP and {:.0} HTTPS requests/s, {:.0} % of capacity |", rates.0, rates.1, SHARE * 100.0);
     println!("| CPU of edged | {:.0} % of one |", usage.cpu.as_secs_f64() / usage.wall.as_secs_f64() * 100.0);
     println!("| changes that took effect | {} |", churn.summary());
-    println!("| change to effect, p50, p99 | {:?}, {:?} |", churn.effect.quantile(0.5), churn.effect.quantile(0.99));
+    let effect = |share| churn.effect.quantile(share).as_secs_f64() * 1e3;
+    println!("| change to effect, p50, p99 | {:.1} ms, {:.1} ms |", effect(0.5), effect(0.99));
     println!(
         "| RSS at start, after warm-up, at the end | {:.1}, {:.1}, {:.1} MB ({:+.1} % after warm-up) |",
         at_start as f64 / 1e3,
@@ -211,9 +212,9 @@ fn background(lab: &Lab, churn: &Churn<'_>) -> Load {
         host: STEADY.to_owned(),
         backend: "steady".to_owned(),
         h1: 2,
-        h2: 6,
-        websockets: 6,
-        every: Duration::from_millis(10),
+        h2: 12,
+        websockets: 12,
+        every: Duration::from_millis(5),
     };
     Load::start(plan).unwrap()
 }
