@@ -30,7 +30,10 @@ test: packages ## format, lints, unit, golden, property and scenario tests
 bench: packages ## Edge beside its peers, on this machine, into docs/performance.md
 	@integration/bench/run
 
+fuzz: packages ## every fuzz target for SECONDS_EACH seconds (60); the tests run each for a bounded number of inputs
+	@integration/run/fuzz
+
 audit: ## licences, sources, bans and known vulnerabilities of every dependency
 	@integration/run/audit
 
-.PHONY: help packages build run demo test bench audit
+.PHONY: help packages build run demo test bench fuzz audit

@@ -16,6 +16,8 @@ pub mod buffer;
 pub mod clock;
 pub mod exchange;
 pub mod filters;
+#[cfg(any(test, fuzzing))] // cargo-fuzz sets the latter
+pub mod fuzzing;
 pub mod generation;
 pub mod h1;
 pub mod h2;

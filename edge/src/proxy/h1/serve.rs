@@ -48,6 +48,7 @@ pub enum Served<I> {
 pub async fn serve<I: Io>(worker: &Rc<Worker>, io: I, arrival: &Arrival) -> Served<I> {
     let limits = worker.current().generation.limits;
     let mut reader = Reader::new(worker.clock.timer(), limits.head);
+    reader.tolerate_empty_lines();
     reader.timer.follow(Rc::default());
     let mut writer = Writer::new(worker.clock.timer());
     let mut request = RequestHead::default();
@@ -227,7 +228,7 @@ impl<I: Io> Session<'_, I> {
             writer,
             state: &state,
             version: Version::Http11,
-            is_head: false,
+            is_head: request.is_head(),
             idle,
         };
         let body = answer.fill(false, response);
