@@ -132,7 +132,11 @@ pub fn requests(input: &[u8]) {
     }
     assert!(was_reset || answered == seen.complete.len(), "{answered} answers to {} requests", seen.complete.len());
     // A head that is never complete is nothing to answer.
-    let has_head = input[truth.used..].windows(4).any(|window| window == b"\r\n\r\n");
+    let mut rest = &input[truth.used..];
+    while let Some(after) = rest.strip_prefix(b"\r\n") {
+        rest = after;
+    }
+    let has_head = rest.windows(4).any(|window| window == b"\r\n\r\n");
     if let (Stop::Malformed(what), false, true) = (truth.stop, was_reset, has_head) {
         let refused = last.is_some_and(|last| last.status >= 400 && !last.keeps_alive);
         assert!(refused, "{what}, and the client is not told");
