@@ -182,7 +182,7 @@ fn chain(neighbour: impl FnOnce(&Lab, SocketAddr) -> (Neighbour, SocketAddr)) {
     // Nothing was left behind in a connection between the two.
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(recorder.take(), []);
-    println!("{} inputs, {through} requests through, refused though good: {refused:?}", corpus.len());
+    eprintln!("{} inputs, {through} requests through, refused though good: {refused:?}", corpus.len());
     assert!(through > 20, "{through}");
     assert!(refused.len() <= 3, "the neighbour is odd, or Edge: {refused:?}");
 }

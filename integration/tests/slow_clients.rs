@@ -60,7 +60,7 @@ fn attack(arguments: &[&str], path: &str) {
         until("the attack is on", || (lab.edged().open_files() >= sockets + CONNECTIONS).then_some(()));
         let begun = Instant::now();
         until("all are cut", || (lab.edged().open_files() < sockets + CONNECTIONS / 4).then_some(()));
-        println!("{arguments:?}: {CONNECTIONS} connections cut within {:?}", begun.elapsed());
+        eprintln!("{arguments:?}: {CONNECTIONS} connections cut within {:?}", begun.elapsed());
         drop(tool);
         over.store(true, Ordering::Relaxed);
         canary.join().unwrap()

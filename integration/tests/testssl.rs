@@ -129,7 +129,7 @@ impl Served {
                 bad.push(format!("{id}: {severity}: {finding}"));
             }
         }
-        println!("{name}: {severities:?}");
+        eprintln!("{name}: {severities:?}");
         assert!(bad.is_empty(), "{name}: {bad:#?}");
     }
 }
