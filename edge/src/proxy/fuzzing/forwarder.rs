@@ -10,7 +10,7 @@ use super::reference::{self, Field, Request, Response, Stop, values};
 use crate::proxy::h1::serve::{Served, serve};
 
 /// Every wait of a run ends at once, so one that lasts is a hang.
-const HANG: Duration = Duration::from_secs(20);
+pub const HANG: Duration = Duration::from_secs(20);
 
 /// Fields that Edge writes itself.
 const OWN: [&[u8]; 10] = [
@@ -59,17 +59,20 @@ thread_local! {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
 }
 
+/// Runs something as a worker's thread does.
+pub fn in_worker<F: Future>(run: F) -> F::Output {
+    RUNTIME.with(|runtime| tokio::task::LocalSet::new().block_on(runtime, run))
+}
+
 fn forward<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, script: Script) -> Outcome {
-    RUNTIME.with(|runtime| {
-        tokio::task::LocalSet::new().block_on(runtime, async {
-            let client = Client::new(pieces);
-            let plane = Plane::new(script);
-            let io = ClientIo(std::rc::Rc::clone(&client));
-            let served = tokio::time::timeout(HANG, serve(&plane.worker, io, &plane.arrival)).await;
-            let left = matches!(served.expect("it hangs"), Served::Http2 { .. });
-            let seen = tokio::time::timeout(HANG, plane.end()).await.expect("a connection is never closed");
-            Outcome { seen, received: client.received(), was_reset: client.was_reset(), left }
-        })
+    in_worker(async {
+        let client = Client::new(pieces);
+        let plane = Plane::new(script);
+        let io = ClientIo(std::rc::Rc::clone(&client));
+        let served = tokio::time::timeout(HANG, serve(&plane.worker, io, &plane.arrival)).await;
+        let left = matches!(served.expect("it hangs"), Served::Http2 { .. });
+        let seen = tokio::time::timeout(HANG, plane.end()).await.expect("a connection is never closed");
+        Outcome { seen, received: client.received(), was_reset: client.was_reset(), left }
     })
 }
 
@@ -193,7 +196,7 @@ fn response_to(method: &str, input: &[u8]) {
 }
 
 /// Whether a backend was sent this request, whole or up to somewhere in its body.
-fn is_same(sent: &Request, meant: &Request, whole: bool) -> bool {
+pub fn is_same(sent: &Request, meant: &Request, whole: bool) -> bool {
     let bodies = if whole { sent.body == meant.body } else { meant.body.starts_with(&sent.body) };
     let same = sent.method == meant.method && sent.target == meant.target && sent.authority == meant.authority;
     if !same || !bodies || !is_part(&sent.fields, &meant.fields) || !is_part(&sent.trailers, &meant.trailers) {

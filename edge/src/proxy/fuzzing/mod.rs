@@ -7,6 +7,7 @@
 
 pub mod backends;
 pub mod forwarder;
+pub mod http2;
 mod parts;
 pub mod reference;
 #[cfg(test)]
@@ -24,6 +25,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("client_hello", parts::client_hello),
     ("requests", forwarder::requests),
     ("responses", forwarder::responses),
+    ("h2_streams", http2::streams),
+    ("h2_frames", http2::frames),
 ];
 
 /// Runs a target by its name.

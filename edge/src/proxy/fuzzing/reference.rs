@@ -212,7 +212,7 @@ fn request_head(reader: &mut Reader<'_>, request: &mut Request) -> Result<Framin
     let line = reader.line()?;
     let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
     let [method, target, version] = words[..] else { return bad("request line") };
-    if method.is_empty() || !method.iter().all(|byte| is_token(*byte)) {
+    if !is_method(method) {
         return bad("method");
     }
     let is_old = match version {
@@ -311,7 +311,7 @@ fn keeps_alive(fields: &[Field], is_old: bool) -> bool {
 }
 
 /// The path without second readings, its encoded unreserved characters decoded, and the query as it is.
-fn path_and_query(target: &[u8]) -> Result<Vec<u8>, Stop> {
+pub fn path_and_query(target: &[u8]) -> Result<Vec<u8>, Stop> {
     let bad = Stop::Malformed("path");
     let question = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
     let (path, query) = target.split_at(question);
@@ -347,7 +347,7 @@ fn path_and_query(target: &[u8]) -> Result<Vec<u8>, Stop> {
     Ok(written)
 }
 
-fn is_authority(text: &[u8]) -> bool {
+pub fn is_authority(text: &[u8]) -> bool {
     let (host, port) = match text.iter().rposition(|byte| *byte == b':') {
         Some(colon) if !text[colon..].contains(&b']') => (&text[..colon], Some(&text[colon + 1..])),
         _ => (text, None),
@@ -374,6 +374,10 @@ fn strip(text: &[u8]) -> &[u8] {
     let start = text.iter().position(|byte| !is_space(byte)).unwrap_or(text.len());
     let end = text.iter().rposition(|byte| !is_space(byte)).map_or(start, |last| last + 1);
     &text[start..end]
+}
+
+pub fn is_method(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|byte| is_token(*byte))
 }
 
 fn is_token(byte: u8) -> bool {

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{Dice, TARGETS, forwarder, reference, run};
 
 /// Mutations per target, always the same ones.
-const MUTATIONS: usize = 4000;
+const MUTATIONS: usize = 2000;
 /// No mutation grows beyond this.
 const LONGEST: usize = 8192;
 
@@ -153,7 +153,7 @@ macro_rules! bounded {
     };
 }
 
-bounded!(request_head response_head chunked target client_hello requests responses);
+bounded!(request_head response_head chunked target client_hello requests responses h2_streams h2_frames);
 
 /// The judges would also be content with a proxy that refuses everything.
 #[test]
