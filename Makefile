@@ -28,7 +28,7 @@ test: packages ## format, lints, unit, golden, property and scenario tests
 	cargo build --workspace --bins
 	cargo test --workspace
 
-bench: packages ## Edge beside its peers, on this machine, into docs/performance.md
+bench: packages ## Edge beside its peers, into docs/performance.md; ROUNDS=2 is quick
 	@integration/bench/run
 
 fuzz: packages ## every fuzz target for SECONDS_EACH seconds (60); the tests run each for a bounded number of inputs
@@ -37,7 +37,10 @@ fuzz: packages ## every fuzz target for SECONDS_EACH seconds (60); the tests run
 tls-check: packages ## every check of testssl.sh; the tests make those that matter most
 	cargo test -p edge-integration --test testssl -- --include-ignored --nocapture
 
+soak: packages ## Edge at 60 % load while everything changes; MINUTES=10
+	@integration/bench/soak
+
 audit: ## licences, sources, bans and known vulnerabilities of every dependency
 	@integration/run/audit
 
-.PHONY: help packages build run demo test bench fuzz tls-check audit
+.PHONY: help packages build run demo test bench fuzz tls-check soak audit

@@ -164,11 +164,20 @@ pub enum IoBackend {
     Epoll,
 }
 
+/// Who makes the records of clients' connections after the handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum TlsRecords {
+    /// Edge, in place.
+    Own,
+    Rustls,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ProxySettings {
     /// 0 means one per CPU; at most 512.
     pub workers: u16,
     pub io: IoBackend,
+    pub tls_records: TlsRecords,
     /// Of the whole daemon; one more is closed at accept.
     pub max_connections: u32,
     /// Bytes of a request's head, its first line included; 4 KiB to 1 MiB.
@@ -280,6 +289,7 @@ impl Default for ProxySettings {
         Self {
             workers: 0,
             io: IoBackend::Auto,
+            tls_records: TlsRecords::Own,
             max_connections: 100_000,
             max_head: 64 << 10,
             max_fields: 100,

@@ -57,7 +57,8 @@ pub struct Snapshot {
     pub sockets: Vec<Socket>,
     pub ports: Vec<Port>,
     pub listeners: Vec<Listener>,
-    pub rules: Vec<Rule>,
+    /// Shared with the snapshot before where nothing about the rule changed.
+    pub rules: Vec<Arc<Rule>>,
     pub upstreams: Vec<Upstream>,
     pub trust: Vec<Trust>,
     /// Certificates that Edge must have, because no Secret supplies them, in the order of their names.
@@ -194,7 +195,7 @@ pub struct Rule {
     pub name: Option<Box<str>>,
     /// Whether faults are told in gRPC terms (`grpc-status` in trailers-only form).
     pub grpc: bool,
-    pub filters: Filters,
+    pub filters: Arc<Filters>,
     pub action: Action,
     pub timeouts: Timeouts,
     pub retry: Option<Retry>,
@@ -220,7 +221,7 @@ pub struct Backend {
     /// As the user wrote it: `Service ns/name:port`.
     pub reference: Arc<str>,
     pub target: Target,
-    pub filters: Filters,
+    pub filters: Arc<Filters>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]

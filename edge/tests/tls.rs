@@ -11,7 +11,7 @@ use std::time::Duration;
 use edge::proxy::limits::Limits;
 use edge::proxy::tls::provider;
 use edge_config::snapshot::*;
-use rig::{Origin, forward, object, on_both, rule};
+use rig::{Origin, forward, object, rule};
 use rustls::HandshakeKind;
 use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::pki_types::ServerName;
@@ -32,7 +32,7 @@ fn saying(word: &'static str) -> Origin {
 
 #[test]
 fn handshakes_are_full_and_then_resumed() {
-    on_both(|backend| {
+    on_each(|backend| {
         let (origin, ca) = (Origin::echo(), Ca::new());
         let rig = SecureRig::new(backend);
         let leaf = ca.server(&["a.example"]);
@@ -67,7 +67,7 @@ fn handshakes_are_full_and_then_resumed() {
 
 #[test]
 fn the_name_picks_the_certificate_and_nobody_else_is_answered() {
-    on_both(|backend| {
+    on_each(|backend| {
         let (origin, ca) = (Origin::echo(), Ca::new());
         let leaves =
             [ca.server(&["a.example"]), ca.server(&["*.wild.example"]), ca.server(&["x.example"]), ca.server(&["*"])];
@@ -100,7 +100,7 @@ fn the_name_picks_the_certificate_and_nobody_else_is_answered() {
 
 #[test]
 fn a_hello_may_come_in_single_bytes_but_not_for_ever() {
-    on_both(|backend| {
+    on_each(|backend| {
         let (origin, ca) = (Origin::echo(), Ca::new());
         let limits = Limits { head_timeout: Duration::from_millis(300), ..Limits::default() };
         let rig = SecureRig::with_limits(backend, limits);
@@ -134,7 +134,7 @@ fn a_hello_may_come_in_single_bytes_but_not_for_ever() {
 
 #[test]
 fn client_certificates_are_required_or_only_asked_for() {
-    on_both(|backend| {
+    on_each(|backend| {
         let origin = Origin::echo();
         let (ca, first, second, stranger) = (Ca::new(), Ca::new(), Ca::new(), Ca::new());
         let rig = SecureRig::new(backend);
@@ -218,7 +218,7 @@ impl ClientSessionStore for Careless {
 
 #[test]
 fn a_session_is_worth_nothing_at_another_listener() {
-    on_both(|backend| {
+    on_each(|backend| {
         let (origin, ca, client_ca) = (Origin::echo(), Ca::new(), Ca::new());
         let rig = SecureRig::new(backend);
         let leaf = ca.server(&["*"]);
@@ -273,7 +273,7 @@ fn a_session_is_worth_nothing_at_another_listener() {
 
 #[test]
 fn a_renewal_counts_from_the_next_handshake_and_costs_no_session() {
-    on_both(|backend| {
+    on_each(|backend| {
         let (origin, ca) = (Origin::echo(), Ca::new());
         let rig = SecureRig::new(backend);
         let (old, new) = (ca.server(&["a.example"]), ca.server(&["a.example"]));
@@ -300,7 +300,7 @@ fn a_renewal_counts_from_the_next_handshake_and_costs_no_session() {
 
 #[test]
 fn misdirected_requests_get_421() {
-    on_both(|backend| {
+    on_each(|backend| {
         let words = ["v1", "v2", "v3"];
         let origins = words.map(saying);
         let ca = Ca::new();
@@ -355,7 +355,7 @@ fn misdirected_requests_get_421() {
 
 #[test]
 fn upstream_certificates_are_verified_as_the_policy_says() {
-    on_both(|backend| {
+    on_each(|backend| {
         let (good_ca, other_ca, client_ca) = (Ca::new(), Ca::new(), Ca::new());
         let rig = SecureRig::new(backend);
         let backend_auth = rcgen::ExtendedKeyUsagePurpose::ServerAuth;
@@ -429,7 +429,7 @@ fn upstream_certificates_are_verified_as_the_policy_says() {
 
 #[test]
 fn tls_routes_pass_through_or_terminate_by_name() {
-    on_both(|backend| {
+    on_each(|backend| {
         let ca = Ca::new();
         let rig = SecureRig::new(backend);
         let (edge_leaf, own_leaf) = (ca.server(&["terminate.example"]), ca.server(&["pass.example"]));

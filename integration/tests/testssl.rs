@@ -31,6 +31,9 @@ const EXPLAINED: &[(&str, &str)] = &[
     ("certificate_transparency", "the authority is the test's own"),
     ("cert_expirationStatus", "the certificate is young on purpose"),
     ("cert_extlifeSpan", "the same"),
+    ("cipher_order", "three AEAD suites with ECDHE: the client knows which of them its hardware is good at"),
+    ("HSTS", "a header of applications, which a ResponseHeaderModifier can set"),
+    ("security_headers", "the same"),
     (
         "sessionresumption_ticket",
         "it does not wait for the ticket, which follows the handshake; see the resumption below",

@@ -63,16 +63,28 @@ pub(super) struct Backends<'c, 'a> {
 
 /// The upstreams of a snapshot, each once, in the order of first use.
 #[derive(Default)]
-pub(super) struct Upstreams<'a> {
+pub(super) struct Upstreams {
     pub list: Vec<Upstream>,
     pub trust: TrustStore,
-    known: HashMap<Identity<'a>, (UpstreamId, Arc<str>)>,
+    /// By `UpstreamId`, with the reference as the user wrote it.
+    pub identities: Vec<(Identity, Arc<str>)>,
+    known: HashMap<Identity, UpstreamId>,
+    pub trail: Trail,
 }
 
-#[derive(PartialEq, Eq, Hash)]
-struct Identity<'a> {
-    kind: Kind,
-    object: &'a ObjectKey,
+/// What was looked at since somebody cleared it.
+#[derive(Default)]
+pub(super) struct Trail {
+    /// In the order of first use.
+    pub used: Vec<UpstreamId>,
+    /// Something counted beside the upstreams that are `used`: a reference that leads nowhere, or a policy.
+    pub is_branched: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Identity {
+    pub kind: Kind,
+    pub object: ObjectKey,
     port: u16,
     protocol: UpstreamProtocol,
     udp: bool,
@@ -97,6 +109,31 @@ pub(super) struct Resolved {
     pub fault: Option<Fault>,
 }
 
+impl Upstreams {
+    fn find(&mut self, identity: &Identity) -> Option<(UpstreamId, Arc<str>)> {
+        let id = *self.known.get(identity)?;
+        if !self.trail.used.contains(&id) {
+            self.trail.used.push(id);
+        }
+        let (_, text) = self.identities.get(id.index())?;
+        Some((id, Arc::clone(text)))
+    }
+
+    pub fn is_known(&self, identity: &Identity) -> bool {
+        self.known.contains_key(identity)
+    }
+
+    /// Adds one that is not there yet.
+    pub fn add(&mut self, identity: Identity, text: Arc<str>, upstream: Upstream) -> UpstreamId {
+        let id = UpstreamId(u32::try_from(self.list.len()).unwrap_or(u32::MAX));
+        self.list.push(upstream);
+        self.identities.push((identity.clone(), text));
+        self.known.insert(identity, id);
+        self.trail.used.push(id);
+        id
+    }
+}
+
 impl<'c, 'a> Backends<'c, 'a> {
     pub fn new(context: &'c Context<'a>, policies: &'c TlsPolicies<'a>) -> Self {
         let mut services = HashMap::with_capacity(context.inputs.services.len());
@@ -113,11 +150,12 @@ impl<'c, 'a> Backends<'c, 'a> {
         referrer: Referrer<'_>,
         reference: Reference<'_>,
         purpose: Use,
-        upstreams: &mut Upstreams<'a>,
+        upstreams: &mut Upstreams,
     ) -> Resolved {
         match self.target(referrer, reference, purpose, upstreams) {
             Ok((id, text)) => Resolved { reference: text, target: Target::Upstream(id), fault: None },
             Err((fault, unresolved)) => {
+                upstreams.trail.is_branched = true;
                 let status = if purpose == Use::Grpc { 503 } else { 500 };
                 let target = Target::Invalid { status, reason: fault.message.as_str().into() };
                 let fault = unresolved.then_some(fault);
@@ -132,7 +170,7 @@ impl<'c, 'a> Backends<'c, 'a> {
         referrer: Referrer<'_>,
         reference: Reference<'_>,
         purpose: Use,
-        upstreams: &mut Upstreams<'a>,
+        upstreams: &mut Upstreams,
     ) -> Result<(UpstreamId, Arc<str>), (Fault, bool)> {
         let namespace = reference.namespace.unwrap_or(referrer.namespace);
         let refuse = |reason, message: String| (Fault::new(reason, message), true);
@@ -164,6 +202,7 @@ impl<'c, 'a> Backends<'c, 'a> {
         };
         let policy =
             with_policy.then(|| self.policies.of(kind, found.object, found.port_name, referrer.gateways)).flatten();
+        upstreams.trail.is_branched |= policy.is_some();
         if let Some((_, policy)) = policy
             && let Some(fault) = &policy.fault
         {
@@ -176,15 +215,15 @@ impl<'c, 'a> Backends<'c, 'a> {
         }
         let identity = Identity {
             kind,
-            object: found.object,
+            object: found.object.clone(),
             port: found.port,
             protocol: found.protocol,
             udp: purpose == Use::Udp,
             policy: policy.map(|(index, _)| index),
             client_certificate: policy.and_then(|_| referrer.profile.client_certificate.clone()),
         };
-        if let Some((id, text)) = upstreams.known.get(&identity) {
-            return Ok((*id, Arc::clone(text)));
+        if let Some(found) = upstreams.find(&identity) {
+            return Ok(found);
         }
         let tls = policy.map(|(_, policy)| UpstreamTls {
             hostname: policy.hostname.clone(),
@@ -199,14 +238,12 @@ impl<'c, 'a> Backends<'c, 'a> {
         };
         let variant =
             variant(found.protocol, identity.udp, policy.map(|(_, policy)| policy.print), &identity.client_certificate);
-        let id = UpstreamId(u32::try_from(upstreams.list.len()).unwrap_or(u32::MAX));
-        upstreams.list.push(Upstream {
+        let upstream = Upstream {
             key: UpstreamKey { object, port: found.port, variant: variant.into() },
             protocol: found.protocol,
             tls,
-        });
-        upstreams.known.insert(identity, (id, Arc::clone(&text)));
-        Ok((id, text))
+        };
+        Ok((upstreams.add(identity, Arc::clone(&text), upstream), text))
     }
 
     fn service(&self, namespace: &str, reference: Reference<'_>, purpose: Use) -> Result<Found<'a>, Fault> {

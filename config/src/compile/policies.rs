@@ -63,8 +63,9 @@ impl<'p> Status<'p> {
             Some(fault) => context.problem(Severity::Error, self.kind, self.meta, fault.message.clone()),
             None => {}
         }
-        if self.parents.len() < MOST_ANCESTORS && !self.parents.iter().any(|known| known.parent == parent) {
-            let conditions = vec![condition("Accepted", "Accepted", fault)];
+        if self.parents.len() < MOST_ANCESTORS && !self.parents.iter().any(|known| *known.parent == parent) {
+            let conditions = Arc::new([condition("Accepted", "Accepted", fault)]);
+            let parent = Arc::new(parent);
             self.parents.push(ParentReport { parent, controller: Arc::clone(controller), conditions });
         }
     }

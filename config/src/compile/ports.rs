@@ -2,16 +2,19 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::gateways::GatewayState;
 use super::listeners::{Class, ListenerState};
 use crate::gateway::Protocol;
 use crate::hosts::HostMap;
-use crate::matching::RouteTable;
+use crate::matching::{RouteMatch, RouteTable};
+use crate::names::HostPattern;
 use crate::snapshot::{Listener, ListenerId, ListenerServe, Port, PortId, PortServe, Snapshot, Socket, Transport, Vip};
 
 /// Puts everything that serves into the snapshot. No socket without a listener, no VIP without a socket.
 pub(super) fn build(gateways: &mut [GatewayState<'_>], snapshot: &mut Snapshot) {
+    let mut tables = Tables::default();
     for gateway in gateways {
         if gateway.fault.is_some() || gateway.addresses.is_empty() {
             continue;
@@ -19,7 +22,7 @@ pub(super) fn build(gateways: &mut [GatewayState<'_>], snapshot: &mut Snapshot) 
         let mut ports: BTreeMap<(u16, Transport), Vec<usize>> = BTreeMap::new();
         for place in 0..gateway.listeners.len() {
             let listener = &mut gateway.listeners[place];
-            let Some((class, serve)) = serve(listener) else { continue };
+            let Some((class, serve)) = serve(listener, &mut tables) else { continue };
             let Some(client) = listener.client.clone() else { continue };
             let id = ListenerId(count(snapshot.listeners.len()));
             snapshot.listeners.push(Listener {
@@ -57,17 +60,38 @@ fn count(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
 
+type Matches = Vec<(HostPattern, Arc<RouteMatch>)>;
+
+/// The tables of routes so far: a plain and a TLS listener most often have the same routes.
+#[derive(Default)]
+struct Tables(Vec<(Matches, RouteTable)>);
+
+impl Tables {
+    fn of(&mut self, matches: Matches) -> RouteTable {
+        let is_same = |known: &Matches| {
+            known.len() == matches.len()
+                && known.iter().zip(&matches).all(|(a, b)| Arc::ptr_eq(&a.1, &b.1) && a.0 == b.0)
+        };
+        if let Some((_, table)) = self.0.iter().find(|(known, _)| is_same(known)) {
+            return table.clone();
+        }
+        let table = RouteTable::build(matches.iter().cloned());
+        self.0.push((matches, table.clone()));
+        table
+    }
+}
+
 /// What a listener does, if it can do anything.
-fn serve(listener: &mut ListenerState<'_>) -> Option<(Class, ListenerServe)> {
+fn serve(listener: &mut ListenerState<'_>, tables: &mut Tables) -> Option<(Class, ListenerServe)> {
     if !listener.is_valid() {
         return None;
     }
     let class = listener.class?;
     let routes = std::mem::take(&mut listener.routes);
     let serve = match (class, &listener.spec.protocol) {
-        (Class::Http, _) => ListenerServe::Http { routes: RouteTable::build(routes.matches) },
+        (Class::Http, _) => ListenerServe::Http { routes: tables.of(routes.matches) },
         (Class::Tls, Protocol::Https) => {
-            ListenerServe::Https { tls: listener.terminate.take()?, routes: RouteTable::build(routes.matches) }
+            ListenerServe::Https { tls: listener.terminate.take()?, routes: tables.of(routes.matches) }
         }
         (Class::Tls, _) if listener.is_passthrough() => ListenerServe::TlsPassthrough { routes: routes.streams },
         (Class::Tls, _) => ListenerServe::TlsTerminate { tls: listener.terminate.take()?, routes: routes.streams },

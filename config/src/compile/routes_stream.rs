@@ -15,7 +15,7 @@ use crate::inputs::Meta;
 use crate::names::{Kind, ObjectRef};
 use crate::problem::Severity;
 use crate::report::ObjectReport;
-use crate::snapshot::{Backend, Filters, StreamRoute, Target};
+use crate::snapshot::{Backend, StreamRoute, Target};
 
 struct Stream<'a> {
     kind: Kind,
@@ -32,7 +32,7 @@ pub(super) fn routes<'a>(
     backends: &Backends<'_, 'a>,
     gateways: &mut [GatewayState<'a>],
     guards: &BTreeMap<ObjectRef, Arc<str>>,
-    upstreams: &mut Upstreams<'a>,
+    upstreams: &mut Upstreams,
     out: &mut Vec<(ObjectRef, ObjectReport)>,
 ) {
     let guard_of = |kind: Kind, meta: &Meta| guards.get(&ObjectRef::new(kind, meta.key.clone())).cloned();
@@ -72,7 +72,7 @@ fn one<'a>(
     gateways: &mut [GatewayState<'a>],
     parents: &Parents<'a>,
     stream: &Stream<'a>,
-    upstreams: &mut Upstreams<'a>,
+    upstreams: &mut Upstreams,
     out: &mut Vec<(ObjectRef, ObjectReport)>,
 ) {
     let context = backends.context;
@@ -105,7 +105,7 @@ fn one<'a>(
             refs_fault = gone.1;
         }
     }
-    out.push(report(gateways, &route, outcomes, refused.as_ref(), refs_fault.as_ref(), None));
+    out.push((object, report(gateways, &route, outcomes, refused.as_ref(), refs_fault.as_ref(), None)));
 }
 
 fn attach<'a>(
@@ -115,7 +115,7 @@ fn attach<'a>(
     object: &ObjectRef,
     attachment: &Attachment,
     refs_fault: &mut Option<Fault>,
-    upstreams: &mut Upstreams<'a>,
+    upstreams: &mut Upstreams,
 ) {
     let gateway = &mut gateways[attachment.gateway];
     let profile = gateway.profile.clone();
@@ -153,7 +153,7 @@ fn destination<'a>(
     object: &ObjectRef,
     (gateways, profile): (&[usize], &Profile),
     passthrough: bool,
-    upstreams: &mut Upstreams<'a>,
+    upstreams: &mut Upstreams,
 ) -> (StreamRoute, Option<Fault>) {
     let referrer = Referrer { kind: stream.kind, namespace: &stream.meta.key.namespace, gateways, profile };
     let purpose = if stream.kind == Kind::UDPRoute { Use::Udp } else { Use::Stream { passthrough } };
@@ -169,7 +169,7 @@ fn destination<'a>(
             weight: reference.weight,
             reference: resolved.reference,
             target: resolved.target,
-            filters: Filters::default(),
+            filters: Arc::clone(&backends.context.no_filters),
         });
     }
     (StreamRoute { route: object.clone(), backends: list }, fault)

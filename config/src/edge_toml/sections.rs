@@ -7,7 +7,7 @@ use crate::names::{Kind, ObjectKey};
 use crate::settings::{
     AccessLog, AddressRange, BindVips, CertificateSettings, ControlSettings, IoBackend, LogFormat, LogLevel,
     LogSettings, ManifestSource, PatchSource, PatchTarget, PatchType, Pool, ProxySettings, SecretSource, Settings,
-    TextSource, VipSettings,
+    TextSource, TlsRecords, VipSettings,
 };
 use crate::suggest;
 use crate::validate::{is_label, is_object_name};
@@ -220,6 +220,8 @@ fn proxy(mut section: Section<'_>, proxy: &mut ProxySettings, sink: &mut Sink<'_
     set(&mut proxy.workers, narrow(section.integer(sink, "workers", 0, 512)));
     let words = [("auto", IoBackend::Auto), ("io_uring", IoBackend::IoUring), ("epoll", IoBackend::Epoll)];
     set(&mut proxy.io, section.word(sink, "io", &words));
+    let words = [("own", TlsRecords::Own), ("rustls", TlsRecords::Rustls)];
+    set(&mut proxy.tls_records, section.word(sink, "tls_records", &words));
     set(&mut proxy.max_connections, narrow(section.integer(sink, "max_connections", 1, 10_000_000)));
     set(&mut proxy.max_head, section.size(sink, "max_head", 4 << 10, 1 << 20));
     set(&mut proxy.max_fields, narrow(section.integer(sink, "max_fields", 10, 1000)));

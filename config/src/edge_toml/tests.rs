@@ -54,6 +54,7 @@ interface = "eth0"
 [proxy]
 workers = 3
 io = "epoll"
+tls_records = "rustls"
 max_connections = 7
 max_head = "4KiB"
 max_fields = 10
@@ -113,6 +114,7 @@ internal_ca = "Example CA"
         [1, 2, 3, 4, 5, 6, 0].map(Duration::from_secs)
     );
     assert_eq!((proxy.upstream_idle_connections, proxy.trusted_hops), (8, 2));
+    assert_eq!((proxy.io, proxy.tls_records), (IoBackend::Epoll, TlsRecords::Rustls));
     assert_eq!(settings.control.metrics, Some("[::1]:9901".parse().unwrap()));
     assert_eq!(settings.certificates.internal_ca, "Example CA");
     assert!(!settings.certificates.placeholder);

@@ -98,7 +98,7 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, arrival: Arrival) {
             let Ok(socket) = into_socket(stream, worker.backend) else { return };
             drop(current);
             if let Served::Http2 { io, ahead } = h1::serve::serve(&worker, socket, &arrival).await {
-                super::h2::front::plain(&worker, io, ahead, arrival).await;
+                Box::pin(super::h2::front::plain(&worker, io, ahead, arrival)).await;
             }
         }
         Some(PortServe::Tls { .. }) => {
@@ -108,7 +108,7 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, arrival: Arrival) {
         }
         Some(PortServe::Tcp { .. }) => {
             drop(current);
-            super::l4::streams(&worker, stream, arrival).await;
+            Box::pin(super::l4::streams(&worker, stream, arrival)).await;
         }
         Some(PortServe::Udp { .. }) | None => {}
     }

@@ -50,7 +50,7 @@ pub use self::generation::Generation;
 use self::health::Health;
 use self::io::Backend;
 use self::listening::Bound;
-use self::metrics::WorkerMetrics;
+use self::metrics::{Series, WorkerMetrics};
 use self::worker::Seat;
 use crate::control::observed::UpstreamState;
 
@@ -70,6 +70,8 @@ pub struct ProxyOptions {
 /// What all workers shall do. The whole of it is given each time, and only the newest counts.
 struct Wanted {
     generation: Arc<Generation>,
+    /// By worker.
+    series: Vec<Arc<Series>>,
     sockets: Vec<Arc<Bound>>,
     mode: Mode,
 }
@@ -118,6 +120,9 @@ pub struct Proxy {
     threads: Vec<JoinHandle<()>>,
     log: Option<access_log::AccessLog>,
     backend: Backend,
+    /// Generations that workers may still hold. They end here, because to free a large one takes milliseconds that no
+    /// worker has.
+    retired: Mutex<Vec<Arc<Wanted>>>,
 }
 
 impl Proxy {
@@ -134,7 +139,8 @@ impl Proxy {
             health: Health::new(workers),
             changed: Notify::new(),
         });
-        let first = Wanted { generation: Arc::new(first), sockets: Vec::new(), mode: Mode::Serve };
+        let series = (0..workers).map(|_| Arc::default()).collect();
+        let first = Wanted { generation: Arc::new(first), series, sockets: Vec::new(), mode: Mode::Serve };
         let (wanted, receiver) = watch::channel(Arc::new(first));
         let tokens = Arc::new(options.tokens);
         let mut proxy = Self {
@@ -145,6 +151,7 @@ impl Proxy {
             threads: Vec::new(),
             log: options.log,
             backend,
+            retired: Mutex::default(),
         };
         for index in 0..workers {
             let metrics = WorkerMetrics::new();
@@ -187,8 +194,25 @@ impl Proxy {
         }
         let sockets = next.values().cloned().collect();
         *bound = next;
-        self.wanted.send_replace(Arc::new(Wanted { generation: Arc::new(generation), sockets, mode: Mode::Serve }));
+        let series = self.metrics.iter().map(|metrics| metrics.prepare(&generation.snapshot)).collect();
+        let wanted = Arc::new(Wanted { generation: Arc::new(generation), series, sockets, mode: Mode::Serve });
+        let before = self.wanted.send_replace(wanted);
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.push(before);
+        drop(retired);
+        self.forget();
         failures
+    }
+
+    /// Frees the generations that no worker holds any more. To be called now and then.
+    pub fn forget(&self) {
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_held = |wanted: &Arc<Wanted>| {
+            Arc::strong_count(wanted) > 1
+                || Arc::strong_count(&wanted.generation) > 1
+                || wanted.series.iter().any(|series| Arc::strong_count(series) > 1)
+        };
+        retired.retain(is_held);
     }
 
     /// The newest generation that every worker serves.
@@ -258,9 +282,12 @@ impl Proxy {
     }
 
     fn set_mode(&self, mode: Mode) {
-        let generation = Arc::clone(&self.wanted.borrow().generation);
+        let (generation, series) = {
+            let wanted = self.wanted.borrow();
+            (Arc::clone(&wanted.generation), wanted.series.clone())
+        };
         self.bound.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.wanted.send_replace(Arc::new(Wanted { generation, sockets: Vec::new(), mode }));
+        self.wanted.send_replace(Arc::new(Wanted { generation, series, sockets: Vec::new(), mode }));
     }
 }
 

@@ -127,7 +127,7 @@ impl Worker {
             clock: Clock::new(),
             random: Random::from_system(),
             current: RefCell::new(Rc::new(Current {
-                series: metrics.adopt(&Snapshot::default()),
+                series: Arc::default(),
                 generation: Arc::new(Generation {
                     snapshot: Arc::default(),
                     endpoints: Arc::default(),
@@ -184,12 +184,12 @@ impl Worker {
     }
 
     /// Takes up a generation.
-    pub(super) fn adopt(&self, generation: Arc<Generation>) {
+    pub(super) fn adopt(&self, generation: Arc<Generation>, series: Arc<Series>) {
         let before = self.current();
         if Arc::ptr_eq(&before.generation, &generation) {
             return;
         }
-        let series = self.metrics.adopt(&generation.snapshot);
+        self.metrics.adopt(&series);
         let upstreams = self.upstreams.borrow_mut().build(
             &generation.snapshot,
             &generation.endpoints,
@@ -265,7 +265,9 @@ pub(super) async fn run(seat: Seat) {
     let mut listeners = Listeners::default();
     loop {
         let want = Arc::clone(&wanted.borrow_and_update());
-        worker.adopt(Arc::clone(&want.generation));
+        if let Some(series) = want.series.get(index) {
+            worker.adopt(Arc::clone(&want.generation), Arc::clone(series));
+        }
         listeners.set(&worker, if want.mode == Mode::Serve { &want.sockets } else { &[] });
         if want.mode != Mode::Serve && !worker.draining.replace(true) {
             worker.clock.wake_all();

@@ -1,7 +1,7 @@
 //! `edge.toml`, directories of manifests, patches and PEM files. Everything is looked at on every load, but only what
 //! changed is read and decoded; what cannot be read keeps the version that was read last.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use edge_config::problem::{Origin, Problem, Severity};
 use edge_config::settings::{ManifestSource, PatchSource, SecretSource, Settings, TextSource};
 use edge_config::substitute::substitute;
 use edge_config::yaml;
+use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 use zeroize::Zeroizing;
 
 use super::documents::{Documents, PatchesByTarget, Reading, Served, fingerprint};

@@ -99,7 +99,7 @@ impl Rig {
             let routes = RouteTable::build([(hostname.clone(), entry)]);
             snapshot.listeners.push(Listener { hostname, serve: ListenerServe::Http { routes }, ..template.clone() });
         }
-        snapshot.rules = rules;
+        snapshot.rules = rules.into_iter().map(Arc::new).collect();
         snapshot.ports[0].serve = PortServe::Http { hosts: map };
         assert!(self.proxy.publish(generation(number, snapshot, endpoints, self.limits)).is_empty());
         wait_for(|| self.proxy.live() >= number);
@@ -147,7 +147,7 @@ pub fn backend(upstream: u32, weight: u32) -> Backend {
         weight,
         reference: format!("Service default/s{upstream}:80").into(),
         target: Target::Upstream(UpstreamId(upstream)),
-        filters: Filters::default(),
+        filters: Arc::default(),
     }
 }
 
@@ -157,7 +157,7 @@ pub fn forward(backends: Vec<Backend>) -> Rule {
         index: 0,
         name: None,
         grpc: false,
-        filters: Filters::default(),
+        filters: Arc::default(),
         action: Action::Forward(backends),
         timeouts: Timeouts::default(),
         retry: None,
@@ -191,7 +191,7 @@ fn snapshot(address: SocketAddr, rules: Vec<(&str, Rule)>, upstreams: Vec<Vec<So
             },
             serve: ListenerServe::Http { routes },
         }],
-        rules: rules.into_iter().map(|(_, rule)| rule).collect(),
+        rules: rules.into_iter().map(|(_, rule)| Arc::new(rule)).collect(),
         upstreams: (0..upstreams.len())
             .map(|index| Upstream {
                 key: UpstreamKey { object: object(Kind::Service, &format!("s{index}")), port: 80, variant: "".into() },

@@ -133,7 +133,9 @@ impl Plane {
     pub fn new(script: Script) -> Self {
         let limits = Limits { stream_idle_timeout: Duration::from_secs(60), ..Limits::default() };
         let generation = Arc::new(generation(limits));
-        let wanted = Wanted { generation: Arc::clone(&generation), sockets: Vec::new(), mode: Mode::Serve };
+        let wanted =
+            Wanted { generation: Arc::clone(&generation), series: Vec::new(), sockets: Vec::new(), mode: Mode::Serve };
+        let metrics = WorkerMetrics::new();
         let (worker, _) = Worker::new(Seat {
             index: 0,
             backend: IoBackend::Epoll,
@@ -144,11 +146,12 @@ impl Plane {
                 health: Health::new(1),
                 changed: Notify::new(),
             }),
-            metrics: WorkerMetrics::new(),
+            metrics: Arc::clone(&metrics),
             tokens: Arc::new(Tokens::new(b"fuzzing").unwrap()),
             log: None,
         });
-        worker.adopt(generation);
+        let series = metrics.prepare(&generation.snapshot);
+        worker.adopt(generation, series);
         let clock = tokio::task::spawn_local(Rc::clone(&worker.clock).run());
         let (seen, script) = (Rc::<RefCell<Seen>>::default(), Rc::new(script));
         let current = worker.current();
@@ -267,23 +270,23 @@ fn generation(limits: Limits) -> Generation {
             },
             serve: ListenerServe::Http { routes },
         }],
-        rules: vec![Rule {
+        rules: vec![Arc::new(Rule {
             route: object(Kind::HTTPRoute, "route"),
             index: 0,
             name: None,
             grpc: false,
-            filters: Filters::default(),
+            filters: Arc::default(),
             action: Action::Forward(vec![Backend {
                 weight: 1,
                 reference: "Service default/backend:80".into(),
                 target: Target::Upstream(UpstreamId(0)),
-                filters: Filters::default(),
+                filters: Arc::default(),
             }]),
             timeouts: Timeouts::default(),
             retry: None,
             session: None,
             balance: Balance::RoundRobin,
-        }],
+        })],
         upstreams: vec![Upstream {
             key: UpstreamKey { object: object(Kind::Service, "backend"), port: 80, variant: "".into() },
             protocol: UpstreamProtocol::Http1,

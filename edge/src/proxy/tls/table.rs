@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use edge_config::names::{CertId, ObjectRef};
+use edge_config::settings::TlsRecords;
 use edge_config::snapshot::{
     ClientValidation, Listener, ListenerId, ListenerServe, Snapshot, Terminate, TrustId, UpstreamId, UpstreamKey,
     UpstreamProtocol, UpstreamTls,
@@ -89,6 +90,7 @@ struct Served {
 #[derive(Debug, Clone)]
 struct Context {
     http: bool,
+    records: TlsRecords,
     client: Option<(ClientMode, Arc<TrustStore>)>,
 }
 
@@ -101,7 +103,7 @@ impl PartialEq for Context {
             }
             _ => false,
         };
-        client && self.http == other.http
+        client && self.http == other.http && self.records == other.records
     }
 }
 
@@ -119,12 +121,14 @@ struct Called {
 pub fn tls_table(
     snapshot: &Snapshot,
     certificates: &CertTable,
+    records: TlsRecords,
     previous: Option<&TlsTable>,
 ) -> (TlsTable, Vec<TlsReason>) {
     let empty = TlsTable::default();
     let mut build = Build {
         snapshot,
         certificates,
+        records,
         previous: previous.unwrap_or(&empty),
         table: TlsTable::default(),
         reasons: Vec::new(),
@@ -149,6 +153,7 @@ pub fn tls_table(
 struct Build<'a> {
     snapshot: &'a Snapshot,
     certificates: &'a CertTable,
+    records: TlsRecords,
     previous: &'a TlsTable,
     table: TlsTable,
     reasons: Vec<TlsReason>,
@@ -178,7 +183,7 @@ impl Build<'_> {
             ClientValidation::Required { trust } => Some((ClientMode::Required, self.trust(trust))),
             ClientValidation::Requested { trust } => Some((ClientMode::Requested, self.trust(trust))),
         };
-        let context = Context { http, client };
+        let context = Context { http, records: self.records, client };
         let served = |entries, context, config| {
             let (parent, name) = (listener.parent.clone(), listener.name.clone());
             Some(Arc::new(Served { parent, name, context, entries, config: Arc::new(config) }))
@@ -230,6 +235,8 @@ impl Build<'_> {
         if context.http {
             config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         }
+        // What Records are made from.
+        config.enable_secret_extraction = context.records == TlsRecords::Own;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         // A resumed session is not verified again. Where a certificate is required, each connection shows it anew: a CA
