@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-PACKAGES := build-essential cmake iproute2 nghttp2-client curl strace procps systemd
+PACKAGES := build-essential cmake iproute2 nghttp2-client curl strace procps systemd openssl testssl.sh slowhttptest haproxy
 PROFILE ?= quick
 
 help: ## this list
@@ -11,6 +11,7 @@ help: ## this list
 
 packages: ## install the Debian packages that building and testing need
 	@integration/run/packages $(PACKAGES)
+	@[ -x /usr/sbin/nginx ] || integration/run/packages nginx-light # Debian has several; any will do
 
 build: packages ## the two programs, optimised, in target/release
 	cargo build --release --bin edged --bin edgectl
@@ -30,10 +31,16 @@ test: packages ## format, lints, unit, golden, property and scenario tests
 bench: packages ## Edge beside its peers, into docs/performance.md; ROUNDS=2 is quick
 	@integration/bench/run
 
+fuzz: packages ## every fuzz target for SECONDS_EACH seconds (60); the tests run each for a bounded number of inputs
+	@integration/run/fuzz
+
+tls-check: packages ## every check of testssl.sh; the tests make those that matter most
+	cargo test -p edge-integration --test testssl -- --include-ignored --nocapture
+
 soak: packages ## Edge at 60 % load while everything changes; MINUTES=10
 	@integration/bench/soak
 
 audit: ## licences, sources, bans and known vulnerabilities of every dependency
 	@integration/run/audit
 
-.PHONY: help packages build run demo test bench soak audit
+.PHONY: help packages build run demo test bench fuzz tls-check soak audit

@@ -220,6 +220,11 @@ impl Edged {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// How many descriptors it has open.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
+    }
+
     /// A field of /proc/PID/status in kB, such as `VmRSS` or `VmHWM`.
     pub fn memory(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();

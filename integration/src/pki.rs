@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize, SanType,
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
@@ -39,6 +39,8 @@ pub struct Leaf<'a> {
     /// Days from now to the end; negative has expired.
     pub days: Option<i64>,
     pub client: bool,
+    /// An RSA key of 2048 bits; otherwise ECDSA with P-256.
+    pub rsa: bool,
 }
 
 pub fn install_provider() {
@@ -76,7 +78,11 @@ impl Authority {
         }
         params.extended_key_usages =
             vec![if leaf.client { ExtendedKeyUsagePurpose::ClientAuth } else { ExtendedKeyUsagePurpose::ServerAuth }];
-        let key = KeyPair::generate().map_err(io::Error::other)?;
+        let key = match leaf.rsa {
+            true => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048),
+            false => KeyPair::generate(),
+        };
+        let key = key.map_err(io::Error::other)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(io::Error::other)?.pem();
         Ok(Pair { certificate, key: key.serialize_pem() })
     }

@@ -17,6 +17,8 @@ pub mod clock;
 pub mod complaints;
 pub mod exchange;
 pub mod filters;
+#[cfg(any(test, fuzzing))] // cargo-fuzz sets the latter
+pub mod fuzzing;
 pub mod generation;
 pub mod h1;
 pub mod h2;

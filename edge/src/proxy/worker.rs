@@ -149,6 +149,37 @@ pub struct Worker {
 }
 
 impl Worker {
+    /// A worker before its first generation: it has the bounds of that one, and nothing to serve.
+    pub(super) fn new(seat: Seat) -> (Rc<Self>, watch::Receiver<Arc<Wanted>>) {
+        let Seat { index, backend, mut wanted, shared, metrics, tokens, log } = seat;
+        let first = Arc::clone(&wanted.borrow_and_update().generation);
+        let worker = Rc::new(Self {
+            index,
+            backend,
+            clock: Clock::new(),
+            random: Random::from_system(),
+            current: RefCell::new(Rc::new(Current {
+                series: Arc::default(),
+                generation: Arc::new(Generation {
+                    snapshot: Arc::default(),
+                    endpoints: Arc::default(),
+                    ..(*first).clone()
+                }),
+                upstreams: Vec::new(),
+                ports: HashMap::new(),
+            })),
+            metrics,
+            tokens,
+            mirrors: Gate::default(),
+            log: log.map(RefCell::new),
+            complaints: Complaints::default(),
+            shared,
+            upstreams: RefCell::default(),
+            draining: Cell::new(false),
+        });
+        (worker, wanted)
+    }
+
     /// The generation that a request which begins now belongs to.
     pub fn current(&self) -> Rc<Current> {
         Rc::clone(&self.current.borrow())
@@ -187,7 +218,7 @@ impl Worker {
     }
 
     /// Takes up a generation.
-    fn adopt(&self, generation: Arc<Generation>, series: Arc<Series>) {
+    pub(super) fn adopt(&self, generation: Arc<Generation>, series: Arc<Series>) {
         let before = self.current();
         if Arc::ptr_eq(&before.generation, &generation) {
             return;
@@ -261,32 +292,8 @@ pub(super) struct Seat {
 
 /// Runs a worker until it is told to stop.
 pub(super) async fn run(seat: Seat) {
-    let Seat { index, backend, mut wanted, shared, metrics, tokens, log } = seat;
-    let first = Arc::clone(&wanted.borrow_and_update().generation);
-    let worker = Rc::new(Worker {
-        index,
-        backend,
-        clock: Clock::new(),
-        random: Random::from_system(),
-        current: RefCell::new(Rc::new(Current {
-            series: Arc::default(),
-            generation: Arc::new(Generation {
-                snapshot: Arc::default(),
-                endpoints: Arc::default(),
-                ..(*first).clone()
-            }),
-            upstreams: Vec::new(),
-            ports: HashMap::new(),
-        })),
-        metrics,
-        tokens,
-        mirrors: Gate::default(),
-        log: log.map(RefCell::new),
-        complaints: Complaints::default(),
-        shared,
-        upstreams: RefCell::default(),
-        draining: Cell::new(false),
-    });
+    let (worker, mut wanted) = Worker::new(seat);
+    let index = worker.index;
     let clock = tokio::task::spawn_local(Rc::clone(&worker.clock).run());
     let chores = tokio::task::spawn_local(chores(Rc::clone(&worker)));
     let mut listeners = Listeners::default();

@@ -15,7 +15,8 @@ use crate::proxy::clock::Timer;
 use crate::proxy::io::Io;
 use crate::proxy::message::Fields;
 
-/// Empty lines tolerated before a request line (RFC 9112 §2.2 asks for at least one).
+/// Empty lines tolerated before a request line (RFC 9112 §2.2 asks for at least one). Before a status line there are none:
+/// they would be bytes that no response has framed.
 const EMPTY_LINES: usize = 2;
 
 /// Why there is no head.
@@ -43,6 +44,8 @@ pub struct Reader {
     body: Body,
     trailers: Option<Fields>,
     limits: HeadLimits,
+    /// How many may stand before a head.
+    empty_lines: usize,
     /// The last read of a body filled its buffer: the next takes a large one.
     busy: bool,
     /// Large buffers are not wanted.
@@ -70,11 +73,17 @@ impl Reader {
             body: Body::Ended,
             trailers: None,
             limits,
+            empty_lines: 0,
             busy: false,
             frugal: false,
             broken: Cell::new(false),
             timer,
         }
+    }
+
+    /// Requests are to be read.
+    pub fn tolerate_empty_lines(&mut self) {
+        self.empty_lines = EMPTY_LINES;
     }
 
     pub fn set_limits(&mut self, limits: HeadLimits) {
@@ -123,7 +132,7 @@ impl Reader {
         let mut empty_lines = 0;
         loop {
             if let Some(held) = &mut self.held {
-                while empty_lines < EMPTY_LINES && held.as_slice().starts_with(b"\r\n") {
+                while empty_lines < self.empty_lines && held.as_slice().starts_with(b"\r\n") {
                     held.advance(2);
                     empty_lines += 1;
                     self.scanned = 0;

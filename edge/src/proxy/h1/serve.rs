@@ -86,6 +86,7 @@ enum Pause {
 async fn requests<I: Io>(worker: &Rc<Worker>, io: &I, arrival: &Arrival, first: bool) -> Pause {
     let limits = worker.current().generation.limits;
     let mut reader = Reader::new(worker.clock.timer(), limits.head);
+    reader.tolerate_empty_lines();
     reader.timer.follow(Rc::default());
     let mut writer = Writer::new(worker.clock.timer());
     let mut request = RequestHead::default();
@@ -279,7 +280,7 @@ impl<I: Io> Session<'_, I> {
             writer,
             state: &state,
             version: Version::Http11,
-            is_head: false,
+            is_head: request.is_head(),
             idle,
         };
         let body = answer.fill(false, response);

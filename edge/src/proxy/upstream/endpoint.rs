@@ -85,7 +85,7 @@ impl Endpoint {
         self.in_flight.set(self.in_flight.get().saturating_sub(1));
     }
 
-    pub(super) fn epoch(&self) -> u32 {
+    pub(in crate::proxy) fn epoch(&self) -> u32 {
         self.epoch.get()
     }
 
@@ -104,7 +104,13 @@ impl Endpoint {
     }
 
     /// Puts a clean connection aside, unless there are enough.
-    pub(super) fn put(&self, connection: Box<Connection<Stream>>, epoch: u32, most: usize, client: Option<Origin>) {
+    pub(in crate::proxy) fn put(
+        &self,
+        connection: Box<Connection<Stream>>,
+        epoch: u32,
+        most: usize,
+        client: Option<Origin>,
+    ) {
         let mut idle = self.idle.borrow_mut();
         if epoch != self.epoch.get() || most == 0 {
             return;
