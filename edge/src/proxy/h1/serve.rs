@@ -76,10 +76,14 @@ pub async fn serve<I: Io>(worker: &Rc<Worker>, io: I, arrival: &Arrival) -> Serv
             let ahead = reader.take_held();
             return Served::Http2 { io, ahead };
         }
-        first = false;
+        let is_first = std::mem::take(&mut first);
         let bytes = reader.held().get(..length).unwrap_or_default();
         let connection = match parse::request(bytes, scheme, session.limits.head, &mut request) {
             Ok(connection) => connection,
+            Err(_) if is_first && !arrival.secure && is_foreign(bytes) => {
+                worker.metrics.count(Reason::ProtocolError);
+                break;
+            }
             Err(error) => {
                 session.refuse(error, &request, &mut writer, &mut response).await;
                 break;
@@ -97,6 +101,14 @@ pub async fn serve<I: Io>(worker: &Rc<Worker>, io: I, arrival: &Arrival) -> Serv
     }
     close(&io, &reader).await;
     Served::Closed
+}
+
+/// Whether a first line is of no version of HTTP/1: each has a slash, in its target or in its version. On a port where HTTP/2
+/// may begin as well it is a broken preface, after which the connection ends without a word (RFC 9113 §3.4); an answer
+/// in HTTP/1 would be read as a frame.
+fn is_foreign(head: &[u8]) -> bool {
+    let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    !line.contains(&b'/')
 }
 
 /// What becomes of a connection after an exchange.
