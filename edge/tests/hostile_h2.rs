@@ -218,7 +218,10 @@ fn floods_end_their_connection_only() {
             let code = listening.join().unwrap();
             assert!(rounds < 40_000, "{name}: still welcome");
             // A GOAWAY can be lost to the reset that answers what is still being sent.
-            assert!(code.is_none() || *reason == "protocol_error" || code == Some(ENHANCE_YOUR_CALM), "{name}: {code:?}");
+            assert!(
+                code.is_none() || *reason == "protocol_error" || code == Some(ENHANCE_YOUR_CALM),
+                "{name}: {code:?}"
+            );
             wait_for(|| counted(&rig, reason) > counted_before);
             is_served(&mut canary);
             let grown = memory().saturating_sub(memory_before);

@@ -21,6 +21,7 @@ use super::accept;
 use super::clock::Clock;
 use super::filters::session::Tokens;
 use super::generation::Generation;
+use super::h2::front::Attendants;
 use super::io::Backend;
 use super::listening::Bound;
 use super::metrics::{Series, WorkerMetrics};
@@ -109,6 +110,7 @@ pub struct Worker {
     pub metrics: Arc<WorkerMetrics>,
     pub tokens: Arc<Tokens>,
     pub mirrors: Gate,
+    pub attendants: Attendants,
     pub log: Option<RefCell<access_log::Sink>>,
     pub(super) shared: Arc<Shared>,
     current: RefCell<Rc<Current>>,
@@ -248,6 +250,7 @@ pub(super) async fn run(seat: Seat) {
         metrics,
         tokens,
         mirrors: Gate::default(),
+        attendants: Attendants::default(),
         log: log.map(RefCell::new),
         shared,
         upstreams: RefCell::default(),

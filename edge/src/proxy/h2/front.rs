@@ -4,8 +4,10 @@
 //! generation in which the connection came; each request belongs to the generation in which it comes.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use super::mux::{Ended, Flood};
@@ -55,8 +57,8 @@ async fn connection(worker: &Rc<Worker>, wire: io::Result<Wire>, arrival: Rc<Arr
         let _ = worker.unless_draining(never).await;
     };
     let service = |request, gone| {
-        let request = request_of(Rc::clone(worker), Rc::clone(&arrival), Rc::clone(&idle), request, gone);
-        tokio::task::spawn_local(request);
+        let (arrival, idle) = (Rc::clone(&arrival), Rc::clone(&idle));
+        worker.attendants.give(worker, Job { arrival, idle, request, gone });
     };
     let malformed = |what| worker.metrics.count(Reason::BadRequest(what));
     let clock = Rc::clone(&worker.clock);
@@ -75,7 +77,69 @@ async fn connection(worker: &Rc<Worker>, wire: io::Result<Wire>, arrival: Rc<Arr
     }
 }
 
-async fn request_of(worker: Rc<Worker>, arrival: Rc<Arrival>, idle: Rc<Cell<Duration>>, request: Request, gone: Gone) {
+/// A request and what it needs to know of its connection.
+struct Job {
+    arrival: Rc<Arrival>,
+    idle: Rc<Cell<Duration>>,
+    request: Request,
+    gone: Gone,
+}
+
+/// Tasks that see to one request after another. An exchange is thousands of bytes of state: made anew for each request it
+/// would be allocated, moved into its task, and cold.
+#[derive(Default)]
+pub struct Attendants(RefCell<Vec<Rc<Seat>>>);
+
+/// Where a task is given its next request.
+#[derive(Default)]
+struct Seat {
+    job: RefCell<Option<Job>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// Tasks that wait for work, per worker.
+const WAITING: usize = 512;
+
+impl Attendants {
+    /// Gives a request to the task that became free last, or to a new one.
+    fn give(&self, worker: &Rc<Worker>, job: Job) {
+        let free = self.0.borrow_mut().pop();
+        if let Some(seat) = free {
+            *seat.job.borrow_mut() = Some(job);
+            if let Some(waker) = &*seat.waker.borrow() {
+                waker.wake_by_ref();
+            }
+            return;
+        }
+        let seat = Rc::new(Seat { job: RefCell::new(Some(job)), waker: RefCell::default() });
+        tokio::task::spawn_local(attend(Rc::clone(worker), seat));
+    }
+}
+
+async fn attend(worker: Rc<Worker>, seat: Rc<Seat>) {
+    loop {
+        let job = poll_fn(|cx| match seat.job.borrow_mut().take() {
+            Some(job) => Poll::Ready(job),
+            None => {
+                let mut waker = seat.waker.borrow_mut();
+                if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                    *waker = Some(cx.waker().clone());
+                }
+                Poll::Pending
+            }
+        });
+        let job = job.await;
+        see_to(&worker, job).await;
+        let mut waiting = worker.attendants.0.borrow_mut();
+        if waiting.len() >= WAITING {
+            return;
+        }
+        waiting.push(Rc::clone(&seat));
+    }
+}
+
+async fn see_to(worker: &Rc<Worker>, job: Job) {
+    let Job { arrival, idle, request, gone } = job;
     let Request { mut head, refused, mut body, mut sink } = request;
     let mut response = Response::take();
     if let Some(error) = refused {
@@ -90,12 +154,11 @@ async fn request_of(worker: Rc<Worker>, arrival: Rc<Arrival>, idle: Rc<Cell<Dura
         record.answered(answer.status, answer.reason);
         // A client that has gone hears nothing.
         let _ = answer::send(&mut sink, &response.0, text).await;
-        record.write(&worker, &worker.current(), &arrival, &head);
+        record.write(worker, &worker.current(), &arrival, &head);
     } else {
         // A broken one: the stream is reset when its sink is dropped.
         let (End::Complete | End::Broken) =
-            exchange::run_unless(gone.wait(), &worker, &arrival, &mut head, &mut response.0, &mut body, &mut sink)
-                .await;
+            exchange::run_unless(gone.wait(), worker, &arrival, &mut head, &mut response.0, &mut body, &mut sink).await;
     }
     if let Some(patience) = arrival.patience.get() {
         idle.set(patience.idle);

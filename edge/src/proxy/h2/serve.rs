@@ -133,7 +133,8 @@ fn watch(mux: &mut Mux, idle_since: &mut Option<Instant>, settings: &Settings, t
         (Drain::No, Some(since)) if !settings.idle_timeout.get().is_zero() => Some(since + settings.idle_timeout.get()),
         _ => None,
     };
-    match head.into_iter().chain(rest).min() {
+    let lingering = if mux.in_use() > 0 { mux.reap_late(Instant::now()) } else { None };
+    match head.into_iter().chain(rest).chain(lingering).min() {
         Some(at) => timer.set_at(at),
         None => timer.clear(),
     }
@@ -145,9 +146,10 @@ fn late(mux: &mut Mux, settings: &Settings) {
         return mux.end(Ended::HeadTimeout);
     }
     match mux.drain() {
-        Drain::No => mux.begin_drain(),
-        Drain::Announced(_) => mux.finish_drain(),
-        Drain::Final(_) => {}
+        Drain::No if mux.in_use() == 0 => mux.begin_drain(),
+        Drain::Announced(since) if since.elapsed() >= ANNOUNCED => mux.finish_drain(),
+        // A stream has lingered for long enough.
+        Drain::No | Drain::Announced(_) | Drain::Final(_) => {}
     }
 }
 

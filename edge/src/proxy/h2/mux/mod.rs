@@ -136,6 +136,8 @@ pub struct Mux {
     streams: Slab<Stream>,
     /// Those that are not closed in both directions.
     open: HashMap<u32, usize>,
+    /// Those that are answered and whose requests are not over, the oldest first.
+    lingering: VecDeque<(usize, u32)>,
     /// A ring.
     forgotten: VecDeque<u32>,
     /// The highest stream that the peer has opened, and the next that we open.
@@ -184,6 +186,7 @@ impl Mux {
             budget: Budget::default(),
             streams: Slab::new(),
             open: HashMap::new(),
+            lingering: VecDeque::new(),
             forgotten: VecDeque::new(),
             highest: 0,
             next: 1,
@@ -330,6 +333,7 @@ impl Mux {
             stream.fail(Failed::Gone { processed: true });
         }
         self.open.clear();
+        self.streams.retain(|_, stream| stream.lingers.is_none());
         self.wake();
     }
 
@@ -382,3 +386,6 @@ impl Mux {
         self.forgotten.push_back(id);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -178,8 +178,12 @@ impl Mux {
             let why = if fits { "DATA before the head" } else { "body and Content-Length differ" };
             return self.malformed(key, Code::PROTOCOL_ERROR, why);
         }
-        stream.queue.push(text);
         stream.recv_done = ended;
+        if stream.lingers.is_some() {
+            self.give_back(payload.len());
+            return self.reap(key);
+        }
+        stream.queue.push(text);
         stream.wake();
         let padding = payload.len() - text.len();
         self.consumed(key, padding);
@@ -195,6 +199,7 @@ impl Mux {
         stream.fail(Failed::Malformed(why));
         self.open.remove(&id);
         self.refuse(id, code);
+        self.reap(key);
     }
 
     fn headers(&mut self, head: Head, payload: &[u8]) {
@@ -357,6 +362,7 @@ impl Mux {
         stream.recv_done = true;
         stream.wake();
         self.settle(key);
+        self.reap(key);
     }
 
     /// §5.3.2: deprecated, and only looked at for errors.
@@ -394,7 +400,7 @@ impl Mux {
                 stream.fail(Failed::Reset(Code(code)));
             }
         }
-        self.forget(head.stream);
+        self.reap(key);
         if self.bounds.side == Side::Server
             && let Err(flood) = self.budget.reset()
         {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
 
 use super::{Mux, Shared, Side};
 use crate::proxy::body::{Chunk, StreamError};
@@ -12,6 +13,10 @@ use crate::proxy::message::{Fields, ResponseHead};
 
 /// Pieces of a body below this get memory of their own size instead of a pooled buffer.
 const SMALL: usize = 2048;
+
+/// How long a client may take to end a request that was answered before its end, and how much of it is discarded.
+const LINGERING: Duration = Duration::from_secs(1);
+const MOST_DISCARDED: i64 = 16 * 1024;
 
 /// Why nothing comes or goes on a stream any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +68,8 @@ pub(super) struct Stream {
     /// A final response head has come.
     pub head_received: bool,
     pub request_is_head: bool,
+    /// Since when the response is whole and the rest of the request is of no interest.
+    pub lingers: Option<Instant>,
     /// The task of the exchange.
     waker: Option<Waker>,
 }
@@ -88,6 +95,7 @@ impl Stream {
             more_heads: VecDeque::new(),
             head_received: false,
             request_is_head: false,
+            lingers: None,
             waker: None,
         }
     }
@@ -192,14 +200,28 @@ impl Mux {
         if stream.handles > 0 {
             return;
         }
+        if self.bounds.side == Side::Server
+            && stream.send_done
+            && !stream.recv_done
+            && stream.failed.is_none()
+            && self.ended.is_none()
+        {
+            // The end of the request is likely to be on its way: a reset would only come across it.
+            stream.lingers = Some(Instant::now());
+            let held = std::mem::take(&mut stream.queue).len();
+            self.lingering.push_back((key, stream.id));
+            self.give_back(held);
+            return self.wake();
+        }
         self.remove(key);
     }
 
     /// Takes a stream out that nobody holds.
-    pub(super) fn remove(&mut self, key: usize) {
+    fn remove(&mut self, key: usize) {
         let Some(stream) = self.streams.try_remove(key) else { return };
         self.give_back(stream.queue.len());
-        if self.open.remove(&stream.id).is_some() && stream.failed.is_none() {
+        if self.open.remove(&stream.id).is_some() && stream.failed.is_none() && !(stream.send_done && stream.recv_done)
+        {
             let code = match self.bounds.side {
                 // What was sent of the response is not all of it.
                 Side::Server if !stream.send_done => Code::INTERNAL_ERROR,
@@ -213,6 +235,32 @@ impl Mux {
         // Whoever is next in the queue must not wait for this one; the connection's task may have nothing left to do.
         self.wake_next();
         self.wake();
+    }
+
+    /// Takes out a stream that lingers and has come to its end, or has had its share.
+    pub(super) fn reap(&mut self, key: usize) {
+        let full = i64::from(self.bounds.stream_window);
+        if let Some(stream) = self.streams.get(key)
+            && stream.lingers.is_some()
+            && (stream.recv_done || stream.failed.is_some() || stream.recv_window < full - MOST_DISCARDED)
+        {
+            self.remove(key);
+        }
+    }
+
+    /// Takes out those that have lingered for long enough; says when the next one has.
+    pub fn reap_late(&mut self, now: Instant) -> Option<Instant> {
+        while let Some(&(key, id)) = self.lingering.front() {
+            // The place may be another stream's by now.
+            let since = self.streams.get(key).filter(|stream| stream.id == id).and_then(|stream| stream.lingers);
+            match since {
+                Some(since) if since + LINGERING > now => return Some(since + LINGERING),
+                Some(_) => self.remove(key),
+                None => {}
+            }
+            self.lingering.pop_front();
+        }
+        None
     }
 
     /// A stream that is closed in both directions is no longer one of the peer's.
