@@ -5,6 +5,7 @@ mod rig;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use edge::proxy::limits::Limits;
@@ -130,6 +131,12 @@ fn memory() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+/// One test at a time: they share the memory that is measured.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What a client does again and again, by the round.
 type Attack = fn(u32) -> Vec<u8>;
 
@@ -191,6 +198,7 @@ fn floods_end_their_connection_only() {
         }),
         ("no HTTP/2 at all", "protocol_error", b"", |_| frame(PING, 0, 0, b"1234567")),
     ];
+    let _alone = alone();
     on_both(|io| {
         let large = "x".repeat(1 << 20);
         let origin = Origin::new(move |client, _| {
@@ -216,7 +224,7 @@ fn floods_end_their_connection_only() {
             let listening = std::thread::spawn(move || reader.farewell());
             let rounds = (0..40_000).take_while(|round| attacker.send(&attack(*round))).count();
             let code = listening.join().unwrap();
-            assert!(rounds < 40_000, "{name}: still welcome");
+            assert!(rounds < 40_000 || code.is_some(), "{name}: still welcome");
             // A GOAWAY can be lost to the reset that answers what is still being sent.
             assert!(
                 code.is_none() || *reason == "protocol_error" || code == Some(ENHANCE_YOUR_CALM),
@@ -233,6 +241,7 @@ fn floods_end_their_connection_only() {
 /// References of one byte to an entry of 4,000: fields are counted, not bytes (CVE-2026-49975).
 #[test]
 fn a_compression_bomb_is_defused() {
+    let _alone = alone();
     on_both(|io| {
         let origin = Origin::echo();
         let rig = Rig::plain(io, origin.address);
@@ -258,6 +267,7 @@ fn a_compression_bomb_is_defused() {
 
 #[test]
 fn a_window_that_never_opens_holds_little_and_not_for_ever() {
+    let _alone = alone();
     on_both(|io| {
         let body = "x".repeat(10 << 20);
         let origin = Origin::new(move |client, _| {
@@ -294,6 +304,7 @@ fn a_window_that_never_opens_holds_little_and_not_for_ever() {
 
 #[test]
 fn half_a_head_has_the_time_of_a_head() {
+    let _alone = alone();
     on_both(|io| {
         let origin = Origin::echo();
         let limits = Limits { head_timeout: Duration::from_millis(300), ..Limits::default() };
@@ -308,13 +319,14 @@ fn half_a_head_has_the_time_of_a_head() {
             assert_eq!(attacker.farewell(), Some(ENHANCE_YOUR_CALM));
             assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
         }
-        assert_eq!(counted(&rig, "head_timeout"), 3);
+        wait_for(|| counted(&rig, "head_timeout") == 3);
     });
 }
 
 /// It is told twice (RFC 9113 §6.8), and then it is over, whether it listens or not.
 #[test]
 fn a_client_that_does_not_leave_is_left() {
+    let _alone = alone();
     on_both(|io| {
         let origin = Origin::echo();
         let limits = Limits { idle_timeout: Duration::from_millis(300), ..Limits::default() };
@@ -335,6 +347,7 @@ fn a_client_that_does_not_leave_is_left() {
 /// Requests that no other reading of them may reach a backend with.
 #[test]
 fn what_is_malformed_reaches_no_backend() {
+    let _alone = alone();
     on_both(|io| {
         let origin = Origin::echo();
         let rig = Rig::plain(io, origin.address);
