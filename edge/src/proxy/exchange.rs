@@ -154,6 +154,7 @@ async fn respond<S: Source, K: Sink>(
                 rule,
                 chosen: &chosen,
                 sender: found.sender,
+                client: arrival.origin(),
                 origin: origin.as_deref(),
                 buffer_limit,
             };

@@ -32,6 +32,9 @@ pub trait Io: 'static {
     /// Writes the whole chunk and gives it back. When it is dropped before it is done, abort the connection.
     async fn write(&self, chunk: Chunk) -> (io::Result<()>, Chunk);
 
+    /// The next write is the last: what ends our direction may go with it. [`finish`](Self::finish) follows.
+    fn last(&self) {}
+
     /// Ends our direction properly (TLS: close_notify, then FIN); the peer may go on sending.
     async fn finish(&self) -> io::Result<()>;
 

@@ -14,6 +14,7 @@ pub mod access_log;
 pub mod body;
 pub mod buffer;
 pub mod clock;
+pub mod complaints;
 pub mod exchange;
 pub mod filters;
 pub mod generation;
@@ -26,6 +27,7 @@ pub mod limits;
 pub mod listening;
 pub mod message;
 pub mod metrics;
+pub mod proxy_protocol;
 pub mod reason;
 pub mod secure;
 pub mod tls;
@@ -48,7 +50,7 @@ pub use self::generation::Generation;
 use self::health::Health;
 use self::io::Backend;
 use self::listening::Bound;
-use self::metrics::WorkerMetrics;
+use self::metrics::{Series, WorkerMetrics};
 use self::worker::Seat;
 use crate::control::observed::UpstreamState;
 
@@ -68,6 +70,8 @@ pub struct ProxyOptions {
 /// What all workers shall do. The whole of it is given each time, and only the newest counts.
 struct Wanted {
     generation: Arc<Generation>,
+    /// By worker.
+    series: Vec<Arc<Series>>,
     sockets: Vec<Arc<Bound>>,
     mode: Mode,
 }
@@ -84,6 +88,10 @@ enum Mode {
 struct Shared {
     /// Of all workers.
     connections: AtomicUsize,
+    /// Of all addresses and workers.
+    udp_sessions: Arc<AtomicUsize>,
+    /// Why a worker does not accept on all of its sockets.
+    deaf: Vec<Mutex<Option<String>>>,
     /// The generation that each worker serves.
     live: Vec<AtomicU64>,
     health: Health,
@@ -116,6 +124,9 @@ pub struct Proxy {
     threads: Vec<JoinHandle<()>>,
     log: Option<access_log::AccessLog>,
     backend: Backend,
+    /// Generations that workers may still hold. They end here, because to free a large one takes milliseconds that no
+    /// worker has.
+    retired: Mutex<Vec<Arc<Wanted>>>,
 }
 
 impl Proxy {
@@ -128,11 +139,14 @@ impl Proxy {
         };
         let shared = Arc::new(Shared {
             connections: AtomicUsize::new(0),
+            udp_sessions: Arc::default(),
+            deaf: (0..workers).map(|_| Mutex::default()).collect(),
             live: (0..workers).map(|_| AtomicU64::new(0)).collect(),
             health: Health::new(workers),
             changed: Notify::new(),
         });
-        let first = Wanted { generation: Arc::new(first), sockets: Vec::new(), mode: Mode::Serve };
+        let series = (0..workers).map(|_| Arc::default()).collect();
+        let first = Wanted { generation: Arc::new(first), series, sockets: Vec::new(), mode: Mode::Serve };
         let (wanted, receiver) = watch::channel(Arc::new(first));
         let tokens = Arc::new(options.tokens);
         let mut proxy = Self {
@@ -143,6 +157,7 @@ impl Proxy {
             threads: Vec::new(),
             log: options.log,
             backend,
+            retired: Mutex::default(),
         };
         for index in 0..workers {
             let metrics = WorkerMetrics::new();
@@ -185,8 +200,25 @@ impl Proxy {
         }
         let sockets = next.values().cloned().collect();
         *bound = next;
-        self.wanted.send_replace(Arc::new(Wanted { generation: Arc::new(generation), sockets, mode: Mode::Serve }));
+        let series = self.metrics.iter().map(|metrics| metrics.prepare(&generation.snapshot)).collect();
+        let wanted = Arc::new(Wanted { generation: Arc::new(generation), series, sockets, mode: Mode::Serve });
+        let before = self.wanted.send_replace(wanted);
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.push(before);
+        drop(retired);
+        self.forget();
         failures
+    }
+
+    /// Frees the generations that no worker holds any more. To be called now and then.
+    pub fn forget(&self) {
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_held = |wanted: &Arc<Wanted>| {
+            Arc::strong_count(wanted) > 1
+                || Arc::strong_count(&wanted.generation) > 1
+                || wanted.series.iter().any(|series| Arc::strong_count(series) > 1)
+        };
+        retired.retain(is_held);
     }
 
     /// The newest generation that every worker serves.
@@ -197,6 +229,18 @@ impl Proxy {
     /// How many workers serve this generation or a later one.
     pub fn acknowledged(&self, number: u64) -> usize {
         self.shared.live.iter().filter(|live| live.load(Ordering::Acquire) >= number).count()
+    }
+
+    /// Why workers do not accept on all of their sockets, one line for each that does not. They try again by themselves,
+    /// and do not count as serving the current generation before.
+    pub fn deaf(&self) -> Vec<String> {
+        let known = self.shared.deaf.iter().map(|why| why.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        known.flatten().collect()
+    }
+
+    /// UDP sessions, of all workers.
+    pub fn udp_sessions(&self) -> usize {
+        self.shared.udp_sessions.load(Ordering::Relaxed)
     }
 
     /// Work in flight and endpoints that are passed over, as of about a second ago.
@@ -256,9 +300,12 @@ impl Proxy {
     }
 
     fn set_mode(&self, mode: Mode) {
-        let generation = Arc::clone(&self.wanted.borrow().generation);
+        let (generation, series) = {
+            let wanted = self.wanted.borrow();
+            (Arc::clone(&wanted.generation), wanted.series.clone())
+        };
         self.bound.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.wanted.send_replace(Arc::new(Wanted { generation, sockets: Vec::new(), mode }));
+        self.wanted.send_replace(Arc::new(Wanted { generation, series, sockets: Vec::new(), mode }));
     }
 }
 

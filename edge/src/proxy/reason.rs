@@ -85,6 +85,8 @@ reasons! {
     FrameFlood => "frame_flood",
     /// A client sent an HTTP/2 header block without end (CONTINUATION).
     HeaderFlood => "header_flood",
+    /// A PROXY protocol header that is missing, broken, or of a source that is not trusted.
+    ProxyProtocol => "proxy_protocol",
     /// A fault of Edge itself (500).
     Internal => "internal",
 }

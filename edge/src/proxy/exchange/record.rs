@@ -83,7 +83,7 @@ impl Record {
             Version::Http10 => "HTTP/1.0",
             Version::Http2 => "HTTP/2",
         };
-        let mut entry = Entry::new(at, client, arrival.local, protocol);
+        let mut entry = Entry::new(at, client, arrival.destination(), protocol);
         let listener = self.listener.and_then(|id| snapshot.listeners.get(id.index()));
         entry.listener = listener.map(|listener| (&listener.parent, &*listener.name));
         let rule = self.rule.and_then(|id| snapshot.rules.get(id.index()));
@@ -100,6 +100,7 @@ impl Record {
         entry.duration = duration;
         entry.upstream = self.latency;
         entry.tries = self.tries;
+        entry.proxied_by = arrival.proxied.as_ref().map(|proxied| proxied.by);
         entry.tls = arrival.tls.as_ref().map(|tls| TlsOf {
             version: tls.version,
             cipher: tls.cipher,

@@ -20,7 +20,8 @@ use super::mux::{Ended, Mux, Shared};
 use crate::proxy::buffer::Buffer;
 use crate::proxy::clock::Timer;
 use crate::proxy::io::Socket;
-use crate::proxy::tls::stream::TlsStream;
+use crate::proxy::tls::record::{RecordError, Records, Step, Taken};
+use crate::proxy::tls::stream::{Layer, TlsStream};
 use crate::proxy::upstream::stream::Counted;
 
 /// Bytes taken from the socket at once, into memory shared by all connections of the thread.
@@ -32,33 +33,45 @@ const READS: usize = 4;
 const CLOSING: Duration = Duration::from_secs(5);
 const MOST_DISCARDED: usize = 256 * 1024;
 
+/// Room for the plaintext of one record.
+const RECORD: usize = 17 * 1024;
+/// Memory for sealed bytes that an idle connection keeps.
+const KEPT: usize = 4 * 1024;
+
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static OPENED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A socket, and TLS where there is some.
 pub struct Wire {
     socket: TcpStream,
-    tls: Option<Box<Connection>>,
+    tls: Option<Layer>,
     /// Taken from the socket before, and not yet read: plaintext without TLS, records with it.
     ahead: Vec<u8>,
+    /// Sealed by [`Records`], of which the first `gone` bytes are out already.
+    sealed: Vec<u8>,
+    gone: usize,
     /// Towards an endpoint: counts the connection's end.
     counted: Option<Counted>,
 }
 
 /// A stream in clear. `ahead` is what was read before.
 pub fn plain(socket: Socket, ahead: &[u8]) -> io::Result<Wire> {
-    Ok(Wire { socket: socket.into_tokio()?, tls: None, ahead: ahead.to_vec(), counted: None })
+    Ok(Wire::new(socket.into_tokio()?, None, ahead))
 }
 
 /// A stream inside TLS, after its handshake.
 pub fn tls(stream: TlsStream<Socket>) -> io::Result<Wire> {
-    let (socket, connection, ahead) = stream.into_parts();
-    let ahead = ahead.as_ref().map_or(&[][..], Buffer::as_slice).to_vec();
-    Ok(Wire { socket: socket.into_tokio()?, tls: Some(Box::new(connection)), ahead, counted: None })
+    let (socket, layer, ahead) = stream.into_parts();
+    Ok(Wire::new(socket.into_tokio()?, Some(layer), ahead.as_ref().map_or(&[][..], Buffer::as_slice)))
 }
 
 impl Wire {
+    fn new(socket: TcpStream, tls: Option<Layer>, ahead: &[u8]) -> Self {
+        Self { socket, tls, ahead: ahead.to_vec(), sealed: Vec::new(), gone: 0, counted: None }
+    }
+
     /// Lets the connection's end be counted.
     pub fn count(&mut self, counted: Option<Counted>) {
         self.counted = counted;
@@ -68,28 +81,54 @@ impl Wire {
     /// by itself what is cut short, because END_STREAM is missing.
     fn poll_read(&mut self, cx: &mut Context<'_>, take: &mut dyn FnMut(&[u8])) -> Poll<io::Result<bool>> {
         let Self { socket, tls, ahead, .. } = self;
-        if let Some(tls) = tls {
-            let early = std::mem::take(ahead);
-            if feed(tls, &early, take)? || !early.is_empty() {
-                return Poll::Ready(Ok(true));
+        // What was read with the handshake, or is the beginning of a record.
+        let mut early = std::mem::take(ahead);
+        let any = match tls {
+            _ if early.is_empty() => false,
+            None => {
+                take(&early);
+                true
             }
-        } else if !ahead.is_empty() {
-            take(&std::mem::take(ahead));
+            Some(Layer::Rustls(tls)) => feed(tls, &early, take)?,
+            Some(Layer::Records(records)) => {
+                let (used, open) = open(records, &mut early, take)?;
+                if !open {
+                    return Poll::Ready(Ok(false));
+                }
+                early.drain(..used);
+                *ahead = early;
+                used > 0
+            }
+        };
+        if any {
             return Poll::Ready(Ok(true));
         }
         loop {
             ready!(socket.poll_read_ready(cx))?;
             let result = SCRATCH.with_borrow_mut(|scratch| {
                 scratch.resize(READ, 0);
-                let count = socket.try_read(scratch)?;
-                let bytes = scratch.get(..count).unwrap_or_default();
+                // Behind the beginning of a record, which is less than a whole one.
+                let held = ahead.len();
+                if let Some(place) = scratch.get_mut(..held) {
+                    place.copy_from_slice(ahead);
+                }
+                let count = socket.try_read(scratch.get_mut(held..).unwrap_or_default())?;
+                let bytes = scratch.get_mut(..held + count).unwrap_or_default();
                 match tls {
-                    _ if count == 0 => Ok(false),
+                    None | Some(Layer::Rustls(_)) if count == 0 => Ok(false),
                     None => {
                         take(bytes);
                         Ok(true)
                     }
-                    Some(tls) => feed(tls, bytes, take).map(|open| open || !bytes.is_empty() && !is_closed(tls)),
+                    Some(Layer::Rustls(tls)) => feed(tls, bytes, take).map(|any| any || !is_closed(tls)),
+                    Some(Layer::Records(records)) => {
+                        if count == 0 {
+                            records.cut();
+                        }
+                        let (used, open) = open(records, bytes, take)?;
+                        *ahead = bytes.get(used..).unwrap_or_default().to_vec();
+                        Ok(open)
+                    }
                 }
             });
             match result {
@@ -101,14 +140,26 @@ impl Wire {
 
     /// Sends what waits in the mux and inside rustls.
     fn poll_send(&mut self, cx: &mut Context<'_>, mux: &mut Mux) -> Poll<io::Result<()>> {
-        let Self { socket, tls, .. } = self;
+        let Self { socket, tls, sealed, gone, .. } = self;
         loop {
             let (out, sent) = mux.pending();
             let left = out.get(*sent..).unwrap_or_default();
             let result = match tls {
                 None if left.is_empty() => break,
                 None => socket.try_write(left).map(|count| *sent += count),
-                Some(tls) => {
+                Some(Layer::Records(records)) => {
+                    if sealed.is_empty() && !seal(records, left, sent, sealed)? {
+                        break;
+                    }
+                    socket.try_write(sealed.get(*gone..).unwrap_or_default()).map(|count| {
+                        *gone += count;
+                        if *gone >= sealed.len() {
+                            sealed.clear();
+                            *gone = 0;
+                        }
+                    })
+                }
+                Some(Layer::Rustls(tls)) => {
                     if !left.is_empty() {
                         // Takes as much as rustls' own bound allows; the rest follows when some of it is out.
                         *sent += tls.writer().write(left)?;
@@ -126,13 +177,70 @@ impl Wire {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
+        sealed.shrink_to(KEPT);
         mux.flushed();
         Poll::Ready(Ok(()))
     }
 
     fn is_dirty(&self, mux: &Mux) -> bool {
-        mux.is_dirty() || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+        let tls = match &self.tls {
+            None => false,
+            Some(Layer::Rustls(connection)) => connection.wants_write(),
+            Some(Layer::Records(records)) => records.is_urgent() || !self.sealed.is_empty(),
+        };
+        tls || mux.is_dirty()
     }
+
+    /// Lets what is sent next end with close_notify.
+    fn close_notify(&mut self) {
+        match &mut self.tls {
+            None => {}
+            Some(Layer::Rustls(connection)) => connection.send_close_notify(),
+            Some(Layer::Records(records)) => records.close(),
+        }
+    }
+}
+
+/// Opens the records that are whole and hands on what was inside; says how many bytes are done with, and `false` at the
+/// peer's end.
+fn open(records: &mut Records, bytes: &mut [u8], take: &mut dyn FnMut(&[u8])) -> io::Result<(usize, bool)> {
+    OPENED.with_borrow_mut(|opened| {
+        opened.resize(RECORD, 0);
+        let mut used = 0;
+        loop {
+            let rest = bytes.get_mut(used..).unwrap_or_default();
+            let step = match records.take(rest, opened, RECORD) {
+                Ok(step) => step,
+                Err(RecordError::Cut) => return Ok((used, false)),
+                Err(error) => return Err(error.into()),
+            };
+            let Step { used: count, taken } = step;
+            used += count;
+            match taken {
+                Taken::Data(count) => take(opened.get(..count).unwrap_or_default()),
+                Taken::Nothing => {}
+                Taken::Starved => return Ok((used, true)),
+                Taken::Ended => return Ok((used, false)),
+            }
+        }
+    })
+}
+
+/// Seals what is owed and what is left; `false` when there is neither.
+fn seal(records: &mut Records, left: &[u8], sent: &mut usize, sealed: &mut Vec<u8>) -> io::Result<bool> {
+    if !left.is_empty() {
+        records.refresh()?;
+    } else if !records.owes() {
+        return Ok(false);
+    }
+    sealed.extend_from_slice(&records.take_owed());
+    let framed = records.framed(left.len());
+    let start = sealed.len();
+    sealed.resize(start + framed, 0);
+    let (taken, written) = records.seal(left, sealed.get_mut(start..).unwrap_or_default())?;
+    sealed.truncate(start + written);
+    *sent += taken;
+    Ok(true)
 }
 
 /// Gives records to rustls and what was inside to `take`; `true` if something was.
@@ -252,11 +360,10 @@ impl Turn {
             let mux = &mut *self.mux.borrow_mut();
             if !finished {
                 ready!(self.wire.poll_send(cx, mux)).map_err(drop)?;
-                if let Some(tls) = self.wire.tls.as_mut().filter(|_| !notified) {
-                    tls.send_close_notify();
-                    notified = true;
-                    ready!(self.wire.poll_send(cx, mux)).map_err(drop)?;
+                if !std::mem::replace(&mut notified, true) {
+                    self.wire.close_notify();
                 }
+                ready!(self.wire.poll_send(cx, mux)).map_err(drop)?;
                 ready!(Pin::new(&mut self.wire.socket).poll_shutdown(cx)).map_err(drop)?;
                 finished = true;
             }

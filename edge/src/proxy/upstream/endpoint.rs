@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::dial::Dialer;
 use super::stream::Stream;
 use crate::proxy::clock::Clock;
 use crate::proxy::h1::upstream::Connection;
 use crate::proxy::h2::client::{Connections, Settings};
+use crate::proxy::proxy_protocol::Origin;
 
 /// Connect failures in a row after which an endpoint is passed over for a while.
 const FAILURES: u32 = 3;
@@ -22,6 +24,8 @@ pub struct Endpoint {
     idle: RefCell<Vec<Idle>>,
     /// HTTP/2 connections, which many requests share.
     shared: RefCell<Option<Rc<Connections>>>,
+    /// The same, each for one client, the longest unused first.
+    of_clients: RefCell<Vec<(Origin, Rc<Connections>)>>,
     in_flight: Cell<u32>,
     failures: Cell<u32>,
     passed_over_until: Cell<Option<Instant>>,
@@ -49,6 +53,8 @@ impl Drop for InFlight {
 struct Idle {
     connection: Box<Connection<Stream>>,
     since: Instant,
+    /// It has told the endpoint of this client, and is for no other.
+    client: Option<Origin>,
 }
 
 impl Endpoint {
@@ -57,6 +63,7 @@ impl Endpoint {
             address,
             idle: RefCell::default(),
             shared: RefCell::default(),
+            of_clients: RefCell::default(),
             in_flight: Cell::new(0),
             failures: Cell::new(0),
             passed_over_until: Cell::new(None),
@@ -82,9 +89,13 @@ impl Endpoint {
     }
 
     /// A connection that is still good.
-    pub(super) fn take(&self, timeout: Duration) -> Option<Box<Connection<Stream>>> {
+    pub(super) fn take(&self, timeout: Duration, client: Option<Origin>) -> Option<Box<Connection<Stream>>> {
         loop {
-            let idle = self.idle.borrow_mut().pop()?;
+            let mut all = self.idle.borrow_mut();
+            // All are nobody's, or each is somebody's; in the first case the last one is taken.
+            let place = all.iter().rposition(|idle| idle.client == client)?;
+            let idle = all.remove(place);
+            drop(all);
             if idle.since.elapsed() < timeout && idle.connection.is_quiet() {
                 return Some(idle.connection);
             }
@@ -92,11 +103,19 @@ impl Endpoint {
     }
 
     /// Puts a clean connection aside, unless there are enough.
-    pub(super) fn put(&self, connection: Box<Connection<Stream>>, epoch: u32, most: usize) {
+    pub(super) fn put(&self, connection: Box<Connection<Stream>>, epoch: u32, most: usize, client: Option<Origin>) {
         let mut idle = self.idle.borrow_mut();
-        if epoch == self.epoch.get() && idle.len() < most {
-            idle.push(Idle { connection, since: Instant::now() });
+        if epoch != self.epoch.get() || most == 0 {
+            return;
         }
+        if idle.len() >= most {
+            if client.is_none() {
+                return;
+            }
+            // Of those that are for one client each, the oldest is the least likely to be asked for again.
+            idle.remove(0);
+        }
+        idle.push(Idle { connection, since: Instant::now(), client });
     }
 
     pub fn idle_connections(&self) -> usize {
@@ -117,11 +136,31 @@ impl Endpoint {
         }
     }
 
+    /// The same for one client, of which a bounded number is remembered. What is forgotten ends with its last request.
+    pub(super) fn connections_of(&self, client: Origin, settings: Settings, dialer: Dialer<'_>) -> Rc<Connections> {
+        let mut all = self.of_clients.borrow_mut();
+        let known = all.iter().rposition(|(other, known)| *other == client && *known.settings() == settings);
+        let entry = match known {
+            Some(place) => all.remove(place),
+            None => {
+                all.retain(|(other, known)| *other != client && !known.is_over());
+                (client, Rc::new(Connections::new(settings, dialer.clock)))
+            }
+        };
+        let connections = Rc::clone(&entry.1);
+        all.push(entry);
+        if all.len() > dialer.limits.upstream_idle_connections.max(1) {
+            all.remove(0);
+        }
+        connections
+    }
+
     /// Drops what is idle now and what comes back later. Requests in progress go on.
     pub(super) fn retire(&self) {
         self.epoch.set(self.epoch.get().wrapping_add(1));
         self.idle.borrow_mut().clear();
         self.shared.borrow_mut().take();
+        self.of_clients.borrow_mut().clear();
     }
 
     pub fn note_success(&self) {

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use edge_config::snapshot::{
-    Balance, Endpoint as EndpointSpec, EndpointSet, EndpointState, Endpoints, Snapshot, UpstreamKey, UpstreamProtocol,
+    Balance, Endpoint as EndpointSpec, EndpointSet, EndpointState, Endpoints, ProxyVersion, Snapshot, UpstreamKey,
+    UpstreamProtocol,
 };
 use foldhash::{HashMap, HashMapExt as _};
 
@@ -57,6 +58,7 @@ pub trait Download: Source {
 pub struct Upstream {
     pub key: UpstreamKey,
     pub protocol: UpstreamProtocol,
+    pub proxy_protocol: Option<ProxyVersion>,
     /// The error is why its TLS cannot be used; it is then never called without.
     pub tls: Option<Result<UpstreamConfig, Box<str>>>,
     pub series: Option<Arc<UpstreamSeries>>,
@@ -123,6 +125,7 @@ impl Upstreams {
             if let Some(old) = old
                 && same_tls
                 && old.protocol == upstream.protocol
+                && old.proxy_protocol == upstream.proxy_protocol
                 && Arc::ptr_eq(&old.source, &source)
             {
                 built.push(Rc::clone(old));
@@ -193,6 +196,7 @@ fn assemble(
     Upstream {
         key: upstream.key.clone(),
         protocol: upstream.protocol,
+        proxy_protocol: upstream.proxy_protocol,
         tls,
         series: None,
         ready,
