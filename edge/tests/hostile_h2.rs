@@ -203,8 +203,9 @@ fn floods_end_their_connection_only() {
         let large = "x".repeat(1 << 20);
         let origin = Origin::new(move |client, _| {
             loop {
-                let (head, _) = client.message();
-                if head.is_empty() {
+                // No body ever comes whole here; a script that failed on it would cost memory of its own.
+                let head = client.head();
+                if !head.contains(" HTTP/1.1\r\n") {
                     return;
                 }
                 let body = if head.contains("/large ") { &large } else { "" };

@@ -56,7 +56,6 @@ pub async fn run<S: Source, K: Sink>(
 }
 
 /// The same where the client can take its request back: then `gone` is ready, and the exchange is given up.
-#[expect(clippy::too_many_arguments, reason = "the parts of one exchange, borrowed apart")]
 pub async fn run_unless<S: Source, K: Sink>(
     gone: impl Future<Output = ()>,
     worker: &Rc<Worker>,

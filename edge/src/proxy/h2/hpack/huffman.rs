@@ -145,9 +145,9 @@ mod tests {
     /// Every symbol by itself, padded with ones.
     #[test]
     fn every_symbol_is_read_back() {
-        for symbol in 0..256_usize {
+        for (symbol, length) in LENGTHS.iter().enumerate().take(256) {
             let place = (0..257).find(|place| usize::from(CODE.symbols[*place]) == symbol).unwrap();
-            let length = usize::from(LENGTHS[symbol]);
+            let length = usize::from(*length);
             let code = u64::from(CODE.first[length]) + (place as u64 - u64::from(CODE.start[length]));
             let bits = (code << (64 - length)) | (u64::MAX >> length);
             let bytes = bits.to_be_bytes();

@@ -412,7 +412,7 @@ impl Mux {
         if head.stream != 0 {
             return self.broken(Code::PROTOCOL_ERROR, "SETTINGS on a stream");
         }
-        if payload.len() % 6 != 0 || (head.has(frame::ACK) && !payload.is_empty()) {
+        if !payload.len().is_multiple_of(6) || (head.has(frame::ACK) && !payload.is_empty()) {
             return self.broken(Code::FRAME_SIZE_ERROR, "SETTINGS of a wrong size");
         }
         if head.has(frame::ACK) {
