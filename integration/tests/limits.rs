@@ -222,3 +222,19 @@ fn bodies_that_nobody_reads_cost_no_memory() {
     let grown = lab.edged().memory("VmHWM").saturating_sub(before);
     assert!(grown < 24 << 10, "50 stuck bodies cost {grown} kB");
 }
+
+#[test]
+fn a_request_that_is_taken_back_is_logged() {
+    let (lab, _a) = served("");
+    block_on(async {
+        let tls = lab.tls("l.test", &["h2"]);
+        let mut h2 = H2::open(lab.at(HTTPS), Some(&tls)).await.unwrap();
+        // The origin sends a head and no body. Dropped, the request is reset.
+        let stalled = h2.get("l.test", "/stall");
+        assert!(tokio::time::timeout(Duration::from_millis(500), stalled).await.is_err());
+        assert_eq!(h2.get("l.test", "/").await.unwrap().status, 200);
+    });
+    let line =
+        until("the line of a cancelled request", || lab.access_log().into_iter().find(|line| line["path"] == "/stall"));
+    assert_eq!(line["reason"], "client_closed", "{line}");
+}

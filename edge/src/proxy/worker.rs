@@ -22,6 +22,7 @@ use super::clock::Clock;
 use super::complaints::Complaints;
 use super::filters::session::Tokens;
 use super::generation::Generation;
+use super::h2::front::Attendants;
 use super::io::Backend;
 use super::listening::Bound;
 use super::metrics::{Series, WorkerMetrics};
@@ -139,6 +140,7 @@ pub struct Worker {
     pub metrics: Arc<WorkerMetrics>,
     pub tokens: Arc<Tokens>,
     pub mirrors: Gate,
+    pub attendants: Attendants,
     pub log: Option<RefCell<access_log::Sink>>,
     /// About PROXY protocol headers.
     pub complaints: Complaints,
@@ -171,6 +173,7 @@ impl Worker {
             metrics,
             tokens,
             mirrors: Gate::default(),
+            attendants: Attendants::default(),
             log: log.map(RefCell::new),
             complaints: Complaints::default(),
             shared,

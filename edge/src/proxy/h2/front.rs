@@ -4,12 +4,15 @@
 //! generation in which the connection came; each request belongs to the generation in which it comes.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use super::serve::{self, Request, Settings};
-use super::wire::{self, Flusher, Wire};
+use super::mux::{Ended, Flood};
+use super::serve::{self, Gone, Request, Settings};
+use super::wire::{self, Wire};
 use crate::proxy::buffer::Buffer;
 use crate::proxy::exchange::answer::{self, Answer};
 use crate::proxy::exchange::{self, End, Record};
@@ -32,7 +35,7 @@ pub async fn tls(worker: &Rc<Worker>, stream: TlsStream<Socket>, arrival: Arriva
     connection(worker, wire::tls(stream), Rc::new(arrival)).await;
 }
 
-async fn connection(worker: &Rc<Worker>, wire: io::Result<(Wire, Flusher)>, arrival: Rc<Arrival>) {
+async fn connection(worker: &Rc<Worker>, wire: io::Result<Wire>, arrival: Rc<Arrival>) {
     // The socket did not survive its change of owner: nothing is left to tell the client.
     let Ok(wire) = wire else { return };
     let limits = worker.current().generation.limits;
@@ -43,7 +46,7 @@ async fn connection(worker: &Rc<Worker>, wire: io::Result<(Wire, Flusher)>, arri
     let settings = Settings {
         scheme: if arrival.secure { Scheme::Https } else { Scheme::Http },
         limits: limits.head,
-        head_timeout: patience.head.saturating_sub(arrival.at.elapsed()).max(Duration::from_millis(1)),
+        head_timeout: patience.head,
         idle_timeout: Rc::clone(&idle),
         stream_idle_timeout: limits.stream_idle_timeout,
     };
@@ -53,13 +56,90 @@ async fn connection(worker: &Rc<Worker>, wire: io::Result<(Wire, Flusher)>, arri
         // Ends when the worker drains, and only then: the timer has no deadline.
         let _ = worker.unless_draining(never).await;
     };
-    let service = |request| request_of(Rc::clone(worker), Rc::clone(&arrival), Rc::clone(&idle), request);
-    if let Err(error) = serve::serve(wire, settings, Rc::clone(&worker.clock), drain, service).await {
-        tracing::debug!(client = %arrival.peer, %error, "HTTP/2 connection ended");
+    let service = |request, gone| {
+        let (arrival, idle) = (Rc::clone(&arrival), Rc::clone(&idle));
+        worker.attendants.give(worker, Job { arrival, idle, request, gone });
+    };
+    let malformed = |what| worker.metrics.count(Reason::BadRequest(what));
+    let clock = Rc::clone(&worker.clock);
+    let ended = serve::serve(wire, settings, clock, arrival.at, drain, service, malformed).await;
+    let reason = match &ended {
+        Ended::Done | Ended::Closed | Ended::Io(_) => None,
+        Ended::Broken(..) => Some(Reason::ProtocolError),
+        Ended::Flooded(Flood::Resets) => Some(Reason::StreamFlood),
+        Ended::Flooded(Flood::Frames) => Some(Reason::FrameFlood),
+        Ended::Flooded(Flood::Headers) => Some(Reason::HeaderFlood),
+        Ended::HeadTimeout => Some(Reason::HeadTimeout),
+    };
+    if let Some(reason) = reason {
+        worker.metrics.count(reason);
+        tracing::debug!(client = %arrival.peer, %reason, why = %ended, "HTTP/2 connection closed");
     }
 }
 
-async fn request_of(worker: Rc<Worker>, arrival: Rc<Arrival>, idle: Rc<Cell<Duration>>, request: Request) {
+/// A request and what it needs to know of its connection.
+struct Job {
+    arrival: Rc<Arrival>,
+    idle: Rc<Cell<Duration>>,
+    request: Request,
+    gone: Gone,
+}
+
+/// Tasks that see to one request after another. An exchange is thousands of bytes of state: made anew for each request it
+/// would be allocated, moved into its task, and cold.
+#[derive(Default)]
+pub struct Attendants(RefCell<Vec<Rc<Seat>>>);
+
+/// Where a task is given its next request.
+#[derive(Default)]
+struct Seat {
+    job: RefCell<Option<Job>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// Tasks that wait for work, per worker.
+const WAITING: usize = 512;
+
+impl Attendants {
+    /// Gives a request to the task that became free last, or to a new one.
+    fn give(&self, worker: &Rc<Worker>, job: Job) {
+        let free = self.0.borrow_mut().pop();
+        if let Some(seat) = free {
+            *seat.job.borrow_mut() = Some(job);
+            if let Some(waker) = &*seat.waker.borrow() {
+                waker.wake_by_ref();
+            }
+            return;
+        }
+        let seat = Rc::new(Seat { job: RefCell::new(Some(job)), waker: RefCell::default() });
+        tokio::task::spawn_local(attend(Rc::clone(worker), seat));
+    }
+}
+
+async fn attend(worker: Rc<Worker>, seat: Rc<Seat>) {
+    loop {
+        let job = poll_fn(|cx| match seat.job.borrow_mut().take() {
+            Some(job) => Poll::Ready(job),
+            None => {
+                let mut waker = seat.waker.borrow_mut();
+                if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                    *waker = Some(cx.waker().clone());
+                }
+                Poll::Pending
+            }
+        });
+        let job = job.await;
+        see_to(&worker, job).await;
+        let mut waiting = worker.attendants.0.borrow_mut();
+        if waiting.len() >= WAITING {
+            return;
+        }
+        waiting.push(Rc::clone(&seat));
+    }
+}
+
+async fn see_to(worker: &Rc<Worker>, job: Job) {
+    let Job { arrival, idle, request, gone } = job;
     let Request { mut head, refused, mut body, mut sink } = request;
     let mut response = Response::take();
     if let Some(error) = refused {
@@ -74,11 +154,11 @@ async fn request_of(worker: Rc<Worker>, arrival: Rc<Arrival>, idle: Rc<Cell<Dura
         record.answered(answer.status, answer.reason);
         // A client that has gone hears nothing.
         let _ = answer::send(&mut sink, &response.0, text).await;
-        record.write(&worker, &worker.current(), &arrival, &head);
+        record.write(worker, &worker.current(), &arrival, &head);
     } else {
         // A broken one: the stream is reset when its sink is dropped.
         let (End::Complete | End::Broken) =
-            exchange::run(&worker, &arrival, &mut head, &mut response.0, &mut body, &mut sink).await;
+            exchange::run_unless(gone.wait(), worker, &arrival, &mut head, &mut response.0, &mut body, &mut sink).await;
     }
     if let Some(patience) = arrival.patience.get() {
         idle.set(patience.idle);

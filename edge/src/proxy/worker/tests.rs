@@ -33,7 +33,9 @@ fn a_worker_that_cannot_accept_says_so_and_serves_when_it_can() {
         let (snapshot, endpoints, tls) = Default::default();
         Arc::new(Generation { number, snapshot, endpoints, tls, limits: Limits::default() })
     };
-    let wanted = |number, sockets, mode| Arc::new(Wanted { generation: generation(number), series: vec![Arc::default()], sockets, mode });
+    let wanted = |number, sockets, mode| {
+        Arc::new(Wanted { generation: generation(number), series: vec![Arc::default()], sockets, mode })
+    };
     // Bound for no worker at all: there is no descriptor for this one.
     let bad = Arc::new(Bound::new(address, Transport::Tcp, 0).unwrap());
     let (sender, receiver) = watch::channel(wanted(1, vec![bad], Mode::Serve));
