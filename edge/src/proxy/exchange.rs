@@ -13,8 +13,11 @@ pub mod relay;
 pub mod replay;
 pub mod route;
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use edge_config::matching::Matched;
 use edge_config::snapshot::{Action, Backend, Rule, Target, UpstreamId};
@@ -49,9 +52,33 @@ pub async fn run<S: Source, K: Sink>(
     source: &mut S,
     sink: &mut K,
 ) -> End {
+    run_unless(std::future::pending(), worker, arrival, request, response, source, sink).await
+}
+
+/// The same where the client can take its request back: then `gone` is ready, and the exchange is given up.
+#[expect(clippy::too_many_arguments, reason = "the parts of one exchange, borrowed apart")]
+pub async fn run_unless<S: Source, K: Sink>(
+    gone: impl Future<Output = ()>,
+    worker: &Rc<Worker>,
+    arrival: &Arrival,
+    request: &mut RequestHead,
+    response: &mut ResponseHead,
+    source: &mut S,
+    sink: &mut K,
+) -> End {
     let current = worker.current();
     let mut record = Record::begin(arrival, request);
-    let result = respond(worker, &current, arrival, request, response, source, sink, &mut record).await;
+    let result = {
+        let mut gone = pin!(gone);
+        let mut respond = pin!(respond(worker, &current, arrival, request, response, source, sink, &mut record));
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = respond.as_mut().poll(cx) {
+                return Poll::Ready(result);
+            }
+            gone.as_mut().poll(cx).map(|()| Err(Failure::Client(StreamError::Closed)))
+        })
+        .await
+    };
     let end = match result {
         Ok(()) => End::Complete,
         Err(Failure::Client(error)) => {

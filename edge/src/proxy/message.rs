@@ -26,6 +26,12 @@ impl Span {
     pub fn len(self) -> usize {
         (self.end - self.start) as usize
     }
+
+    /// A piece of this piece, no longer than it.
+    pub fn part(self, range: Range<usize>) -> Self {
+        let at = |offset: usize| u32::try_from(offset).map_or(self.end, |offset| self.end.min(self.start + offset));
+        Self { start: at(range.start), end: at(range.end) }
+    }
 }
 
 /// Bytes of text, and fields, that a head has memory for while it is empty: connections keep theirs while they idle.

@@ -77,6 +77,14 @@ reasons! {
     ClientClosed => "client_closed",
     /// The TLS handshake with the client failed.
     HandshakeFailed => "handshake_failed",
+    /// An HTTP/2 peer broke the protocol; the connection is closed.
+    ProtocolError => "protocol_error",
+    /// A client opened HTTP/2 streams that came to nothing, too many of them (rapid reset, made-you-reset).
+    StreamFlood => "stream_flood",
+    /// A client sent HTTP/2 frames that carry nothing, too many of them (SETTINGS, PING, empty DATA, tiny windows).
+    FrameFlood => "frame_flood",
+    /// A client sent an HTTP/2 header block without end (CONTINUATION).
+    HeaderFlood => "header_flood",
     /// A fault of Edge itself (500).
     Internal => "internal",
 }

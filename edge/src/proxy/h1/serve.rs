@@ -119,10 +119,14 @@ async fn requests<I: Io>(worker: &Rc<Worker>, io: &I, arrival: &Arrival, first: 
         if first && !arrival.secure && reader.held().starts_with(PREFACE) {
             return Pause::Http2 { ahead: reader.take_held() };
         }
-        first = false;
+        let is_first = std::mem::take(&mut first);
         let bytes = reader.held().get(..length).unwrap_or_default();
         let connection = match parse::request(bytes, scheme, session.limits.head, &mut request) {
             Ok(connection) => connection,
+            Err(_) if is_first && !arrival.secure && is_foreign(bytes) => {
+                worker.metrics.count(Reason::ProtocolError);
+                break;
+            }
             Err(error) => {
                 session.refuse(error, &request, &mut writer, &mut response).await;
                 break;
@@ -147,6 +151,14 @@ enum Wait {
     Come,
     Later(Duration),
     Never,
+}
+
+/// Whether a first line is of no version of HTTP/1: each has a slash, in its target or in its version. On a port where HTTP/2
+/// may begin as well it is a broken preface, after which the connection ends without a word (RFC 9113 §3.4); an answer
+/// in HTTP/1 would be read as a frame.
+fn is_foreign(head: &[u8]) -> bool {
+    let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    !line.contains(&b'/')
 }
 
 /// What becomes of a connection after an exchange.

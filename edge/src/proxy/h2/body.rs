@@ -1,124 +1,86 @@
-//! Bodies on HTTP/2 streams: [`Inbound`] is the `Source` of both sides, [`Outbound`] sends, [`Responder`] is the `Sink`
-//! of a request.
+//! Bodies on HTTP/2 streams: [`Inbound`] is the `Source` of both sides, [`Responder`] the `Sink` of a request.
 //!
 //! Flow control is the back-pressure: what was received is given back to the peer's window when the next chunk is asked
-//! for, and nothing is sent before the stream's window has room. Every wait ends with the stream idle timeout.
+//! for, and nothing is taken to be sent before there is room. Every wait ends with the stream idle timeout; a message
+//! that is here already waits for nothing and has no timer.
 
-use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
-use h2::server::SendResponse;
-use h2::{Reason, RecvStream, SendStream};
-
-use super::convert;
+use super::mux::stream::Handle;
 use crate::proxy::body::{Chunk, Sink, Source, StreamError};
-use crate::proxy::buffer::Buffer;
-use crate::proxy::clock::{Pulse, Timer};
-use crate::proxy::h1::parse::HeadLimits;
+use crate::proxy::clock::{Clock, Pulse, Timer};
 use crate::proxy::message::{Fields, Length, ResponseHead};
 
-/// Body bytes that h2 holds until they are sent, without a copy.
-pub enum Data {
-    Pooled(Buffer),
-    Shared(Bytes),
+/// Waits on a stream, each for so long at most.
+pub(super) struct Patience {
+    clock: Rc<Clock>,
+    idle: Duration,
+    timer: Option<Timer>,
+    pulse: Option<Rc<Pulse>>,
 }
 
-impl From<Chunk> for Data {
-    fn from(chunk: Chunk) -> Self {
-        match chunk {
-            Chunk::Pooled(buffer) => Self::Pooled(buffer),
-            Chunk::Shared(bytes) => Self::Shared(bytes),
+impl Patience {
+    pub fn new(clock: &Rc<Clock>, idle: Duration) -> Self {
+        Self { clock: Rc::clone(clock), idle, timer: None, pulse: None }
+    }
+
+    pub fn follow(&mut self, pulse: Rc<Pulse>) {
+        if let Some(timer) = &self.timer {
+            timer.follow(Rc::clone(&pulse));
         }
-    }
-}
-
-impl Buf for Data {
-    fn remaining(&self) -> usize {
-        self.chunk().len()
+        self.pulse = Some(pulse);
     }
 
-    fn chunk(&self) -> &[u8] {
-        match self {
-            Self::Pooled(buffer) => buffer.as_slice(),
-            Self::Shared(bytes) => bytes,
+    pub fn pulse(&self) -> Option<Rc<Pulse>> {
+        self.pulse.clone()
+    }
+
+    /// Waits, with a timer from the moment that there is something to wait for.
+    pub async fn until<T>(&mut self, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Result<T, StreamError> {
+        if let Poll::Ready(ready) = std::future::poll_fn(|cx| Poll::Ready(poll(cx))).await {
+            return Ok(ready);
         }
+        let timer = self.timer.get_or_insert_with(|| {
+            let timer = self.clock.timer();
+            if let Some(pulse) = &self.pulse {
+                timer.follow(Rc::clone(pulse));
+            }
+            timer
+        });
+        timer.within(self.idle, std::future::poll_fn(poll)).await.map_err(|_| StreamError::Stalled)
     }
-
-    fn advance(&mut self, count: usize) {
-        match self {
-            Self::Pooled(buffer) => buffer.advance(count),
-            Self::Shared(bytes) => bytes.advance(count),
-        }
-    }
-}
-
-/// What a failed stream means to an exchange.
-pub(super) fn failure(error: h2::Error) -> StreamError {
-    if error.is_io() {
-        return error.into_io().map_or(StreamError::Closed, StreamError::Io);
-    }
-    // Found here, not told by the peer: the peer broke the protocol, such as by a body that is not Content-Length long.
-    if error.is_library() { StreamError::Malformed("http2_stream") } else { StreamError::Closed }
 }
 
 /// A body that comes in: a downstream request's or an upstream response's.
 pub struct Inbound {
-    stream: RefCell<RecvStream>,
-    /// The next frame, where [`Source::is_ready`] had to look.
-    seen: RefCell<Option<Option<Result<Bytes, h2::Error>>>>,
+    stream: Handle,
     length: Length,
     /// Given out and not yet given back to the window.
     held: usize,
-    ended: Cell<bool>,
+    ended: bool,
     trailers: Option<Fields>,
     /// The client waits for a 100 before it sends the body (RFC 9110 §10.1.1).
-    continues: Option<Rc<RefCell<Reply>>>,
-    timer: Timer,
-    idle: Duration,
-    limits: HeadLimits,
+    owes_continue: bool,
+    patience: Patience,
 }
 
 impl Inbound {
-    pub(super) fn new(stream: RecvStream, length: Length, timer: Timer, idle: Duration, limits: HeadLimits) -> Self {
-        Self {
-            ended: Cell::new(stream.is_end_stream() && length == Length::None),
-            stream: RefCell::new(stream),
-            seen: RefCell::new(None),
-            length,
-            held: 0,
-            trailers: None,
-            continues: None,
-            timer,
-            idle,
-            limits,
-        }
+    /// `ended`: the head was the end.
+    pub(super) fn new(stream: Handle, length: Length, ended: bool, patience: Patience) -> Self {
+        Self { stream, length, held: 0, ended, trailers: None, owes_continue: false, patience }
     }
 
     /// A 100 is sent as soon as somebody wants the body.
-    pub(super) fn owe_continue(&mut self, reply: Rc<RefCell<Reply>>) {
-        self.continues = Some(reply);
-    }
-
-    async fn frame(&mut self) -> Result<Option<Bytes>, StreamError> {
-        let seen = self.seen.get_mut().take();
-        let frame = match seen {
-            Some(frame) => frame,
-            None => {
-                let stream = self.stream.get_mut();
-                let frame = self.timer.within(self.idle, std::future::poll_fn(|cx| stream.poll_data(cx)));
-                frame.await.map_err(|_| StreamError::Stalled)?
-            }
-        };
-        frame.transpose().map_err(failure)
+    pub(super) fn owe_continue(&mut self) {
+        self.owes_continue = true;
     }
 }
 
 impl Source for Inbound {
     fn pulse(&self) -> Option<Rc<Pulse>> {
-        self.timer.pulse()
+        self.patience.pulse()
     }
 
     fn length(&self) -> Length {
@@ -126,50 +88,33 @@ impl Source for Inbound {
     }
 
     fn is_ready(&self) -> bool {
-        let mut seen = self.seen.borrow_mut();
-        if self.ended.get() || seen.is_some() {
-            return true;
-        }
-        match self.stream.borrow_mut().poll_data(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(frame) => {
-                *seen = Some(frame);
-                true
-            }
-            Poll::Pending => false,
-        }
+        self.ended || self.stream.mux.borrow().is_ready(self.stream.key)
     }
 
     async fn next(&mut self) -> Result<Option<Chunk>, StreamError> {
-        let held = std::mem::take(&mut self.held);
-        if held > 0 {
-            self.stream.get_mut().flow_control().release_capacity(held).map_err(failure)?;
-        }
-        if self.ended.get() {
+        if self.ended {
             return Ok(None);
         }
-        if let Some(reply) = self.continues.take()
-            && !self.is_ready()
-            && let Reply::Waiting(reply) = &mut *reply.borrow_mut()
-        {
-            let mut go_on = http::Response::new(());
-            *go_on.status_mut() = http::StatusCode::CONTINUE;
-            reply.send_informational(go_on).map_err(failure)?;
+        let Handle { mux, key } = &self.stream;
+        let held = std::mem::take(&mut self.held);
+        if held > 0 {
+            mux.borrow_mut().consumed(*key, held);
         }
-        while let Some(bytes) = self.frame().await? {
-            if !bytes.is_empty() {
-                self.held = bytes.len();
-                return Ok(Some(Chunk::Shared(bytes)));
+        if std::mem::take(&mut self.owes_continue) {
+            let mut mux = mux.borrow_mut();
+            if !mux.is_ready(*key) && !mux.is_head_sent(*key) {
+                mux.send_head(*key, &ResponseHead { status: 100, ..ResponseHead::default() }, false)?;
             }
         }
-        let stream = self.stream.get_mut();
-        let trailers = self.timer.within(self.idle, std::future::poll_fn(|cx| stream.poll_trailers(cx)));
-        if let Some(trailers) = trailers.await.map_err(|_| StreamError::Stalled)?.map_err(failure)? {
-            let mut fields = Fields::default();
-            convert::trailers(&trailers, self.limits, &mut fields).map_err(StreamError::Malformed)?;
-            self.trailers = Some(fields);
+        let chunk = self.patience.until(|cx| mux.borrow_mut().poll_chunk(*key, cx)).await??;
+        match &chunk {
+            Some(chunk) => self.held = chunk.as_slice().len(),
+            None => {
+                self.trailers = mux.borrow_mut().take_trailers(*key);
+                self.ended = true;
+            }
         }
-        self.ended.set(true);
-        Ok(None)
+        Ok(chunk)
     }
 
     fn trailers(&mut self) -> Option<Fields> {
@@ -177,168 +122,83 @@ impl Source for Inbound {
     }
 }
 
+impl Drop for Inbound {
+    fn drop(&mut self) {
+        // What is dropped was consumed, too: other streams live from the connection's window.
+        if self.held > 0 {
+            self.stream.mux.borrow_mut().consumed(self.stream.key, self.held);
+        }
+    }
+}
+
 /// A body that goes out: an upstream request's, and the inside of [`Responder`].
 pub struct Outbound {
-    stream: SendStream<Data>,
-    /// END_STREAM is sent, or the stream is reset.
-    done: bool,
+    stream: Handle,
+    patience: Patience,
 }
 
 impl Outbound {
-    /// `done`: the head ended the stream.
-    pub(super) fn new(stream: SendStream<Data>, done: bool) -> Self {
-        Self { stream, done }
+    pub(super) fn new(stream: Handle, patience: Patience) -> Self {
+        Self { stream, patience }
     }
 
-    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.done { Poll::Pending } else { self.stream.poll_reset(cx).map(drop) }
-    }
-
-    pub(super) fn send(&mut self, chunk: Chunk) -> Result<(), StreamError> {
-        self.stream.send_data(chunk.into(), false).map_err(failure)
-    }
-
-    /// Ends the stream.
-    pub(super) fn finish(&mut self, trailers: Option<&Fields>) -> Result<(), StreamError> {
-        if self.done {
-            return Ok(());
+    pub(super) async fn chunk(&mut self, chunk: Chunk) -> Result<(), StreamError> {
+        let Handle { mux, key } = &self.stream;
+        let mut rest = chunk.as_slice();
+        while !rest.is_empty() {
+            let count = self.patience.until(|cx| mux.borrow_mut().poll_send(*key, cx, rest)).await??;
+            rest = rest.get(count..).unwrap_or_default();
         }
-        match trailers.filter(|trailers| !trailers.is_empty()) {
-            Some(trailers) => {
-                let trailers = convert::to_trailers(trailers).map_err(|_| StreamError::Malformed("trailers"))?;
-                self.stream.reserve_capacity(0);
-                self.stream.send_trailers(trailers).map_err(failure)?;
-            }
-            None => self.stream.send_data(Data::Shared(Bytes::new()), true).map_err(failure)?,
-        }
-        self.done = true;
         Ok(())
     }
 
-    /// Waits until the window has room for some of a chunk; h2 holds the rest, at most this one chunk.
-    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        self.stream.reserve_capacity(1);
-        while self.stream.capacity() == 0 {
-            match std::task::ready!(self.stream.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(failure(error))),
-                None => return Poll::Ready(Err(StreamError::Closed)),
-            }
-        }
-        Poll::Ready(Ok(()))
+    pub(super) fn finish(&mut self, trailers: Option<&Fields>) -> Result<(), StreamError> {
+        self.stream.mux.borrow_mut().finish(self.stream.key, trailers)
     }
 }
 
-impl Drop for Outbound {
-    fn drop(&mut self) {
-        if !self.done {
-            // What was sent of the message is not all of it.
-            self.stream.send_reset(Reason::INTERNAL_ERROR);
-        }
-    }
-}
-
-/// The state of a response, shared with the task that watches for the client's reset.
-pub(super) enum Reply {
-    Waiting(SendResponse<Data>),
-    Sending(Outbound),
-    Over,
-}
-
-impl Reply {
-    /// Ready when the client has no interest in the rest any more.
-    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self {
-            Self::Waiting(reply) => reply.poll_reset(cx).map(drop),
-            Self::Sending(body) => body.poll_reset(cx),
-            Self::Over => Poll::Pending,
-        }
-    }
-}
-
-/// Where the response to one request goes. The head waits for the first chunk, so that a message without a body is one
-/// frame.
+/// Where the response to one request goes. A message without a body is one frame.
 pub struct Responder {
-    reply: Rc<RefCell<Reply>>,
-    waiting: Option<http::Response<()>>,
-    timer: Timer,
-    idle: Duration,
+    body: Outbound,
     request_is_head: bool,
-    bodiless: bool,
+    /// The head was the end.
+    ended: bool,
 }
 
 impl Responder {
-    pub(super) fn new(reply: Rc<RefCell<Reply>>, timer: Timer, idle: Duration, request_is_head: bool) -> Self {
-        Self { reply, waiting: None, timer, idle, request_is_head, bodiless: false }
+    pub(super) fn new(stream: Handle, patience: Patience, request_is_head: bool) -> Self {
+        Self { body: Outbound::new(stream, patience), request_is_head, ended: false }
     }
 
-    fn send_head(&mut self, end: bool) -> Result<(), StreamError> {
-        let Some(head) = self.waiting.take() else { return Ok(()) };
-        let mut reply = self.reply.borrow_mut();
-        let Reply::Waiting(waiting) = &mut *reply else { return Err(StreamError::Closed) };
-        let stream = waiting.send_response(head, end).map_err(failure)?;
-        *reply = Reply::Sending(Outbound::new(stream, end));
-        Ok(())
+    async fn send_head(&mut self, head: &ResponseHead, ends: bool) -> Result<(), StreamError> {
+        let Handle { mux, key } = &self.body.stream;
+        self.body.patience.until(|cx| mux.borrow_mut().poll_room(*key, cx)).await??;
+        mux.borrow_mut().send_head(*key, head, ends)
     }
 }
 
 impl Sink for Responder {
     async fn interim(&mut self, head: &ResponseHead) -> Result<(), StreamError> {
-        let head = convert::to_response(head).map_err(|_| StreamError::Malformed("interim response"))?;
-        match &mut *self.reply.borrow_mut() {
-            Reply::Waiting(reply) => reply.send_informational(head).map_err(failure),
-            _ => Err(StreamError::Closed),
-        }
+        self.send_head(head, false).await
     }
 
     async fn head(&mut self, head: &ResponseHead) -> Result<(), StreamError> {
-        self.bodiless = head.is_bodiless(self.request_is_head);
-        self.waiting = Some(convert::to_response(head).map_err(|_| StreamError::Malformed("response head"))?);
+        let ends = head.length == Length::None || head.is_bodiless(self.request_is_head);
+        self.send_head(head, ends).await?;
+        self.ended = ends;
         Ok(())
     }
 
     async fn chunk(&mut self, chunk: Chunk) -> Result<(), StreamError> {
-        self.send_head(false)?;
-        if self.bodiless {
-            return Ok(());
-        }
-        let room = std::future::poll_fn(|cx| match &mut *self.reply.borrow_mut() {
-            Reply::Sending(body) => body.poll_room(cx),
-            _ => Poll::Ready(Err(StreamError::Closed)),
-        });
-        self.timer.within(self.idle, room).await.map_err(|_| StreamError::Stalled)??;
-        match &mut *self.reply.borrow_mut() {
-            Reply::Sending(body) => body.send(chunk),
-            _ => Err(StreamError::Closed),
-        }
+        if self.ended { Ok(()) } else { self.body.chunk(chunk).await }
     }
 
     async fn flush(&mut self) -> Result<(), StreamError> {
-        // Frames leave at the end of the turn by themselves; only a head without a chunk is still here.
-        self.send_head(false)
+        // Frames leave at the end of the turn by themselves.
+        Ok(())
     }
 
     async fn finish(&mut self, trailers: Option<&Fields>) -> Result<(), StreamError> {
-        let end = self.bodiless || trailers.is_none_or(Fields::is_empty);
-        self.send_head(end)?;
-        let mut reply = self.reply.borrow_mut();
-        let result = match &mut *reply {
-            Reply::Sending(body) => body.finish(trailers),
-            _ => Err(StreamError::Closed),
-        };
-        if result.is_ok() {
-            *reply = Reply::Over;
-        }
-        result
-    }
-}
-
-impl Drop for Responder {
-    fn drop(&mut self) {
-        match std::mem::replace(&mut *self.reply.borrow_mut(), Reply::Over) {
-            Reply::Waiting(mut reply) => reply.send_reset(Reason::INTERNAL_ERROR),
-            // A body without its end resets its stream when it is dropped.
-            Reply::Sending(_) | Reply::Over => {}
-        }
+        if self.ended { Ok(()) } else { self.body.finish(trailers) }
     }
 }

@@ -5,29 +5,26 @@
 //! answer was due. Whether a request is tried again is decided elsewhere; [`Call::was_processed`] says if it may be.
 
 use std::cell::{Cell, RefCell};
-use std::pin::Pin;
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
-use h2::{Reason, RecvStream};
 use tokio::sync::Notify;
 
-use super::body::{Data, Inbound, Outbound, failure};
-use super::convert;
-use super::wire::{Flusher, Lazy, Wire};
+use super::body::{Inbound, Outbound, Patience};
+use super::mux::stream::Handle;
+use super::mux::{Bounds, Ended, Mux, Shared, Side};
+use super::wire::{Turn, Wire};
 use crate::proxy::body::{Chunk, Source, StreamError};
 use crate::proxy::clock::{Clock, Pulse, Timer};
 use crate::proxy::h1::parse::HeadLimits;
-use crate::proxy::message::{Fields, Length, RequestHead, ResponseHead};
+use crate::proxy::message::{Fields, Length, RequestHead, ResponseHead, Scheme};
 use crate::proxy::upstream;
 
 /// Bytes of a response before they are asked for, per stream; and per connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
-/// Bytes of a request that h2 holds per stream.
-const SEND_BUFFER: usize = 64 * 1024;
 /// Connections to one endpoint, when its limit of streams calls for more than one.
 const MOST: usize = 8;
 /// A connection on which nothing was heard for so long while an answer was due takes no further request.
@@ -79,7 +76,7 @@ impl Connections {
     }
 
     /// A place for one request: on a connection that is there, or on a new one. The deadline is the caller's.
-    pub async fn place<E>(&self, dial: impl AsyncFnOnce() -> Result<(Wire, Flusher), E>) -> Result<Place, E>
+    pub async fn place<E>(&self, dial: impl AsyncFnOnce() -> Result<Wire, E>) -> Result<Place, E>
     where
         E: From<std::io::Error>,
     {
@@ -96,7 +93,7 @@ impl Connections {
                     }
                     if self.len() < MOST {
                         let wire = dial().await?;
-                        return self.open(wire).await.map_err(|error| E::from(into_io(error)));
+                        return self.open(wire).await.map_err(E::from);
                     }
                 }
                 () = freed => continue,
@@ -117,35 +114,32 @@ impl Connections {
         Some(best.enter(true, &self.freed))
     }
 
-    async fn open(&self, (wire, flusher): (Wire, Flusher)) -> Result<Place, h2::Error> {
-        let heard = flusher.heard();
-        let (sender, connection) = Builder::new()
-            .enable_push(false)
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_header_list_size(u32::try_from(self.settings.limits.bytes).unwrap_or(u32::MAX))
-            .max_send_buffer_size(SEND_BUFFER)
-            .handshake::<_, Data>(wire)
-            .await?;
+    async fn open(&self, wire: Wire) -> Result<Place, std::io::Error> {
+        let bounds = Bounds {
+            side: Side::Client,
+            scheme: Scheme::Http,
+            limits: self.settings.limits,
+            streams: 0,
+            stream_window: STREAM_WINDOW,
+            connection_window: CONNECTION_WINDOW,
+        };
+        let turn = Turn::new(Mux::new(bounds, Instant::now()), wire);
         let live = Rc::new(Live {
-            sender: RefCell::new(Some(sender)),
+            mux: Rc::clone(&turn.mux),
+            retired: Cell::new(false),
             active: Cell::new(0),
-            heard,
-            changed: Notify::new(),
             greeted: Notify::new(),
             settings: self.settings,
             clock: Rc::clone(&self.clock),
         });
-        let timer = self.clock.timer();
-        let drive = drive(connection, Rc::clone(&live), timer, Rc::clone(&self.freed));
-        tokio::task::spawn_local(Lazy::new(drive, flusher));
+        tokio::task::spawn_local(drive(turn, Rc::clone(&live), self.clock.timer(), Rc::clone(&self.freed)));
         // Its SETTINGS say how many requests it takes at once; those beyond would be refused.
         let mut opening = Opening(Some(live));
         if let Some(live) = &opening.0 {
             live.greeted.notified().await;
         }
         let live = opening.0.take().filter(|live| live.state() != Use::Over);
-        let live = live.ok_or_else(|| h2::Error::from(Reason::REFUSED_STREAM))?;
+        let live = live.ok_or(std::io::ErrorKind::ConnectionAborted)?;
         let place = live.enter(false, &self.freed);
         self.live.borrow_mut().push(live);
         // The requests that waited for this connection.
@@ -160,14 +154,6 @@ impl Drop for Connections {
     }
 }
 
-fn into_io(error: h2::Error) -> std::io::Error {
-    if error.is_io() {
-        error.into_io().unwrap_or_else(|| std::io::ErrorKind::ConnectionAborted.into())
-    } else {
-        std::io::Error::other(error)
-    }
-}
-
 /// A connection that is not in use yet; given up, it ends.
 struct Opening(Option<Rc<Live>>);
 
@@ -179,49 +165,50 @@ impl Drop for Opening {
     }
 }
 
-/// Runs a connection to its end; idle for too long, it is told to end.
-async fn drive(connection: Connection<Wire, Data>, live: Rc<Live>, timer: Timer, freed: Rc<Notify>) {
-    let mut connection = std::pin::pin!(connection);
-    // The first frame is SETTINGS (RFC 9113 §3.4).
-    let greeted = std::future::poll_fn(|cx| {
-        let ended = connection.as_mut().poll(cx).is_ready();
-        if ended || live.heard.get() > 0 { Poll::Ready(!ended) } else { Poll::Pending }
-    })
-    .await;
-    if !greeted {
-        live.retire();
-        live.greeted.notify_one();
-        return freed.notify_waiters();
-    }
-    live.greeted.notify_one();
-    loop {
-        tokio::select! {
-            biased;
-            // Why it ended is told to the streams that were open.
-            _ = &mut connection => break,
-            () = live.changed.notified() => {
-                if live.active.get() == 0 { timer.set(live.settings.idle_timeout) } else { timer.clear() }
+/// Runs a connection to its end; idle for too long, it ends.
+async fn drive(mut turn: Turn, live: Rc<Live>, timer: Timer, freed: Rc<Notify>) {
+    {
+        let mut alarm = pin!(timer.limit(std::future::pending::<()>()));
+        let mut greeted = false;
+        // Whether the timer runs: from the last request on, and until the first.
+        let mut idle = false;
+        std::future::poll_fn(|cx| {
+            turn.read(cx);
+            if !greeted && turn.mux.borrow().is_greeted() {
+                greeted = true;
+                live.greeted.notify_one();
             }
-            _ = timer.limit(std::future::pending::<()>()) => {
+            let in_use = turn.mux.borrow().in_use() > 0 || live.active.get() > 0;
+            if in_use == idle {
+                idle = !in_use;
+                if idle { timer.set(live.settings.idle_timeout) } else { timer.clear() }
+            }
+            if alarm.as_mut().poll(cx).is_ready() {
                 timer.clear();
-                if live.active.get() == 0 {
-                    live.retire();
-                }
+                live.retire();
             }
-        }
+            turn.write(cx);
+            let mut mux = turn.mux.borrow_mut();
+            // Its reads and writes are done; whoever holds a place on it asks first.
+            if greeted && !in_use && (live.retired.get() || !mux.takes_requests()) {
+                mux.end(Ended::Done);
+            }
+            if mux.has_ended() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
     live.retire();
+    live.greeted.notify_one();
     freed.notify_waiters();
+    turn.close(&timer).await;
 }
 
 /// One connection.
 struct Live {
-    /// `None`: takes no further request. The connection ends by itself when the last stream has.
-    sender: RefCell<Option<SendRequest<Data>>>,
+    mux: Shared,
+    /// Takes no further request; it ends by itself when the last stream has.
+    retired: Cell<bool>,
     active: Cell<usize>,
-    heard: Rc<Cell<u64>>,
-    /// The first request has come or the last has gone.
-    changed: Notify,
     /// The endpoint has sent its first frame, or will not.
     greeted: Notify,
     settings: Settings,
@@ -236,30 +223,27 @@ enum Use {
 }
 
 impl Live {
-    /// Whether a request may be started, found out without waiting.
+    /// Whether a request may be started.
     fn state(&self) -> Use {
-        let mut sender = self.sender.borrow_mut();
-        let Some(open) = sender.as_mut() else { return Use::Over };
-        match open.poll_ready(&mut Context::from_waker(std::task::Waker::noop())) {
-            Poll::Ready(Err(_)) => {
-                *sender = None;
-                Use::Over
-            }
-            // The endpoint has lowered its limit, and a request waits inside h2 already.
-            Poll::Pending => Use::Full,
-            Poll::Ready(Ok(())) if self.active.get() < open.current_max_send_streams() => Use::Free,
-            Poll::Ready(Ok(())) => Use::Full,
+        let mux = self.mux.borrow();
+        if self.retired.get() || !mux.takes_requests() {
+            Use::Over
+        } else if self.active.get() < mux.max_streams() && !mux.is_full() {
+            Use::Free
+        } else {
+            Use::Full
         }
     }
 
     fn retire(&self) {
-        self.sender.borrow_mut().take();
+        self.retired.set(true);
+        self.mux.borrow().wake();
     }
 
     fn enter(self: &Rc<Self>, reused: bool, freed: &Rc<Notify>) -> Place {
         self.active.set(self.active.get() + 1);
         if self.active.get() == 1 {
-            self.changed.notify_one();
+            self.mux.borrow().wake();
         }
         Place { live: Rc::clone(self), freed: Rc::clone(freed), reused }
     }
@@ -276,30 +260,27 @@ pub struct Place {
 impl Place {
     /// Starts a request. Its head leaves at the end of this turn.
     pub fn begin(self, head: &RequestHead) -> Result<Call, BeginError> {
-        let settings = self.live.settings;
-        let request = convert::to_request(head, settings.secure).map_err(|error| BeginError::Unwritable(error.0))?;
+        let live = &self.live;
+        let (settings, clock) = (live.settings, Rc::clone(&live.clock));
+        if live.state() == Use::Over {
+            return Err(BeginError::Closed);
+        }
         let ends = head.length == Length::None;
-        let sent = match self.live.sender.borrow_mut().as_mut() {
-            Some(sender) => sender.send_request(request, ends),
-            None => return Err(BeginError::Closed),
-        };
-        let (response, stream) = sent.map_err(|_| BeginError::Closed)?;
-        let clock = &self.live.clock;
+        let opened = live.mux.borrow_mut().open_stream(head, settings.secure, ends);
+        let key = opened.map_err(|error| BeginError::Unwritable(error.0))?;
+        let stream = Handle::new(&live.mux, key);
+        let heard = live.mux.borrow().heard();
+        let idle = settings.stream_idle_timeout;
         Ok(Call {
-            upload: Upload {
-                body: Outbound::new(stream, ends),
-                timer: clock.timer(),
-                idle: settings.stream_idle_timeout,
-            },
+            upload: Upload { body: Outbound::new(stream.clone(), Patience::new(&clock, idle)), ended: ends },
             download: Download {
-                state: State::Waiting(response),
-                is_head: head.is_head(),
-                settings,
-                clock: Rc::clone(clock),
+                stream,
+                body: None,
+                waiting: true,
+                patience: Some(Patience::new(&clock, idle)),
                 processed: true,
                 since: Instant::now(),
-                pulse: None,
-                heard: self.live.heard.get(),
+                heard,
                 place: self,
             },
         })
@@ -311,7 +292,7 @@ impl Drop for Place {
         let left = self.live.active.get() - 1;
         self.live.active.set(left);
         if left == 0 {
-            self.live.changed.notify_one();
+            self.live.mux.borrow().wake();
         }
         self.freed.notify_one();
     }
@@ -347,15 +328,13 @@ impl Call {
 /// The request's body on its way to the endpoint.
 pub struct Upload {
     body: Outbound,
-    timer: Timer,
-    idle: Duration,
+    /// The head was the end.
+    ended: bool,
 }
 
 impl upstream::Upload for &mut Upload {
     async fn chunk(&mut self, chunk: Chunk) -> Result<(), StreamError> {
-        let room = self.timer.within(self.idle, std::future::poll_fn(|cx| self.body.poll_room(cx))).await;
-        room.map_err(|_| StreamError::Stalled)??;
-        self.body.send(chunk)
+        self.body.chunk(chunk).await
     }
 
     async fn flush(&mut self) -> Result<(), StreamError> {
@@ -364,74 +343,42 @@ impl upstream::Upload for &mut Upload {
     }
 
     async fn finish(&mut self, trailers: Option<&Fields>) -> Result<(), StreamError> {
-        self.body.finish(trailers)
+        if self.ended { Ok(()) } else { self.body.finish(trailers) }
     }
 }
 
 /// The response on its way back.
 pub struct Download {
-    state: State,
-    is_head: bool,
-    settings: Settings,
-    clock: Rc<Clock>,
+    stream: Handle,
+    /// From the final head on.
+    body: Option<Inbound>,
+    /// For the first head.
+    waiting: bool,
+    patience: Option<Patience>,
     processed: bool,
     since: Instant,
     heard: u64,
     place: Place,
-    pulse: Option<Rc<Pulse>>,
-}
-
-#[expect(clippy::large_enum_variant, reason = "nearly all become a body; a box would be one more allocation each")]
-enum State {
-    Waiting(ResponseFuture),
-    Body(Inbound),
-    Failed,
-}
-
-enum Head {
-    Interim(http::Response<()>),
-    Final(http::Response<RecvStream>),
-}
-
-impl Download {
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, h2::Error>> {
-        let State::Waiting(response) = &mut self.state else { return Poll::Ready(Err(Reason::INTERNAL_ERROR.into())) };
-        if let Poll::Ready(Some(interim)) = response.poll_informational(cx) {
-            return Poll::Ready(interim.map(Head::Interim));
-        }
-        Pin::new(response).poll(cx).map_ok(Head::Final)
-    }
-
-    fn fail(&mut self, error: h2::Error) -> StreamError {
-        let refused = error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM);
-        self.processed = !(error.is_remote() && refused);
-        self.state = State::Failed;
-        failure(error)
-    }
 }
 
 impl upstream::Download for &mut Download {
     async fn head(&mut self, head: &mut ResponseHead) -> Result<(), StreamError> {
-        let timer = self.clock.timer();
-        if let Some(pulse) = &self.pulse {
-            timer.follow(Rc::clone(pulse));
+        let Handle { mux, key } = &self.stream;
+        let Some(patience) = &mut self.patience else { return Err(StreamError::Closed) };
+        match patience.until(|cx| mux.borrow_mut().poll_head(*key, cx)).await? {
+            Ok(received) => *head = received,
+            Err(why) => {
+                self.processed = why.was_processed();
+                self.waiting = false;
+                return Err(why.error());
+            }
         }
-        let idle = self.settings.stream_idle_timeout;
-        let received = timer.within(idle, std::future::poll_fn(|cx| self.poll_head(cx))).await;
-        let limits = self.settings.limits;
-        match received.map_err(|_| StreamError::Stalled)?.map_err(|error| self.fail(error))? {
-            Head::Interim(response) => {
-                let (parts, ()) = response.into_parts();
-                convert::response(&parts, false, self.is_head, limits, head).map_err(StreamError::Malformed)?;
-                head.length = Length::None;
-            }
-            Head::Final(response) => {
-                let (parts, stream) = response.into_parts();
-                let ended = stream.is_end_stream();
-                let converted = convert::response(&parts, ended, self.is_head, limits, head);
-                self.state = State::Body(Inbound::new(stream, head.length, timer, idle, limits));
-                converted.map_err(StreamError::Malformed)?;
-            }
+        self.waiting = false;
+        if head.status < 200 {
+            head.length = Length::None;
+        } else if let Some(patience) = self.patience.take() {
+            let ended = head.length == Length::None && mux.borrow().is_received(*key);
+            self.body = Some(Inbound::new(self.stream.clone(), head.length, ended, patience));
         }
         Ok(())
     }
@@ -439,23 +386,28 @@ impl upstream::Download for &mut Download {
 
 impl Source for &mut Download {
     fn follow(&mut self, pulse: Rc<Pulse>) {
-        self.pulse = Some(pulse);
+        if let Some(patience) = &mut self.patience {
+            patience.follow(pulse);
+        }
     }
 
     fn length(&self) -> Length {
-        if let State::Body(body) = &self.state { body.length() } else { Length::None }
+        self.body.as_ref().map_or(Length::None, Source::length)
     }
 
     fn is_ready(&self) -> bool {
-        if let State::Body(body) = &self.state { body.is_ready() } else { true }
+        self.body.as_ref().is_none_or(Source::is_ready)
     }
 
     async fn next(&mut self) -> Result<Option<Chunk>, StreamError> {
-        if let State::Body(body) = &mut self.state { body.next().await } else { Err(StreamError::Closed) }
+        match &mut self.body {
+            Some(body) => body.next().await,
+            None => Err(StreamError::Closed),
+        }
     }
 
     fn trailers(&mut self) -> Option<Fields> {
-        if let State::Body(body) = &mut self.state { body.trailers() } else { None }
+        self.body.as_mut().and_then(Source::trailers)
     }
 }
 
@@ -464,8 +416,7 @@ impl Drop for Download {
         // Given up before an answer, and the connection has been silent: it may lead nowhere (no RST for a host that
         // is gone). Others are not sent after it.
         let live = &self.place.live;
-        let waiting = matches!(self.state, State::Waiting(_));
-        if waiting && self.heard == live.heard.get() && self.since.elapsed() >= SILENCE {
+        if self.waiting && self.heard == live.mux.borrow().heard() && self.since.elapsed() >= SILENCE {
             live.retire();
         }
     }

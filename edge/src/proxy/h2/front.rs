@@ -8,8 +8,9 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::serve::{self, Request, Settings};
-use super::wire::{self, Flusher, Wire};
+use super::mux::{Ended, Flood};
+use super::serve::{self, Gone, Request, Settings};
+use super::wire::{self, Wire};
 use crate::proxy::buffer::Buffer;
 use crate::proxy::exchange::answer::{self, Answer};
 use crate::proxy::exchange::{self, End, Record};
@@ -32,7 +33,7 @@ pub async fn tls(worker: &Rc<Worker>, stream: TlsStream<Socket>, arrival: Arriva
     connection(worker, wire::tls(stream), Rc::new(arrival)).await;
 }
 
-async fn connection(worker: &Rc<Worker>, wire: io::Result<(Wire, Flusher)>, arrival: Rc<Arrival>) {
+async fn connection(worker: &Rc<Worker>, wire: io::Result<Wire>, arrival: Rc<Arrival>) {
     // The socket did not survive its change of owner: nothing is left to tell the client.
     let Ok(wire) = wire else { return };
     let limits = worker.current().generation.limits;
@@ -43,7 +44,7 @@ async fn connection(worker: &Rc<Worker>, wire: io::Result<(Wire, Flusher)>, arri
     let settings = Settings {
         scheme: if arrival.secure { Scheme::Https } else { Scheme::Http },
         limits: limits.head,
-        head_timeout: patience.head.saturating_sub(arrival.at.elapsed()).max(Duration::from_millis(1)),
+        head_timeout: patience.head,
         idle_timeout: Rc::clone(&idle),
         stream_idle_timeout: limits.stream_idle_timeout,
     };
@@ -53,13 +54,28 @@ async fn connection(worker: &Rc<Worker>, wire: io::Result<(Wire, Flusher)>, arri
         // Ends when the worker drains, and only then: the timer has no deadline.
         let _ = worker.unless_draining(never).await;
     };
-    let service = |request| request_of(Rc::clone(worker), Rc::clone(&arrival), Rc::clone(&idle), request);
-    if let Err(error) = serve::serve(wire, settings, Rc::clone(&worker.clock), drain, service).await {
-        tracing::debug!(client = %arrival.peer, %error, "HTTP/2 connection ended");
+    let service = |request, gone| {
+        let request = request_of(Rc::clone(worker), Rc::clone(&arrival), Rc::clone(&idle), request, gone);
+        tokio::task::spawn_local(request);
+    };
+    let malformed = |what| worker.metrics.count(Reason::BadRequest(what));
+    let clock = Rc::clone(&worker.clock);
+    let ended = serve::serve(wire, settings, clock, arrival.at, drain, service, malformed).await;
+    let reason = match &ended {
+        Ended::Done | Ended::Closed | Ended::Io(_) => None,
+        Ended::Broken(..) => Some(Reason::ProtocolError),
+        Ended::Flooded(Flood::Resets) => Some(Reason::StreamFlood),
+        Ended::Flooded(Flood::Frames) => Some(Reason::FrameFlood),
+        Ended::Flooded(Flood::Headers) => Some(Reason::HeaderFlood),
+        Ended::HeadTimeout => Some(Reason::HeadTimeout),
+    };
+    if let Some(reason) = reason {
+        worker.metrics.count(reason);
+        tracing::debug!(client = %arrival.peer, %reason, why = %ended, "HTTP/2 connection closed");
     }
 }
 
-async fn request_of(worker: Rc<Worker>, arrival: Rc<Arrival>, idle: Rc<Cell<Duration>>, request: Request) {
+async fn request_of(worker: Rc<Worker>, arrival: Rc<Arrival>, idle: Rc<Cell<Duration>>, request: Request, gone: Gone) {
     let Request { mut head, refused, mut body, mut sink } = request;
     let mut response = Response::take();
     if let Some(error) = refused {
@@ -78,7 +94,8 @@ async fn request_of(worker: Rc<Worker>, arrival: Rc<Arrival>, idle: Rc<Cell<Dura
     } else {
         // A broken one: the stream is reset when its sink is dropped.
         let (End::Complete | End::Broken) =
-            exchange::run(&worker, &arrival, &mut head, &mut response.0, &mut body, &mut sink).await;
+            exchange::run_unless(gone.wait(), &worker, &arrival, &mut head, &mut response.0, &mut body, &mut sink)
+                .await;
     }
     if let Some(patience) = arrival.patience.get() {
         idle.set(patience.idle);

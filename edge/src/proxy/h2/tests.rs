@@ -3,11 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::client::{Call, Connections};
+use super::mux::Ended;
 use super::serve::{self, Request};
 use super::wire;
 use crate::proxy::body::{Chunk, Sink, Source, StreamError};
@@ -68,7 +69,7 @@ impl Worker {
         let (near, far) = self.pair().await;
         let wire = wire::plain(far, b"").unwrap();
         let clock = Rc::clone(&self.clock);
-        tokio::task::spawn_local(async move { serve::serve(wire, settings, clock, drain, echo).await });
+        tokio::task::spawn_local(async move { serve_with(wire, settings, clock, drain, echo).await });
         near
     }
 
@@ -81,6 +82,26 @@ impl Worker {
         };
         Connections::new(settings, &self.clock)
     }
+}
+
+/// Serves a connection, every request by `service`; a request that is taken back is given up.
+async fn serve_with<F: Future<Output = ()> + 'static>(
+    wire: wire::Wire,
+    settings: serve::Settings,
+    clock: Rc<Clock>,
+    drain: impl Future<Output = ()>,
+    service: impl Fn(Request) -> F,
+) -> Ended {
+    let start = |request: Request, gone: serve::Gone| {
+        let served = service(request);
+        tokio::task::spawn_local(async move {
+            tokio::select! {
+                () = served => {}
+                () = gone.wait() => {}
+            }
+        });
+    };
+    serve::serve(wire, settings, clock, Instant::now(), drain, start, |_| {}).await
 }
 
 /// Answers by path: what came, bytes without end, nothing, an abandoned response.
@@ -259,7 +280,7 @@ fn a_slow_reader_holds_the_sender_back_and_leaving_frees_it() {
         let wire = wire::plain(far, b"").unwrap();
         let (clock, count, over) = (Rc::clone(&worker.clock), Rc::clone(&served), Rc::new(tokio::sync::Notify::new()));
         let done = Rc::clone(&over);
-        tokio::task::spawn_local(serve::serve(wire, settings(), clock, std::future::pending(), move |request| {
+        tokio::task::spawn_local(serve_with(wire, settings(), clock, std::future::pending(), move |request| {
             let (count, done) = (Rc::clone(&count), Rc::clone(&done));
             async move {
                 struct OnDrop(Rc<tokio::sync::Notify>);
@@ -281,7 +302,7 @@ fn a_slow_reader_holds_the_sender_back_and_leaving_frees_it() {
         let mut call = call(&connections, near, &head("GET", "/", Length::None)).await;
         let mut response = ResponseHead::default();
         call.halves().1.head(&mut response).await.unwrap();
-        // Nothing is read: the sender stops at the window (256 KiB) and one send buffer.
+        // Nothing is read: the sender stops at the window (256 KiB).
         for _ in 0..200 {
             tokio::task::yield_now().await;
         }
@@ -362,7 +383,7 @@ fn the_first_request_tells_how_long_idling_is_allowed() {
             idle.set(Duration::from_millis(30));
             echo(request)
         };
-        tokio::task::spawn_local(serve::serve(wire, patient, clock, std::future::pending(), answer));
+        tokio::task::spawn_local(serve_with(wire, patient, clock, std::future::pending(), answer));
         let (mut client, connection) = h2::client::handshake(near.into_tokio().unwrap()).await.unwrap();
         let connection = tokio::task::spawn_local(connection);
         let (response, _) = client.send_request(http::Request::new(()), true).unwrap();
@@ -391,7 +412,7 @@ fn rapid_resets_end_the_connection_and_leave_no_service_behind() {
         let most = Rc::new(Cell::new(0));
         let (clock, count, peak) = (Rc::clone(&worker.clock), Rc::clone(&alive), Rc::clone(&most));
         let server =
-            tokio::task::spawn_local(serve::serve(wire, settings(), clock, std::future::pending(), move |request| {
+            tokio::task::spawn_local(serve_with(wire, settings(), clock, std::future::pending(), move |request| {
                 let (count, peak) = (Rc::clone(&count), Rc::clone(&peak));
                 async move {
                     struct Alive(Rc<Cell<i64>>);
@@ -424,7 +445,7 @@ fn rapid_resets_end_the_connection_and_leave_no_service_behind() {
         }
         drop(client);
         let _ = connection.await.unwrap();
-        let _ = server.await.unwrap();
+        assert!(matches!(server.await.unwrap(), Ended::Flooded(_)));
         for _ in 0..10 {
             tokio::task::yield_now().await;
         }
@@ -549,7 +570,7 @@ fn all_of_it_inside_tls_in_bulk() {
                 let stream = TlsStream::accept(far, &server, bytes).await.unwrap();
                 assert!(stream.is_h2());
                 let settings = serve::Settings { scheme: Scheme::Https, ..settings() };
-                serve::serve(wire::tls(stream).unwrap(), settings, clock, std::future::pending(), echo).await
+                serve_with(wire::tls(stream).unwrap(), settings, clock, std::future::pending(), echo).await
             });
             let connections = worker.connections(true);
             let dial = async || {

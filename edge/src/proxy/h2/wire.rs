@@ -1,252 +1,126 @@
-//! The byte stream under an HTTP/2 connection, in clear or inside TLS, with a lazy flush.
+//! The byte stream under an HTTP/2 connection, in clear or inside TLS, and the turn that drives it.
 //!
-//! h2 flushes after every frame it writes; taken literally that is a TLS record and a system call per response. Here a
-//! flush only notes that something is to be sent: [`Lazy`], which drives the connection, sends once per turn, behind the
-//! tasks that are runnable already and may have more to say. What is unsent stays noted until the socket has taken all
-//! of it, whether it waits here or sealed inside rustls (forgetting the latter is how such a scheme hangs).
+//! In flow bytes of the socket, out flow those of [`Mux`]. Writing is lazy: what exchanges say is sent once per turn,
+//! behind the tasks that are runnable already and may have more to say, so that many answers leave as one TLS record and
+//! one system call. What is unsent stays noted until the socket has taken all of it, whether it waits in the mux or
+//! sealed inside rustls (forgetting the latter is how such a scheme hangs).
 
-use std::cell::{Cell, RefCell};
-use std::io::{self, Read as _, Write as _};
+use std::cell::RefCell;
+use std::io::{self, BufRead as _, Write as _};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use rustls::Connection;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
 
+use super::mux::{Ended, Mux, Shared};
 use crate::proxy::buffer::Buffer;
+use crate::proxy::clock::Timer;
 use crate::proxy::io::Socket;
-use crate::proxy::tls::record::{RecordError, Records, Step, Taken};
+use crate::proxy::tls::record::{Records, Taken};
 use crate::proxy::tls::stream::{Layer, TlsStream};
 use crate::proxy::upstream::stream::Counted;
 
-/// What waits to be sent may grow to this; then h2 has to wait for the socket.
-const HIGH: usize = 128 * 1024;
-/// Memory for outgoing bytes that a connection keeps while it has none.
-const KEPT: usize = 4 * 1024;
 /// Bytes taken from the socket at once, into memory shared by all connections of the thread.
 const READ: usize = 64 * 1024;
+/// Reads in one turn; then the others have theirs.
+const READS: usize = 4;
+/// How long a peer may take to close after us, and what is read of it meanwhile: closing with bytes unread would reset
+/// the connection and could cost the peer the last frames.
+const CLOSING: Duration = Duration::from_secs(5);
+const MOST_DISCARDED: usize = 256 * 1024;
+
+/// Memory for sealed bytes that a connection keeps while it has none.
+const KEPT: usize = 4 * 1024;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// h2's side of the stream.
-pub struct Wire(Rc<RefCell<State>>);
-
-/// The sending side of the stream, for [`Lazy`].
-pub struct Flusher(Rc<RefCell<State>>);
-
-struct State {
+/// A socket, and TLS where there is some.
+pub struct Wire {
     socket: TcpStream,
     tls: Option<Layer>,
-    /// Taken from the socket and not yet read: plaintext without TLS, records with it.
+    /// Taken from the socket before, and not yet read: plaintext without TLS, records with it.
     ahead: Vec<u8>,
-    /// Where `ahead` really starts.
-    consumed: usize,
-    /// To be sent, not sealed yet. Without TLS the first `sent` bytes are out already.
-    pending: Vec<u8>,
-    sent: usize,
     /// Sealed by [`Records`], of which the first `gone` bytes are out already.
     sealed: Vec<u8>,
     gone: usize,
-    /// Counts reads that brought something.
-    heard: Rc<Cell<u64>>,
     /// Towards an endpoint: counts the connection's end.
     counted: Option<Counted>,
 }
 
 /// A stream in clear. `ahead` is what was read before.
-pub fn plain(socket: Socket, ahead: &[u8]) -> io::Result<(Wire, Flusher)> {
-    Ok(wire(socket.into_tokio()?, None, ahead.to_vec()))
+pub fn plain(socket: Socket, ahead: &[u8]) -> io::Result<Wire> {
+    Ok(wire(socket.into_tokio()?, None, ahead))
 }
 
 /// A stream inside TLS, after its handshake.
-pub fn tls(stream: TlsStream<Socket>) -> io::Result<(Wire, Flusher)> {
+pub fn tls(stream: TlsStream<Socket>) -> io::Result<Wire> {
     let (socket, layer, ahead) = stream.into_parts();
-    let ahead = ahead.as_ref().map_or(&[][..], Buffer::as_slice).to_vec();
+    let ahead = ahead.as_ref().map_or(&[][..], Buffer::as_slice);
     Ok(wire(socket.into_tokio()?, Some(layer), ahead))
 }
 
-fn wire(socket: TcpStream, tls: Option<Layer>, ahead: Vec<u8>) -> (Wire, Flusher) {
-    let state = State {
-        socket,
-        tls,
-        ahead,
-        consumed: 0,
-        pending: Vec::new(),
-        sent: 0,
-        sealed: Vec::new(),
-        gone: 0,
-        heard: Rc::default(),
-        counted: None,
-    };
-    let state = Rc::new(RefCell::new(state));
-    (Wire(Rc::clone(&state)), Flusher(state))
+fn wire(socket: TcpStream, tls: Option<Layer>, ahead: &[u8]) -> Wire {
+    Wire { socket, tls, ahead: ahead.to_vec(), sealed: Vec::new(), gone: 0, counted: None }
 }
 
-impl Flusher {
+impl Wire {
     /// Lets the connection's end be counted.
-    pub fn count(&self, counted: Option<Counted>) {
-        self.0.borrow_mut().counted = counted;
+    pub fn count(&mut self, counted: Option<Counted>) {
+        self.counted = counted;
     }
 
-    /// A counter that moves whenever the peer is heard of.
-    pub fn heard(&self) -> Rc<Cell<u64>> {
-        Rc::clone(&self.0.borrow().heard)
-    }
-}
-
-impl State {
-    fn ahead(&self) -> &[u8] {
-        self.ahead.get(self.consumed..).unwrap_or_default()
-    }
-
-    fn consume(&mut self, count: usize) {
-        self.consumed += count;
-        if self.consumed >= self.ahead.len() {
-            self.ahead = Vec::new();
-            self.consumed = 0;
-        }
-    }
-
-    fn is_dirty(&self) -> bool {
-        let tls = match &self.tls {
-            None => false,
-            Some(Layer::Rustls(connection)) => connection.wants_write(),
-            Some(Layer::Records(records)) => records.is_urgent() || !self.sealed.is_empty(),
+    /// Reads what is there and hands it on; `false` at the end. An end without close_notify is one as well: HTTP/2 sees
+    /// by itself what is cut short, because END_STREAM is missing.
+    fn poll_read(&mut self, cx: &mut Context<'_>, take: &mut dyn FnMut(&[u8])) -> Poll<io::Result<bool>> {
+        let Self { socket, tls, ahead, .. } = self;
+        let mut tls = match tls {
+            Some(Layer::Records(records)) => return poll_open(socket, records, ahead, cx, take),
+            Some(Layer::Rustls(connection)) => Some(connection),
+            None => None,
         };
-        tls || !self.pending.is_empty()
-    }
-
-    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &self.tls {
-            None => {}
-            Some(Layer::Rustls(_)) => return self.poll_read_rustls(cx, into),
-            Some(Layer::Records(_)) => return self.poll_read_records(cx, into),
+        if let Some(tls) = &mut tls {
+            let early = std::mem::take(ahead);
+            if feed(tls, &early, take)? || !early.is_empty() {
+                return Poll::Ready(Ok(true));
+            }
+        } else if !ahead.is_empty() {
+            take(&std::mem::take(ahead));
+            return Poll::Ready(Ok(true));
         }
-        if self.ahead().is_empty() {
-            ready!(Pin::new(&mut self.socket).poll_read(cx, into))?;
-            self.heard.set(self.heard.get().wrapping_add(1));
-            return Poll::Ready(Ok(()));
-        }
-        let count = self.ahead().len().min(into.remaining());
-        into.put_slice(self.ahead().get(..count).unwrap_or_default());
-        self.consume(count);
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_read_records(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { socket, tls: Some(Layer::Records(records)), ahead, consumed, heard, .. } = self else {
-            return Poll::Ready(Ok(()));
-        };
         loop {
-            // What is whole is opened where it lies; what is not waits in `ahead`.
-            if take(records, ahead, consumed, into)? {
-                return Poll::Ready(Ok(()));
-            }
-            ahead.drain(..*consumed);
-            *consumed = 0;
             ready!(socket.poll_read_ready(cx))?;
-            let received: io::Result<bool> = SCRATCH.with_borrow_mut(|scratch| {
+            let result = SCRATCH.with_borrow_mut(|scratch| {
                 scratch.resize(READ, 0);
-                // Behind what waits there already.
-                let (held, _) = scratch.split_at_mut_checked(ahead.len()).unwrap_or_default();
-                held.copy_from_slice(ahead);
-                let room = scratch.get_mut(ahead.len()..).unwrap_or_default();
-                let count = socket.try_read(room)?;
-                if count == 0 {
-                    records.cut();
-                    return Ok(false);
-                }
-                heard.set(heard.get().wrapping_add(1));
-                let whole = scratch.get_mut(..ahead.len() + count).unwrap_or_default();
-                let mut used = 0;
-                let done = take(records, whole, &mut used, into)?;
-                ahead.clear();
-                ahead.extend_from_slice(whole.get(used..).unwrap_or_default());
-                if ahead.is_empty() {
-                    *ahead = Vec::new();
-                }
-                Ok(done)
-            });
-            match received {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Ok(true) => return Poll::Ready(Ok(())),
-                received => drop(received?),
-            }
-        }
-    }
-
-    fn poll_read_rustls(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { socket, tls: Some(Layer::Rustls(tls)), ahead, consumed, heard, .. } = self else {
-            return Poll::Ready(Ok(()));
-        };
-        loop {
-            match tls.reader().read(into.initialize_unfilled()) {
-                Ok(count) => {
-                    into.advance(count);
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // An end without close_notify. HTTP/2 sees by itself what is cut short: END_STREAM is missing.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Poll::Ready(Ok(())),
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-            if *consumed < ahead.len() {
-                *consumed += feed(tls, ahead.get(*consumed..).unwrap_or_default())?;
-                continue;
-            }
-            if !ahead.is_empty() {
-                (*ahead, *consumed) = (Vec::new(), 0);
-            }
-            ready!(socket.poll_read_ready(cx))?;
-            let received = SCRATCH.with_borrow_mut(|scratch| {
-                scratch.resize(READ, 0);
-                let count = match socket.try_read(scratch) {
-                    Ok(0) => {
-                        tls.read_tls(&mut io::empty())?;
-                        return Ok(());
+                let count = socket.try_read(scratch)?;
+                let bytes = scratch.get(..count).unwrap_or_default();
+                match &mut tls {
+                    _ if count == 0 => Ok(false),
+                    None => {
+                        take(bytes);
+                        Ok(true)
                     }
-                    Ok(count) => count,
-                    Err(error) => return Err(error),
-                };
-                heard.set(heard.get().wrapping_add(1));
-                let mut bytes = scratch.get(..count).unwrap_or_default();
-                // What rustls does not take yet, because plaintext waits in it, is kept.
-                while !bytes.is_empty() && tls.wants_read() {
-                    let taken = feed(tls, bytes)?;
-                    bytes = bytes.get(taken..).unwrap_or_default();
+                    Some(tls) => feed(tls, bytes, take).map(|open| open || !bytes.is_empty() && !is_closed(tls)),
                 }
-                ahead.extend_from_slice(bytes);
-                Ok(())
             });
-            match received {
+            match result {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                received => received?,
+                result => return Poll::Ready(result),
             }
         }
     }
 
-    /// Takes bytes to be sent, unless too many wait already.
-    fn poll_take(&mut self, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        if self.pending.len() - self.sent >= HIGH {
-            ready!(self.poll_drain(cx))?;
-        }
-        let mut total = 0;
-        for slice in slices {
-            self.pending.extend_from_slice(slice);
-            total += slice.len();
-        }
-        Poll::Ready(Ok(total))
-    }
-
-    /// Sends everything.
-    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { socket, tls, pending, sent, sealed, gone, .. } = self;
+    /// Sends what waits in the mux and inside rustls.
+    fn poll_send(&mut self, cx: &mut Context<'_>, mux: &mut Mux) -> Poll<io::Result<()>> {
+        let Self { socket, tls, sealed, gone, .. } = self;
         loop {
-            let left = pending.get(*sent..).unwrap_or_default();
+            let (out, sent) = mux.pending();
+            let left = out.get(*sent..).unwrap_or_default();
             let result = match tls {
                 None if left.is_empty() => break,
                 None => socket.try_write(left).map(|count| *sent += count),
@@ -280,52 +154,93 @@ impl State {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
-        pending.clear();
-        pending.shrink_to(KEPT);
         sealed.shrink_to(KEPT);
-        *sent = 0;
+        mux.flushed();
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_drain(cx))?;
-        match &mut self.tls {
-            None => {}
-            Some(Layer::Rustls(connection)) => connection.send_close_notify(),
-            Some(Layer::Records(records)) => records.close(),
-        }
-        ready!(self.poll_drain(cx))?;
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+    fn is_dirty(&self, mux: &Mux) -> bool {
+        let tls = match &self.tls {
+            None => false,
+            Some(Layer::Rustls(connection)) => connection.wants_write(),
+            Some(Layer::Records(records)) => records.is_urgent() || !self.sealed.is_empty(),
+        };
+        tls || mux.is_dirty()
     }
 }
 
-/// Opens what is whole; `true` when there is something for the reader, be it the end.
-fn take(records: &mut Records, bytes: &mut [u8], used: &mut usize, into: &mut ReadBuf<'_>) -> io::Result<bool> {
-    let mut some = false;
-    loop {
-        let bytes = bytes.get_mut(*used..).unwrap_or_default();
-        let room = into.initialize_unfilled();
-        let most = room.len();
-        if most == 0 || (some && records.copies(bytes, most, most)) {
-            return Ok(true);
-        }
-        let step = match records.take(bytes, room, most) {
-            Ok(step) => step,
-            // An end without close_notify. HTTP/2 sees by itself what is cut short: END_STREAM is missing.
-            Err(RecordError::Cut) => return Ok(true),
-            Err(_) if some => return Ok(true),
-            Err(error) => return Err(error.into()),
-        };
-        let Step { used: count, taken } = step;
-        *used += count;
-        match taken {
-            Taken::Data(count) => {
-                into.advance(count);
-                some = true;
+/// Reads what is there, opens it where it lies and hands it on; `false` at the end.
+fn poll_open(
+    socket: &TcpStream,
+    records: &mut Records,
+    ahead: &mut Vec<u8>,
+    cx: &mut Context<'_>,
+    take: &mut dyn FnMut(&[u8]),
+) -> Poll<io::Result<bool>> {
+    let (used, found) = open(records, ahead, take);
+    ahead.drain(..used);
+    let mut found = found;
+    while let Found::Nothing = found {
+        ready!(socket.poll_read_ready(cx))?;
+        let read: io::Result<Found> = SCRATCH.with_borrow_mut(|scratch| {
+            // Behind the beginning of a record, where there is one.
+            scratch.resize(READ + ahead.len(), 0);
+            let (held, room) = scratch.split_at_mut_checked(ahead.len()).unwrap_or_default();
+            held.copy_from_slice(ahead);
+            let count = socket.try_read(room)?;
+            if count == 0 {
+                return Ok(Found::End);
             }
-            Taken::Nothing => {}
-            Taken::Starved => return Ok(some),
-            Taken::Ended => return Ok(true),
+            let bytes = scratch.get_mut(..ahead.len() + count).unwrap_or_default();
+            let (used, found) = open(records, bytes, take);
+            *ahead = bytes.get(used..).unwrap_or_default().to_vec();
+            Ok(found)
+        });
+        found = match read {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Found::Nothing,
+            read => read?,
+        };
+    }
+    Poll::Ready(match found {
+        Found::Error(error) => {
+            // The alert, as far as the socket takes it now; the connection is over.
+            let _ = socket.try_write(&records.take_owed());
+            Err(error)
+        }
+        found => Ok(matches!(found, Found::Some)),
+    })
+}
+
+enum Found {
+    Some,
+    Nothing,
+    End,
+    Error(io::Error),
+}
+
+/// Opens all that is whole; says how many bytes are done with, and what there was. An error comes again after data.
+fn open(records: &mut Records, bytes: &mut [u8], take: &mut dyn FnMut(&[u8])) -> (usize, Found) {
+    let mut used = 0;
+    let mut found = Found::Nothing;
+    loop {
+        let rest = bytes.get_mut(used..).unwrap_or_default();
+        let step = match records.take(rest, &mut [], 0) {
+            Ok(step) => step,
+            Err(_) if matches!(found, Found::Some) => return (used, found),
+            Err(error) => return (used, Found::Error(error.into())),
+        };
+        used += step.used;
+        if let Some((opened, behind)) = records.take_in_place() {
+            take(bytes.get(used..used + opened).unwrap_or_default());
+            used += opened + behind;
+            found = Found::Some;
+            continue;
+        }
+        match step.taken {
+            Taken::Data(_) | Taken::Nothing => {}
+            Taken::Starved => return (used, found),
+            Taken::Ended if matches!(found, Found::Some) => return (used, found),
+            Taken::Ended => return (used, Found::End),
         }
     }
 }
@@ -338,22 +253,45 @@ fn seal(records: &mut Records, left: &[u8], sent: &mut usize, sealed: &mut Vec<u
         return Ok(false);
     }
     sealed.extend_from_slice(&records.take_owed());
-    let framed = records.framed(left.len());
     let start = sealed.len();
-    sealed.resize(start + framed, 0);
+    sealed.resize(start + records.framed(left.len()), 0);
     let (taken, written) = records.seal(left, sealed.get_mut(start..).unwrap_or_default())?;
     sealed.truncate(start + written);
     *sent += taken;
     Ok(true)
 }
 
-/// Gives records to rustls and says how many bytes it took.
-fn feed(tls: &mut Connection, bytes: &[u8]) -> io::Result<usize> {
-    let mut rest = bytes;
-    let count = tls.read_tls(&mut rest)?;
-    tls.process_new_packets().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    // After close_notify nothing is taken any more, and what follows it is to be ignored.
-    Ok(if count == 0 { bytes.len() } else { count })
+/// Gives records to rustls and what was inside to `take`; `true` if something was.
+fn feed(tls: &mut Connection, mut records: &[u8], take: &mut dyn FnMut(&[u8])) -> io::Result<bool> {
+    let mut any = false;
+    loop {
+        loop {
+            let mut reader = tls.reader();
+            let text = match reader.fill_buf() {
+                Ok(text) => text,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+                Err(error) => return Err(error),
+            };
+            let count = text.len();
+            if count == 0 {
+                break;
+            }
+            take(text);
+            any = true;
+            reader.consume(count);
+        }
+        // After close_notify nothing is taken any more, and what follows it is to be ignored.
+        if records.is_empty() || tls.read_tls(&mut records)? == 0 {
+            return Ok(any);
+        }
+        tls.process_new_packets().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    }
+}
+
+/// Whether the peer has said close_notify.
+fn is_closed(tls: &mut Connection) -> bool {
+    matches!(tls.reader().fill_buf(), Ok([]))
 }
 
 /// Writes the records of rustls to the socket, several at once.
@@ -373,68 +311,95 @@ impl io::Write for Direct<'_> {
     }
 }
 
-impl AsyncRead for Wire {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.0.borrow_mut().poll_read(cx, into)
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.borrow_mut().poll_take(cx, &[io::IoSlice::new(bytes)])
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.0.borrow_mut().poll_take(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.borrow_mut().poll_shutdown(cx)
-    }
-}
-
-/// Drives a connection over a [`Wire`] and sends what it wrote, once per turn.
-pub struct Lazy<F> {
-    connection: Pin<Box<F>>,
-    flusher: Flusher,
+/// Moves bytes between a [`Wire`] and a [`Mux`].
+pub(super) struct Turn {
+    pub mux: Shared,
+    wire: Wire,
+    /// There was something to send already in the turn before.
     deferred: bool,
 }
 
-impl<F> Lazy<F> {
-    pub fn new(connection: F, flusher: Flusher) -> Self {
-        Self { connection: Box::pin(connection), flusher, deferred: false }
+impl Turn {
+    pub fn new(mux: Mux, wire: Wire) -> Self {
+        Self { mux: Rc::new(RefCell::new(mux)), wire, deferred: false }
     }
-}
 
-impl<F: Future> Future for Lazy<F> {
-    type Output = F::Output;
+    /// Reads what has come, unless too much waits to be sent.
+    pub fn read(&mut self, cx: &mut Context<'_>) {
+        let mux = &mut *self.mux.borrow_mut();
+        mux.park(cx.waker());
+        for _ in 0..READS {
+            if mux.is_full() || mux.has_ended() {
+                return;
+            }
+            match self.wire.poll_read(cx, &mut |bytes| mux.receive(bytes)) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false)) => return mux.lost(None),
+                Poll::Ready(Err(error)) => return mux.lost(Some(error)),
+                Poll::Pending => return,
+            }
+        }
+        cx.waker().wake_by_ref();
+    }
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let this = &mut *self;
-        let result = this.connection.as_mut().poll(cx);
-        let mut state = this.flusher.0.borrow_mut();
-        if !state.is_dirty() {
-            this.deferred = false;
-        } else if this.deferred || result.is_ready() {
-            this.deferred = false;
-            // Pending: the socket wakes this task. An error shows on the connection's next read or write.
-            let _ = state.poll_drain(cx);
-        } else {
-            this.deferred = true;
+    /// Sends what there is, one turn after it was first seen.
+    pub fn write(&mut self, cx: &mut Context<'_>) {
+        let mux = &mut *self.mux.borrow_mut();
+        if !self.wire.is_dirty(mux) {
+            self.deferred = false;
+            return;
+        }
+        if !self.deferred && !mux.has_ended() {
+            self.deferred = true;
+            return cx.waker().wake_by_ref();
+        }
+        let was_full = mux.is_full();
+        match self.wire.poll_send(cx, mux) {
+            Poll::Ready(Ok(())) => self.deferred = false,
+            Poll::Ready(Err(error)) => mux.lost(Some(error)),
+            // The socket wakes this task.
+            Poll::Pending => {}
+        }
+        if was_full && !mux.is_full() {
+            // Reading had stopped.
             cx.waker().wake_by_ref();
         }
-        result
+    }
+
+    /// Closes so that the peer gets what was said, within a bound.
+    pub async fn close(mut self, timer: &Timer) -> Ended {
+        let why = self.mux.borrow_mut().ended().unwrap_or(Ended::Done);
+        if matches!(why, Ended::Closed | Ended::Io(_)) {
+            return why;
+        }
+        let mut left = MOST_DISCARDED;
+        let (mut notified, mut finished) = (false, false);
+        let over = std::future::poll_fn(|cx| {
+            let mux = &mut *self.mux.borrow_mut();
+            if !finished {
+                ready!(self.wire.poll_send(cx, mux)).map_err(drop)?;
+                if let Some(tls) = self.wire.tls.as_mut().filter(|_| !notified) {
+                    match tls {
+                        Layer::Rustls(connection) => connection.send_close_notify(),
+                        Layer::Records(records) => records.close(),
+                    }
+                    notified = true;
+                    ready!(self.wire.poll_send(cx, mux)).map_err(drop)?;
+                }
+                ready!(Pin::new(&mut self.wire.socket).poll_shutdown(cx)).map_err(drop)?;
+                finished = true;
+            }
+            loop {
+                let mut count = 0;
+                let more = ready!(self.wire.poll_read(cx, &mut |bytes| count += bytes.len())).map_err(drop)?;
+                left = left.saturating_sub(count.max(1));
+                if !more || left == 0 {
+                    return Poll::Ready(Ok::<(), ()>(()));
+                }
+            }
+        });
+        // However it goes, that was the end.
+        let _ = timer.within(CLOSING, over).await;
+        why
     }
 }

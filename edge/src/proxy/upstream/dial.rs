@@ -10,7 +10,7 @@ use super::{Upstream, UpstreamProtocol};
 use crate::proxy::clock::Clock;
 use crate::proxy::h1::upstream::Connection;
 use crate::proxy::h2::client::{BeginError, Call, Place, Settings};
-use crate::proxy::h2::wire::{self, Flusher, Wire};
+use crate::proxy::h2::wire::{self, Wire};
 use crate::proxy::io::{Backend, Socket};
 use crate::proxy::limits::Limits;
 use crate::proxy::message::RequestHead;
@@ -150,13 +150,13 @@ async fn place(upstream: &Upstream, endpoint: &Endpoint, dialer: Dialer<'_>) -> 
         secure: upstream.tls.is_some(),
     };
     let connections = endpoint.connections(settings, dialer.clock);
-    let dial = async || -> Result<(Wire, Flusher), DialError> {
-        let (wire, flusher) = match open(upstream, endpoint, dialer).await? {
+    let dial = async || -> Result<Wire, DialError> {
+        let mut wire = match open(upstream, endpoint, dialer).await? {
             Stream::Plain(socket) => wire::plain(socket, b"")?,
             Stream::Tls(stream) => wire::tls(*stream)?,
         };
-        flusher.count(upstream.series.as_ref().map(Counted::new));
-        Ok((wire, flusher))
+        wire.count(upstream.series.as_ref().map(Counted::new));
+        Ok(wire)
     };
     match within(dialer, connections.place(dial)).await {
         // Connected, and all its streams taken for so long: that is load, not failure.
