@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::names::{Kind, ObjectKey};
-use crate::settings::{PatchType, TextSource};
+use crate::settings::{IoBackend, PatchType, TextSource, TlsRecords};
 
 fn faults(text: &str) -> Vec<String> {
     let problems = decode(&"edge.toml".into(), text).unwrap_err();
