@@ -279,6 +279,13 @@ impl Records {
         inner <= into && inner - usize::from(self.open.is_tls13()).min(inner) <= most
     }
 
+    /// Where the last record was opened where it lies: so many bytes at the beginning are plaintext, and so many behind them
+    /// the rest of the record. They count as taken.
+    pub fn take_in_place(&mut self) -> Option<(usize, usize)> {
+        let (opened, behind) = (std::mem::take(&mut self.opened), std::mem::take(&mut self.behind));
+        (opened > 0).then_some((usize::from(opened), usize::from(behind)))
+    }
+
     /// Whether [`take`](Self::take) would give something.
     pub fn is_readable(&self, bytes: &[u8]) -> bool {
         self.opened > 0 || self.failed.is_some() || self.has_ended || self.is_cut || missing(bytes).is_none()
