@@ -346,7 +346,8 @@ mod tests {
 
     #[test]
     fn lines_say_what_the_fields_say_whatever_was_edited() {
-        let edits: [(&str, fn(&mut Fields)); 7] = [
+        type Edit = fn(&mut Fields);
+        let edits: [(&str, Edit); 7] = [
             ("a: 1\r\nb: \r\nc-c: 3\r\n", |_| {}),
             ("b: \r\nc-c: 3\r\n", |fields| fields.remove(b"a")),
             ("a: 1\r\nc-c: 3\r\n", |fields| fields.remove(b"b")),
