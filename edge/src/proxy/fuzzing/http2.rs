@@ -22,10 +22,6 @@ const SETTINGS: u8 = 4;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// Whether the h2 crate keeps from us what it drops: the fragment of a `:path`, a `:scheme` without `:authority`, and
-/// pseudo-header fields in trailers. Each makes a request malformed, to be refused as soon as it can be seen.
-const HIDDEN: bool = true;
-
 /// The request on the second stream, which must always come through unless the connection ends.
 const SECOND: [(&[u8], &[u8]); 4] =
     [(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"second"), (b":path", b"/second")];
@@ -212,17 +208,12 @@ fn meant(text: &Text) -> Option<Meant> {
         fields.push((name.clone(), value.clone()));
     }
     let mut take = |name: &[u8]| pseudo.remove(name);
-    let (method, scheme, mut path, authority) =
+    let (method, scheme, path, authority) =
         (take(b":method")?, take(b":scheme")?, take(b":path")?, take(b":authority"));
-    if let Some(fragment) = path.iter().position(|byte| *byte == b'#').filter(|_| HIDDEN) {
-        path = &path[..fragment];
-    }
     let is_fine = pseudo.is_empty()
         && reference::is_method(method)
         && method != b"CONNECT"
-        && (scheme.eq_ignore_ascii_case(b"http")
-            || scheme.eq_ignore_ascii_case(b"https")
-            || (HIDDEN && authority.is_none()))
+        && (scheme.eq_ignore_ascii_case(b"http") || scheme.eq_ignore_ascii_case(b"https"))
         && path.iter().all(u8::is_ascii_graphic);
     let target = match path {
         b"*" if method == b"OPTIONS" => path.to_vec(),
@@ -246,7 +237,7 @@ fn meant(text: &Text) -> Option<Meant> {
         _ => return None,
     };
     let trailers = text.trailers.clone().unwrap_or_default();
-    let trailers_fit = trailers.iter().filter(|(name, _)| !HIDDEN || !name.starts_with(b":")).all(|(name, value)| {
+    let trailers_fit = trailers.iter().all(|(name, value)| {
         is_name(name)
             && !is_of_connection(name, value)
             && value.iter().all(|byte| *byte == b'\t' || (*byte >= 0x20 && *byte != 0x7f))

@@ -2,12 +2,15 @@
 
 use std::ops::ControlFlow;
 
+use edge_config::snapshot::ProxyVersion;
+
 use super::Dice;
 use super::reference::{self, Stop};
 use crate::proxy::h1::chunked::Decoder;
 use crate::proxy::h1::parse::{self, Framing, HeadLimits};
 use crate::proxy::h1::target as split_target;
 use crate::proxy::message::{Fields, Length, RequestHead, ResponseHead, Scheme};
+use crate::proxy::proxy_protocol::{self, Start};
 use crate::proxy::tls::hello::{self, Parsed};
 
 const LIMITS: HeadLimits = HeadLimits { bytes: 64 << 10, fields: 100 };
@@ -116,8 +119,29 @@ fn decode(pieces: &[&[u8]]) -> Decoded {
     Ok(None)
 }
 
+/// A PROXY protocol header: an answer stays as more bytes come, and what was understood is said again in the same way.
+pub fn proxy_header(input: &[u8]) {
+    let mut settled = None;
+    for end in 0..=input.len() {
+        let found = proxy_protocol::parse(&input[..end]);
+        if let Some(settled) = settled {
+            assert_eq!(found, settled, "changed its mind at byte {end}");
+        } else if !matches!(found, Ok(Start::Undecided | Start::Partial)) {
+            settled = Some(found);
+        }
+    }
+    let Some(Ok(Start::Header { length, origin })) = settled else { return };
+    assert!(length <= input.len() && length <= proxy_protocol::MOST);
+    let Some(origin) = origin else { return };
+    for version in [ProxyVersion::V1, ProxyVersion::V2] {
+        let header = proxy_protocol::encode(version, &origin);
+        let again = Start::Header { length: header.as_slice().len(), origin: Some(origin) };
+        assert_eq!(proxy_protocol::parse(header.as_slice()), Ok(again));
+    }
+}
+
 /// Normal form of paths: reached in one step, stable, and without a segment that leads elsewhere however often it is decoded.
-pub fn target(input: &[u8]) {
+pub fn request_target(input: &[u8]) {
     let _ = split_target::split(input);
     if let Ok(host) = split_target::check_authority(input) {
         assert!(host > 0 && host <= input.len());

@@ -153,7 +153,9 @@ macro_rules! bounded {
     };
 }
 
-bounded!(request_head response_head chunked target client_hello requests responses h2_streams h2_frames);
+bounded!(
+    request_head response_head chunked request_target client_hello proxy_header requests responses h2_streams h2_frames
+);
 
 /// The judges would also be content with a proxy that refuses everything.
 #[test]

@@ -58,7 +58,7 @@ async fn connection(worker: &Rc<Worker>, wire: io::Result<Wire>, arrival: Rc<Arr
     };
     let service = |request, gone| {
         let (arrival, idle) = (Rc::clone(&arrival), Rc::clone(&idle));
-        worker.attendants.give(worker, Job { arrival, idle, request, gone });
+        worker.attendants.give(Job { worker: Rc::clone(worker), arrival, idle, request, gone });
     };
     let malformed = |what| worker.metrics.count(Reason::BadRequest(what));
     let clock = Rc::clone(&worker.clock);
@@ -79,6 +79,7 @@ async fn connection(worker: &Rc<Worker>, wire: io::Result<Wire>, arrival: Rc<Arr
 
 /// A request and what it needs to know of its connection.
 struct Job {
+    worker: Rc<Worker>,
     arrival: Rc<Arrival>,
     idle: Rc<Cell<Duration>>,
     request: Request,
@@ -102,7 +103,7 @@ const WAITING: usize = 512;
 
 impl Attendants {
     /// Gives a request to the task that became free last, or to a new one.
-    fn give(&self, worker: &Rc<Worker>, job: Job) {
+    fn give(&self, job: Job) {
         let free = self.0.borrow_mut().pop();
         if let Some(seat) = free {
             *seat.job.borrow_mut() = Some(job);
@@ -112,11 +113,12 @@ impl Attendants {
             return;
         }
         let seat = Rc::new(Seat { job: RefCell::new(Some(job)), waker: RefCell::default() });
-        tokio::task::spawn_local(attend(Rc::clone(worker), seat));
+        tokio::task::spawn_local(attend(seat));
     }
 }
 
-async fn attend(worker: Rc<Worker>, seat: Rc<Seat>) {
+/// Holds the worker while there is a request, and no longer: what waits must not keep alive what it waits in.
+async fn attend(seat: Rc<Seat>) {
     loop {
         let job = poll_fn(|cx| match seat.job.borrow_mut().take() {
             Some(job) => Poll::Ready(job),
@@ -129,7 +131,8 @@ async fn attend(worker: Rc<Worker>, seat: Rc<Seat>) {
             }
         });
         let job = job.await;
-        see_to(&worker, job).await;
+        let worker = Rc::clone(&job.worker);
+        see_to(job).await;
         let mut waiting = worker.attendants.0.borrow_mut();
         if waiting.len() >= WAITING {
             return;
@@ -138,8 +141,9 @@ async fn attend(worker: Rc<Worker>, seat: Rc<Seat>) {
     }
 }
 
-async fn see_to(worker: &Rc<Worker>, job: Job) {
-    let Job { arrival, idle, request, gone } = job;
+async fn see_to(job: Job) {
+    let Job { worker, arrival, idle, request, gone } = job;
+    let worker = &worker;
     let Request { mut head, refused, mut body, mut sink } = request;
     let mut response = Response::take();
     if let Some(error) = refused {
