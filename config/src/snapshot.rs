@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::hosts::HostMap;
 use crate::matching::RouteTable;
 use crate::names::{CertId, HostPattern, ObjectKey, ObjectRef};
+use crate::settings::PathPolicy;
 
 macro_rules! index {
     ($(#[$doc:meta])* $name:ident) => {
@@ -183,6 +184,7 @@ pub struct ClientSettings {
     pub head_timeout: Duration,
     /// Bytes buffered per connection and direction, where a policy sets it.
     pub buffer_limit: Option<u64>,
+    pub path: PathPolicy,
 }
 
 /// A rule of an HTTPRoute or GRPCRoute.
@@ -325,6 +327,8 @@ pub struct Timeouts {
     pub request: Option<Duration>,
     /// One try at a backend.
     pub backend_request: Option<Duration>,
+    /// The route says in so many words that a request has no limit ("0s"): it streams, and has no minimum rate either.
+    pub streams: bool,
 }
 
 /// HTTPRouteRetry. Connection errors and backend timeouts are retried even when no code is named.

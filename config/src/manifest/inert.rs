@@ -108,7 +108,6 @@ fn paths(kind: Kind) -> &'static [&'static str] {
             "spec.http1",
             "spec.http2",
             "spec.http3",
-            "spec.path",
             "spec.proxyProtocol",
             "spec.scheme",
             "spec.targetSelectors",

@@ -26,6 +26,7 @@ pub mod limits;
 pub mod listening;
 pub mod message;
 pub mod metrics;
+pub mod path;
 pub mod reason;
 pub mod secure;
 pub mod tls;

@@ -6,9 +6,11 @@
 use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 
-use crate::proxy::h1::parse::{HeadLimits, RequestError, is_alias_of_own};
+use crate::proxy::h1::fields::{self, Hop, Trailer, is_alias_of_own};
+use crate::proxy::h1::parse::{HeadLimits, RequestError};
 use crate::proxy::h1::target::{self, Target};
 use crate::proxy::message::{Fields, Length, RequestHead, ResponseHead, Scheme, Version};
+use crate::proxy::path;
 
 /// Decodes a request head. `ended`: END_STREAM came with it, so there is no body.
 pub fn request(
@@ -28,12 +30,13 @@ pub fn request(
     if parts.headers.len() > limits.fields {
         return Err(RequestError::HeadTooLarge);
     }
+    fields::check_method(parts.method.as_str().as_bytes()).map_err(Malformed)?;
     head.method = head.fields.store(parts.method.as_str().as_bytes());
     if !matches!(parts.uri.scheme_str(), None | Some("http" | "https")) {
         return Err(Malformed("scheme is neither http nor https"));
     }
     authority(parts, scheme, head).map_err(Malformed)?;
-    path(&parts.uri, head).map_err(Malformed)?;
+    target_of(&parts.uri, head).map_err(Malformed)?;
 
     let length = content_length(&parts.headers).map_err(Malformed)?;
     head.length = match (ended, length) {
@@ -43,6 +46,10 @@ pub fn request(
         (_, Some(length)) => Length::Known(length),
         (false, None) => Length::Unknown,
     };
+    // RFC 9110 §9.3.8
+    if parts.method == Method::TRACE && !ended {
+        return Err(Malformed("TRACE with content"));
+    }
     head.te_trailers = parts.headers.get(TE).is_some_and(|value| value == "trailers");
     if let Some(expect) = one(&parts.headers, &EXPECT).map_err(|()| Malformed("more than one Expect"))? {
         if !expect.as_bytes().eq_ignore_ascii_case(b"100-continue") {
@@ -94,7 +101,7 @@ fn authority(parts: &http::request::Parts, scheme: Scheme, head: &mut RequestHea
     Ok(())
 }
 
-fn path(uri: &Uri, head: &mut RequestHead) -> Result<(), &'static str> {
+fn target_of(uri: &Uri, head: &mut RequestHead) -> Result<(), &'static str> {
     let given = uri.path_and_query().map_or("/", |given| given.as_str()).as_bytes();
     let (path, query) = match target::split(given)? {
         Target::Asterisk if head.method() == "OPTIONS" => {
@@ -105,11 +112,7 @@ fn path(uri: &Uri, head: &mut RequestHead) -> Result<(), &'static str> {
         Target::Absolute { .. } => return Err(":path is no path"),
         Target::Origin { path, query } => (given.get(path).unwrap_or_default(), query),
     };
-    head.path = if target::check_path(path)? {
-        head.fields.store(&target::decode_unreserved(path))
-    } else {
-        head.fields.store(path)
-    };
+    path::store(path, head)?;
     head.query = query.map(|query| head.fields.store(given.get(query).unwrap_or_default()));
     Ok(())
 }
@@ -127,11 +130,7 @@ fn content_length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
     let Some(value) = one(headers, &CONTENT_LENGTH).map_err(|()| "more than one Content-Length")? else {
         return Ok(None);
     };
-    let digits = value.as_bytes();
-    if digits.is_empty() || digits.len() > 19 || !digits.iter().all(u8::is_ascii_digit) {
-        return Err("invalid Content-Length");
-    }
-    Ok(Some(digits.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0'))))
+    fields::content_length(value.as_bytes()).map(Some)
 }
 
 /// RFC 9113 §8.2.1: no white space around a value. h2 has refused control characters.
@@ -146,19 +145,7 @@ fn check_value(value: &HeaderValue) -> Result<(), &'static str> {
 
 /// Fields that live on as members of a head, or that belong to one connection (RFC 9110 §7.6.1).
 fn is_taken_out(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "host"
-            | "content-length"
-            | "te"
-            | "expect"
-            | "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "transfer-encoding"
-            | "upgrade"
-            | "http2-settings"
-    )
+    *name == HOST || *name == EXPECT || Hop::of(name.as_str().as_bytes()).is_some()
 }
 
 /// Decodes a response head of an upstream. `ended`: END_STREAM came with it.
@@ -197,18 +184,17 @@ pub fn response(
 }
 
 /// Decodes trailers. What frames or routes a message must not be there (RFC 9110 §6.5.1).
-pub fn trailers(trailers: &HeaderMap, limits: HeadLimits, fields: &mut Fields) -> Result<(), &'static str> {
+pub fn trailers(trailers: &HeaderMap, limits: HeadLimits, kept: &mut Fields) -> Result<(), &'static str> {
     if trailers.len() > limits.fields {
         return Err("too many trailer fields");
     }
     for (name, value) in trailers {
         check_value(value)?;
-        match name.as_str() {
-            "content-length" | "transfer-encoding" | "host" => return Err("trailer section has a framing field"),
-            "trailer" | "authorization" | "cookie" | "set-cookie" | "content-encoding" | "content-type"
-            | "content-range" => {}
-            name_text if is_taken_out(name) || is_alias_of_own(name_text.as_bytes()) => {}
-            name_text => fields.add(name_text.as_bytes(), value.as_bytes()),
+        let name = name.as_str().as_bytes();
+        match fields::trailer(name) {
+            Trailer::Keep => kept.add(name, value.as_bytes()),
+            Trailer::Drop => {}
+            Trailer::Refuse => return Err("trailer section has a framing field"),
         }
     }
     Ok(())

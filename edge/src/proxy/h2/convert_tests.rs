@@ -48,8 +48,10 @@ fn what_can_be_read_twice_is_refused() {
         ("GET", "/", &[("host", "a"), ("host", "a")], true, "malformed request: more than one Host"),
         ("GET", "/", &[], true, "malformed request: no :authority"),
         ("GET", "/", &[("host", "u@a")], true, "malformed request: host has a character that no host name has"),
-        ("GET", "https://a/../b", &[], true, "malformed request: path has a dot segment"),
-        ("GET", "https://a/x%2fb", &[], true, "malformed request: path has an encoded slash"),
+        ("GET", "https://a/..;/b", &[], true, "malformed request: path has a dot segment with parameters"),
+        ("GET", "https://a/x%00b", &[], true, "malformed request: path has an encoded control character"),
+        ("get", "https://a/", &[], true, "malformed request: method in the wrong case"),
+        ("TRACE", "https://a/", &[], false, "malformed request: TRACE with content"),
         ("GET", "*", &[("host", "a")], true, "malformed request: * is a target for OPTIONS only"),
         ("POST", "https://a/", &[("content-length", "+5")], false, "malformed request: invalid Content-Length"),
         (

@@ -2,12 +2,15 @@
 
 use std::io;
 use std::net::Shutdown;
+use std::task::{Context, Poll};
 
 use futures_util::FutureExt as _;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::proxy::body::Chunk;
 use crate::proxy::buffer::Buffer;
+use crate::proxy::io::Closed;
 
 /// Runs a worker on a runtime of its own.
 pub fn run<F: Future>(future: F) -> io::Result<F::Output> {
@@ -60,7 +63,7 @@ impl Socket {
     /// Less than asked for came: the socket is empty, and the reactor tells when more comes. Taking the readiness away
     /// spares the next wait a read, and the buffer for it. An end (0) is left visible, because it is not told twice.
     fn drained(&self) {
-        let _ = self.stream.try_io::<()>(tokio::io::Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into()));
+        let _ = self.stream.try_io::<()>(Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into()));
     }
 
     pub async fn write(&self, chunk: Chunk) -> (io::Result<()>, Chunk) {
@@ -83,6 +86,22 @@ impl Socket {
         }
     }
 
+    pub fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<Closed> {
+        match std::task::ready!(self.stream.poll_read_ready(cx)) {
+            // It is ready, so that this does not wait.
+            Ok(()) => match self.stream.ready(Interest::READABLE).now_or_never() {
+                Some(Ok(ready)) => Closed::of(ready),
+                _ => Poll::Ready(Closed::Broken),
+            },
+            Err(_) => Poll::Ready(Closed::Broken),
+        }
+    }
+
+    pub async fn broken(&self) {
+        // A reactor that is gone counts as broken.
+        let _ = self.stream.ready(Interest::ERROR).await;
+    }
+
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         socket2::SockRef::from(&self.stream).shutdown(how)
     }
@@ -97,7 +116,7 @@ impl Socket {
             return true;
         }
         // Readiness may be stale: a look at the socket settles it and refreshes the readiness.
-        let look = self.stream.try_io(tokio::io::Interest::READABLE, || {
+        let look = self.stream.try_io(Interest::READABLE, || {
             socket2::SockRef::from(&self.stream).peek(&mut [std::mem::MaybeUninit::uninit()])
         });
         matches!(look, Err(error) if error.kind() == io::ErrorKind::WouldBlock)

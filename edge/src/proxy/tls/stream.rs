@@ -8,6 +8,7 @@
 use std::cell::{Cell, RefCell};
 use std::io::{self, BufRead as _, Read as _, Write as _};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use rustls::{ClientConnection, Connection, ServerConfig, ServerConnection};
 use tokio::sync::Mutex;
@@ -16,7 +17,7 @@ use super::table::UpstreamConfig;
 use super::verify::explain;
 use crate::proxy::body::Chunk;
 use crate::proxy::buffer::Buffer;
-use crate::proxy::io::Io;
+use crate::proxy::io::{Closed, Io};
 
 /// Why there is no TLS connection.
 #[derive(Debug, thiserror::Error)]
@@ -198,6 +199,14 @@ impl<S: Io> Io for TlsStream<S> {
 
     async fn write(&self, chunk: Chunk) -> (io::Result<()>, Chunk) {
         (self.send(chunk.as_slice()).await, chunk)
+    }
+
+    fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<Closed> {
+        self.io.poll_closed(cx)
+    }
+
+    async fn broken(&self) {
+        self.io.broken().await;
     }
 
     async fn finish(&self) -> io::Result<()> {
