@@ -67,8 +67,9 @@ fn encoded_unreserved_characters_are_decoded_once_and_nothing_else_is() {
 #[test]
 fn each_answer_of_the_policy() {
     use EscapedSlashes::{Keep, Redirect, Reject, Unescape};
-    let table: &[(&str, EscapedSlashes, bool, bool, Option<(&str, bool)>)] = &[
-        // path, escaped slashes, dot segments resolved, repeated slashes merged, the outcome
+    /// Path, escaped slashes, dot segments resolved, repeated slashes merged, and what comes of it.
+    type Row = (&'static str, EscapedSlashes, bool, bool, Option<(&'static str, bool)>);
+    let table: &[Row] = &[
         ("/a%2Fb", Reject, true, true, None),
         ("/a%2fb", Keep, false, false, Some(("/a%2fb", false))),
         ("/a%2Fb", Unescape, false, false, Some(("/a/b", false))),
