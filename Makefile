@@ -27,10 +27,13 @@ test: packages ## format, lints, unit, golden, property and scenario tests
 	cargo build --workspace --bins
 	cargo test --workspace
 
-bench: packages ## Edge beside its peers, on this machine, into docs/performance.md
+bench: packages ## Edge beside its peers, into docs/performance.md; ROUNDS=2 is quick
 	@integration/bench/run
+
+soak: packages ## Edge at 60 % load while everything changes; MINUTES=10
+	@integration/bench/soak
 
 audit: ## licences, sources, bans and known vulnerabilities of every dependency
 	@integration/run/audit
 
-.PHONY: help packages build run demo test bench audit
+.PHONY: help packages build run demo test bench soak audit

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::gateway::{LabelRequirement, LabelSelector, ObjectReference, PolicyTargetRef, SecretRef};
+use crate::snapshot::ProxyPresence;
 use crate::wire::{ByteQuantity, GepDuration, open_enum};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,11 @@ pub struct ClientTrafficPolicySpec {
     pub timeout: Option<ClientTimeout>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathSettings>,
+    /// The older form; `proxyProtocol` goes before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enable_proxy_protocol: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ClientProxyProtocol>,
 }
 
 /// An absent member leaves what edge.toml says.
@@ -44,6 +50,28 @@ open_enum! {
         RejectRequest = "RejectRequest",
         UnescapeAndForward = "UnescapeAndForward",
         UnescapeAndRedirect = "UnescapeAndRedirect",
+    }
+}
+
+/// PROXY protocol headers from load balancers in front.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientProxyProtocol {
+    /// Whether connections without a header are served as well. Absent is false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optional: Option<bool>,
+}
+
+impl ClientTrafficPolicySpec {
+    /// What it says of PROXY protocol headers. `None`: nothing; `Some(None)`: that there are none.
+    pub fn proxy_presence(&self) -> Option<Option<ProxyPresence>> {
+        let presence = match (self.proxy_protocol, self.enable_proxy_protocol) {
+            (Some(ClientProxyProtocol { optional: Some(true) }), _) => Some(ProxyPresence::Optional),
+            (Some(_), _) | (None, Some(true)) => Some(ProxyPresence::Required),
+            (None, Some(false)) => None,
+            (None, None) => return None,
+        };
+        Some(presence)
     }
 }
 
@@ -100,6 +128,19 @@ pub struct BackendTrafficPolicySpec {
     pub load_balancer: Option<LoadBalancer>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<BackendTimeout>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<BackendProxyProtocol>,
+}
+
+/// PROXY protocol headers to endpoints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendProxyProtocol {
+    pub version: BackendProxyVersion,
+}
+
+open_enum! {
+    pub enum BackendProxyVersion { V1 = "V1", V2 = "V2" }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

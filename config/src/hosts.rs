@@ -5,6 +5,7 @@
 //! with the number of hosts. It never decides what a host without a value means.
 
 use std::fmt;
+use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt};
 use serde::ser::SerializeMap;
@@ -15,9 +16,9 @@ use crate::names::{HostPattern, Hostname};
 /// Values by [`HostPattern`].
 #[derive(Clone)]
 pub struct HostMap<T> {
-    exact: HashMap<Box<str>, T>,
+    exact: HashMap<Arc<str>, T>,
     /// Keyed by what follows `*.`.
-    wildcard: HashMap<Box<str>, T>,
+    wildcard: HashMap<Arc<str>, T>,
     any: Option<T>,
 }
 
@@ -30,8 +31,8 @@ impl<T> HostMap<T> {
     pub fn insert(&mut self, pattern: HostPattern, value: T) -> Option<T> {
         match pattern {
             HostPattern::Any => self.any.replace(value),
-            HostPattern::Wildcard(suffix) => self.wildcard.insert(suffix.as_str().into(), value),
-            HostPattern::Exact(name) => self.exact.insert(name.as_str().into(), value),
+            HostPattern::Wildcard(suffix) => self.wildcard.insert(suffix.into_text(), value),
+            HostPattern::Exact(name) => self.exact.insert(name.into_text(), value),
         }
     }
 
@@ -51,8 +52,8 @@ impl<T> HostMap<T> {
     {
         match pattern {
             HostPattern::Any => self.any.get_or_insert_default(),
-            HostPattern::Wildcard(suffix) => self.wildcard.entry(suffix.as_str().into()).or_default(),
-            HostPattern::Exact(name) => self.exact.entry(name.as_str().into()).or_default(),
+            HostPattern::Wildcard(suffix) => self.wildcard.entry(suffix.clone().into_text()).or_default(),
+            HostPattern::Exact(name) => self.exact.entry(name.clone().into_text()).or_default(),
         }
     }
 
@@ -110,7 +111,7 @@ impl<T> HostMap<T> {
     }
 }
 
-fn sorted<T>(map: &HashMap<Box<str>, T>) -> impl Iterator<Item = (&str, &T)> {
+fn sorted<T>(map: &HashMap<Arc<str>, T>) -> impl Iterator<Item = (&str, &T)> {
     let mut all: Vec<(&str, &T)> = map.iter().map(|(key, value)| (&**key, value)).collect();
     all.sort_unstable_by_key(|(key, _)| *key);
     all.into_iter()

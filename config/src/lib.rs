@@ -27,4 +27,4 @@ pub mod validate;
 pub mod wire;
 pub mod yaml;
 
-pub use compile::{Compiled, compile};
+pub use compile::{Compiled, Compiler, compile};

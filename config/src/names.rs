@@ -1,14 +1,16 @@
 //! The names of things: hosts, objects, certificates. Parsed once, valid for ever after.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 /// A DNS host name: lower case, 1 to 253 characters, labels of 1 to 63 letters, digits and inner hyphens
-/// (RFC 1123 §2.1). Never a wildcard and never an IP address.
+/// (RFC 1123 §2.1). Never a wildcard and never an IP address. A clone shares the text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
-pub struct Hostname(Box<str>);
+pub struct Hostname(Arc<str>);
 
 /// Why a text is no host name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,6 +61,11 @@ impl Hostname {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The text itself, for a key that shares it.
+    pub(crate) fn into_text(self) -> Arc<str> {
+        self.0
     }
 }
 
@@ -286,15 +293,16 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Namespace and name; the namespace of a cluster-scoped object is empty.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Namespace and name; the namespace of a cluster-scoped object is empty. One name stands in many places (inputs, rules,
+/// reports, series), so a clone shares the text.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ObjectKey {
-    pub namespace: Box<str>,
-    pub name: Box<str>,
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
 }
 
 impl ObjectKey {
-    pub fn new(namespace: impl Into<Box<str>>, name: impl Into<Box<str>>) -> Self {
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
 
@@ -304,6 +312,23 @@ impl ObjectKey {
             Some((namespace, name)) => Self::new(namespace, name),
             None => Self::new("", text),
         }
+    }
+}
+
+/// By namespace, then by name. Most neighbours share the text of their namespace.
+impl Ord for ObjectKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let namespaces = match Arc::ptr_eq(&self.namespace, &other.namespace) {
+            true => Ordering::Equal,
+            false => self.namespace.cmp(&other.namespace),
+        };
+        namespaces.then_with(|| self.name.cmp(&other.name))
+    }
+}
+
+impl PartialOrd for ObjectKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -13,7 +14,7 @@ use crate::problem::Problem;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Report {
-    pub objects: BTreeMap<ObjectRef, ObjectReport>,
+    pub objects: BTreeMap<ObjectRef, Arc<ObjectReport>>,
     /// In the order of place, then text.
     pub problems: Vec<Problem>,
 }
@@ -55,10 +56,10 @@ pub struct ListenerReport {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ParentReport {
     /// The reference exactly as the spec has it.
-    pub parent: crate::gateway::ParentReference,
+    pub parent: Arc<crate::gateway::ParentReference>,
     /// The controller name under which we answer: that of the Gateway's class.
-    pub controller: std::sync::Arc<str>,
-    pub conditions: Vec<Condition>,
+    pub controller: Arc<str>,
+    pub conditions: Arc<[Condition]>,
 }
 
 /// A condition in the Kubernetes sense; `observedGeneration` is that of its object and is added on rendering.

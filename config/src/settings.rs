@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::names::{Kind, ObjectKey};
+use crate::snapshot::ProxyPresence;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Settings {
@@ -120,6 +121,12 @@ impl AddressRange {
     }
 }
 
+impl std::fmt::Display for AddressRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.first == self.last { write!(f, "{}", self.first) } else { write!(f, "{}-{}", self.first, self.last) }
+    }
+}
+
 /// Why a text is no range of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AddressRangeError {
@@ -164,13 +171,24 @@ pub enum IoBackend {
     Epoll,
 }
 
+/// Who makes the records of clients' connections after the handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum TlsRecords {
+    /// Edge, in place.
+    Own,
+    Rustls,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ProxySettings {
     /// 0 means one per CPU; at most 512.
     pub workers: u16,
     pub io: IoBackend,
+    pub tls_records: TlsRecords,
     /// Of the whole daemon; one more is closed at accept.
     pub max_connections: u32,
+    /// Of the whole daemon; a client of one more gets no answer.
+    pub max_udp_sessions: u32,
     /// Bytes of a request's head, its first line included; 4 KiB to 1 MiB.
     pub max_head: usize,
     /// Header fields of a request; 10 to 1000.
@@ -200,6 +218,10 @@ pub struct ProxySettings {
     pub min_body_rate: u32,
     /// So long a body may be waited for in all before the rate counts.
     pub min_body_rate_grace: Duration,
+    /// Whether connections begin with a PROXY protocol header; a ClientTrafficPolicy overrides it. `None`: they do not.
+    pub proxy_protocol: Option<ProxyPresence>,
+    /// Whose headers are believed.
+    pub proxy_protocol_from: Vec<AddressRange>,
 }
 
 /// What becomes of paths that several servers could take for different ones, before they are matched.
@@ -326,7 +348,9 @@ impl Default for ProxySettings {
         Self {
             workers: 0,
             io: IoBackend::Auto,
+            tls_records: TlsRecords::Own,
             max_connections: 100_000,
+            max_udp_sessions: 65_536,
             max_head: 64 << 10,
             max_fields: 100,
             head_timeout: Duration::from_secs(10),
@@ -341,6 +365,8 @@ impl Default for ProxySettings {
             path: PathPolicy::default(),
             min_body_rate: 240,
             min_body_rate_grace: Duration::from_secs(10),
+            proxy_protocol: None,
+            proxy_protocol_from: Vec::new(),
         }
     }
 }
@@ -362,6 +388,7 @@ mod tests {
             let range = AddressRange { first: first.parse().unwrap(), last: last.parse().unwrap() };
             assert_eq!(AddressRange::parse(text), Ok(range), "{text}");
             assert!(range.contains(range.last));
+            assert_eq!(AddressRange::parse(&range.to_string()), Ok(range));
         }
         for (text, error) in [
             ("", AddressRangeError::Address),

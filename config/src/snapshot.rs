@@ -4,6 +4,8 @@
 //! certificate table, by [`CertId`]), no endpoint (those are in [`Endpoints`], so a rolling pod is not a recompile), no
 //! Kubernetes type, no lock. Indices (`ListenerId`, `RuleId`, …) point into the vectors of the same snapshot only.
 
+mod filters;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +15,9 @@ use serde::Serialize;
 use crate::hosts::HostMap;
 use crate::matching::RouteTable;
 use crate::names::{CertId, HostPattern, ObjectKey, ObjectRef};
-use crate::settings::PathPolicy;
+use crate::settings::{AddressRange, PathPolicy};
+
+pub use filters::{Cors, Filters, HeaderEdits, Mirror, Origin, PathEdit, Redirect, Rewrite, Scheme};
 
 macro_rules! index {
     ($(#[$doc:meta])* $name:ident) => {
@@ -58,7 +62,8 @@ pub struct Snapshot {
     pub sockets: Vec<Socket>,
     pub ports: Vec<Port>,
     pub listeners: Vec<Listener>,
-    pub rules: Vec<Rule>,
+    /// Shared with the snapshot before where nothing about the rule changed.
+    pub rules: Vec<Arc<Rule>>,
     pub upstreams: Vec<Upstream>,
     pub trust: Vec<Trust>,
     /// Certificates that Edge must have, because no Secret supplies them, in the order of their names.
@@ -92,7 +97,33 @@ pub enum Transport {
 pub struct Port {
     pub gateway: ObjectKey,
     pub number: u16,
+    /// Before TLS and everything else, so it is one for all listeners of the port. `None`: nobody looks for a header.
+    pub proxy_protocol: Option<AcceptProxy>,
     pub serve: PortServe,
+}
+
+/// PROXY protocol headers of load balancers in front, version 1 and 2.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AcceptProxy {
+    pub presence: ProxyPresence,
+    /// Who is believed. A header of anybody else ends the connection.
+    pub from: Vec<AddressRange>,
+}
+
+/// What a connection without a header is. The order is that of strictness: of two wishes for a port the greater counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum ProxyPresence {
+    /// Served as what it looks like.
+    Optional,
+    /// Closed.
+    Required,
+}
+
+/// The form of a header that goes to endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum ProxyVersion {
+    V1,
+    V2,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -196,7 +227,7 @@ pub struct Rule {
     pub name: Option<Box<str>>,
     /// Whether faults are told in gRPC terms (`grpc-status` in trailers-only form).
     pub grpc: bool,
-    pub filters: Filters,
+    pub filters: Arc<Filters>,
     pub action: Action,
     pub timeouts: Timeouts,
     pub retry: Option<Retry>,
@@ -222,7 +253,7 @@ pub struct Backend {
     /// As the user wrote it: `Service ns/name:port`.
     pub reference: Arc<str>,
     pub target: Target,
-    pub filters: Filters,
+    pub filters: Arc<Filters>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -232,92 +263,6 @@ pub enum Target {
     Invalid {
         status: u16,
         reason: Arc<str>,
-    },
-}
-
-/// Filters in the form in which they are applied. Header names are lower case and valid field names; values are valid
-/// field values (RFC 9110 §5).
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Filters {
-    pub request_headers: HeaderEdits,
-    pub response_headers: HeaderEdits,
-    pub rewrite: Option<Rewrite>,
-    pub mirrors: Vec<Mirror>,
-    pub cors: Option<Cors>,
-}
-
-/// Applied in this order: set, add, remove.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct HeaderEdits {
-    pub set: Vec<(Box<str>, Box<str>)>,
-    pub add: Vec<(Box<str>, Box<str>)>,
-    pub remove: Vec<Box<str>>,
-}
-
-impl HeaderEdits {
-    pub fn is_empty(&self) -> bool {
-        self.set.is_empty() && self.add.is_empty() && self.remove.is_empty()
-    }
-}
-
-/// RequestRedirect. Absent parts follow the request (HTTPRequestRedirectFilter).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Redirect {
-    pub scheme: Option<Scheme>,
-    pub hostname: Option<Box<str>>,
-    pub path: Option<PathEdit>,
-    pub port: Option<u16>,
-    pub status: u16,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Scheme {
-    Http,
-    Https,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Rewrite {
-    pub hostname: Option<Box<str>>,
-    pub path: Option<PathEdit>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub enum PathEdit {
-    Full(Box<str>),
-    /// Replaces what the matched PathPrefix covered.
-    Prefix(Box<str>),
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Mirror {
-    pub reference: Arc<str>,
-    pub target: Target,
-    /// Of requests, `numerator / denominator` are copied.
-    pub numerator: u32,
-    pub denominator: u32,
-}
-
-/// HTTPCORSFilter. `None` in a list position means that the field is absent.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Cors {
-    pub allow_origins: Vec<Origin>,
-    pub allow_credentials: bool,
-    pub allow_methods: Vec<Box<str>>,
-    pub allow_headers: Vec<Box<str>>,
-    pub expose_headers: Vec<Box<str>>,
-    pub max_age: u32,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub enum Origin {
-    Any,
-    Exact(Box<str>),
-    /// `scheme://*.suffix[:port]`: what stands before and after the `*`.
-    Wildcard {
-        before: Box<str>,
-        after: Box<str>,
     },
 }
 
@@ -379,6 +324,8 @@ pub struct StreamRoute {
 pub struct Upstream {
     pub key: UpstreamKey,
     pub protocol: UpstreamProtocol,
+    /// Every connection begins with a PROXY protocol header about the client, before TLS, and serves that client only.
+    pub proxy_protocol: Option<ProxyVersion>,
     pub tls: Option<UpstreamTls>,
 }
 
@@ -388,7 +335,7 @@ pub struct UpstreamKey {
     /// Service, or Envoy Gateway Backend.
     pub object: ObjectRef,
     pub port: u16,
-    /// Tells apart the uses of one port that differ in protocol, TLS or client certificate; empty for the plain one.
+    /// Tells apart the uses of one port that differ in protocol, PROXY protocol, TLS or client certificate; empty for the plain one.
     pub variant: Box<str>,
 }
 

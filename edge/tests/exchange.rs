@@ -145,7 +145,8 @@ fn mirrors_get_copies_and_are_not_waited_for() {
         });
         let mut with = rule(0);
         let target = Target::Upstream(UpstreamId(1));
-        with.filters.mirrors = vec![Mirror { reference: "m".into(), target, numerator: 1, denominator: 1 }];
+        Arc::make_mut(&mut with.filters).mirrors =
+            vec![Mirror { reference: "m".into(), target, numerator: 1, denominator: 1 }];
         let rig = Rig::new(io, vec![("", with)], vec![vec![origin.address], vec![mirror.address]]);
         let mut client = rig.client();
         client.send("POST /m HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
@@ -160,10 +161,10 @@ fn filters_redirects_and_cors_apply() {
     on_both(|io| {
         let origin = Origin::echo();
         let mut edited = rule(0);
-        edited.filters.request_headers.set = vec![("x-set".into(), "1".into())];
-        edited.filters.request_headers.remove = vec!["x-old".into()];
-        edited.filters.response_headers.add = vec![("x-added".into(), "2".into())];
-        edited.filters.rewrite =
+        Arc::make_mut(&mut edited.filters).request_headers.set = vec![("x-set".into(), "1".into())];
+        Arc::make_mut(&mut edited.filters).request_headers.remove = vec!["x-old".into()];
+        Arc::make_mut(&mut edited.filters).response_headers.add = vec![("x-added".into(), "2".into())];
+        Arc::make_mut(&mut edited.filters).rewrite =
             Some(Rewrite { hostname: Some("other.test".into()), path: Some(PathEdit::Prefix("/new".into())) });
         let mut moved = rule(0);
         moved.action = Action::Redirect(Redirect {
@@ -174,7 +175,7 @@ fn filters_redirects_and_cors_apply() {
             status: 301,
         });
         let mut cors = rule(0);
-        cors.filters.cors = Some(Cors {
+        Arc::make_mut(&mut cors.filters).cors = Some(Cors {
             allow_origins: vec![edge_config::snapshot::Origin::Exact("http://o.test".into())],
             ..Cors::default()
         });

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use edge_config::snapshot::*;
 use h2::client::SendRequest;
 use http::{HeaderMap, Request, Response};
-use rig::{Origin, PATIENCE, on_both, rule};
+use rig::{Origin, PATIENCE, rule};
 use secure::*;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -134,7 +134,7 @@ fn http2() -> Vec<Upstream> {
 
 #[test]
 fn many_streams_inside_tls_reach_an_http1_endpoint() {
-    on_both(|backend| {
+    on_each(|backend| {
         let (origin, ca) = (Origin::echo(), Ca::new());
         let rig = SecureRig::new(backend);
         let leaf = ca.server(&["a.example"]);
@@ -164,7 +164,7 @@ fn many_streams_inside_tls_reach_an_http1_endpoint() {
 
 #[test]
 fn grpc_passes_with_trailers_over_few_upstream_connections() {
-    on_both(|backend| {
+    on_each(|backend| {
         let (origin, connections) = h2_origin(0);
         let rig = SecureRig::new(backend);
         rig.publish(in_clear(rig.address, vec![Rule { grpc: true, ..rule(0) }], http2()), &cert_table(&[]), &[origin]);
@@ -200,7 +200,7 @@ fn grpc_passes_with_trailers_over_few_upstream_connections() {
 
 #[test]
 fn an_http1_client_reaches_an_http2_endpoint() {
-    on_both(|backend| {
+    on_each(|backend| {
         let (origin, _) = h2_origin(1);
         let rig = SecureRig::new(backend);
         rig.publish(in_clear(rig.address, vec![rule(0)], http2()), &cert_table(&[]), &[origin]);
@@ -219,7 +219,7 @@ fn an_http1_client_reaches_an_http2_endpoint() {
 
 #[test]
 fn what_edge_answers_itself() {
-    on_both(|backend| {
+    on_each(|backend| {
         let closed = rig::free_address();
         let rig = SecureRig::new(backend);
         rig.publish(in_clear(rig.address, vec![rule(0)], http2()), &cert_table(&[]), &[closed]);
@@ -241,7 +241,7 @@ fn what_edge_answers_itself() {
 
 #[test]
 fn a_request_that_is_taken_back_is_taken_back_upstream() {
-    on_both(|backend| {
+    on_each(|backend| {
         let (sender, gone) = std::sync::mpsc::channel();
         let sender = std::sync::Mutex::new(sender);
         let origin = Origin::new(move |client, _| {

@@ -141,7 +141,8 @@ fn a_session_cookie_is_for_the_path_that_was_asked_for() {
     on_both(|io| {
         let origin = Origin::echo();
         let mut sticky = rule(0);
-        sticky.filters.rewrite = Some(Rewrite { hostname: None, path: Some(PathEdit::Prefix("/inner/v1".into())) });
+        Arc::make_mut(&mut sticky.filters).rewrite =
+            Some(Rewrite { hostname: None, path: Some(PathEdit::Prefix("/inner/v1".into())) });
         sticky.session = Some(SessionPersistence {
             carrier: SessionCarrier::SessionCookie,
             name: "edge".into(),

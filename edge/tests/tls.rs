@@ -11,7 +11,7 @@ use std::time::Duration;
 use edge::proxy::limits::Limits;
 use edge::proxy::tls::provider;
 use edge_config::snapshot::*;
-use rig::{Origin, forward, object, on_both, rule};
+use rig::{Origin, forward, object, rule};
 use rustls::HandshakeKind;
 use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::pki_types::ServerName;
@@ -32,7 +32,7 @@ fn saying(word: &'static str) -> Origin {
 
 #[test]
 fn handshakes_are_full_and_then_resumed() {
-    on_both(|backend| {
+    on_each(|backend| {
         let (origin, ca) = (Origin::echo(), Ca::new());
         let rig = SecureRig::new(backend);
         let leaf = ca.server(&["a.example"]);
@@ -67,7 +67,7 @@ fn handshakes_are_full_and_then_resumed() {
 
 #[test]
 fn the_name_picks_the_certificate_and_nobody_else_is_answered() {
-    on_both(|backend| {
+    on_each(|backend| {
         let (origin, ca) = (Origin::echo(), Ca::new());
         let leaves =
             [ca.server(&["a.example"]), ca.server(&["*.wild.example"]), ca.server(&["x.example"]), ca.server(&["*"])];
@@ -100,7 +100,7 @@ fn the_name_picks_the_certificate_and_nobody_else_is_answered() {
 
 #[test]
 fn a_hello_may_come_in_single_bytes_but_not_for_ever() {
-    on_both(|backend| {
+    on_each(|backend| {
         let (origin, ca) = (Origin::echo(), Ca::new());
         let limits = Limits { head_timeout: Duration::from_millis(300), ..Limits::default() };
         let rig = SecureRig::with_limits(backend, limits);
@@ -134,7 +134,7 @@ fn a_hello_may_come_in_single_bytes_but_not_for_ever() {
 
 #[test]
 fn client_certificates_are_required_or_only_asked_for() {
-    on_both(|backend| {
+    on_each(|backend| {
         let origin = Origin::echo();
         let (ca, first, second, stranger) = (Ca::new(), Ca::new(), Ca::new(), Ca::new());
         let rig = SecureRig::new(backend);
@@ -218,7 +218,7 @@ impl ClientSessionStore for Careless {
 
 #[test]
 fn a_session_is_worth_nothing_at_another_listener() {
-    on_both(|backend| {
+    on_each(|backend| {
         let (origin, ca, client_ca) = (Origin::echo(), Ca::new(), Ca::new());
         let rig = SecureRig::new(backend);
         let leaf = ca.server(&["*"]);
@@ -273,7 +273,7 @@ fn a_session_is_worth_nothing_at_another_listener() {
 
 #[test]
 fn a_renewal_counts_from_the_next_handshake_and_costs_no_session() {
-    on_both(|backend| {
+    on_each(|backend| {
         let (origin, ca) = (Origin::echo(), Ca::new());
         let rig = SecureRig::new(backend);
         let (old, new) = (ca.server(&["a.example"]), ca.server(&["a.example"]));
@@ -300,7 +300,7 @@ fn a_renewal_counts_from_the_next_handshake_and_costs_no_session() {
 
 #[test]
 fn misdirected_requests_get_421() {
-    on_both(|backend| {
+    on_each(|backend| {
         let words = ["v1", "v2", "v3"];
         let origins = words.map(saying);
         let ca = Ca::new();
@@ -355,7 +355,7 @@ fn misdirected_requests_get_421() {
 
 #[test]
 fn upstream_certificates_are_verified_as_the_policy_says() {
-    on_both(|backend| {
+    on_each(|backend| {
         let (good_ca, other_ca, client_ca) = (Ca::new(), Ca::new(), Ca::new());
         let rig = SecureRig::new(backend);
         let backend_auth = rcgen::ExtendedKeyUsagePurpose::ServerAuth;
@@ -429,7 +429,7 @@ fn upstream_certificates_are_verified_as_the_policy_says() {
 
 #[test]
 fn tls_routes_pass_through_or_terminate_by_name() {
-    on_both(|backend| {
+    on_each(|backend| {
         let ca = Ca::new();
         let rig = SecureRig::new(backend);
         let (edge_leaf, own_leaf) = (ca.server(&["terminate.example"]), ca.server(&["pass.example"]));
@@ -498,6 +498,79 @@ fn tls_routes_pass_through_or_terminate_by_name() {
             let mut socket = tcp(rig.address);
             connection.write_tls(&mut socket).unwrap();
             assert_eq!(socket.read(&mut [0; 16]).unwrap_or(0), 0, "{name}");
+        }
+    });
+}
+
+/// Another implementation, as far as the machine has it: every suite, key updates from its side, and bulk.
+#[test]
+fn openssl_is_understood() {
+    use std::io::BufRead as _;
+    use std::process::{Command, Stdio};
+    if Command::new("openssl").arg("version").output().is_err() {
+        eprintln!("not tested: there is no openssl here");
+        return;
+    }
+    on_each(|backend| {
+        let ca = Ca::new();
+        let body = "0123456789abcdef".repeat(20_000);
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let origin = Origin::new(move |client, _| {
+            while !client.message().0.is_empty() {
+                client.send(&answer);
+            }
+        });
+        let rig = SecureRig::new(backend);
+        let leaf = ca.server(&["a.example"]);
+        let snapshot = snapshot(rig.address, vec![https("a", "*", "a", 0)], vec![rule(0)], plain_upstreams(1));
+        rig.publish(snapshot, &cert_table(&[("a", &leaf)]), &[origin.address]);
+        let address = rig.address.to_string();
+        for (version, kind, suite) in [
+            ("-tls1_3", "-ciphersuites", "TLS_AES_128_GCM_SHA256"),
+            ("-tls1_3", "-ciphersuites", "TLS_AES_256_GCM_SHA384"),
+            ("-tls1_3", "-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256"),
+            ("-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"),
+            ("-tls1_2", "-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384"),
+            ("-tls1_2", "-cipher", "ECDHE-ECDSA-CHACHA20-POLY1305"),
+        ] {
+            let mut client = Command::new("openssl")
+                .args(["s_client", "-connect", &address, "-servername", "a.example", version, kind, suite])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut input = client.stdin.take().unwrap();
+            let mut output = std::io::BufReader::new(client.stdout.take().unwrap());
+            let mut errors = std::io::BufReader::new(client.stderr.take().unwrap());
+            let mut text = String::new();
+            while !text.contains("---\nSSL handshake has read") {
+                assert!(output.read_line(&mut text).unwrap() > 0, "{suite}: {text}");
+            }
+            let until = |reader: &mut dyn std::io::BufRead, what: &str| {
+                let mut line = String::new();
+                while !line.contains(what) {
+                    line.clear();
+                    assert!(reader.read_line(&mut line).unwrap() > 0, "{suite}: no {what}");
+                }
+            };
+            if version == "-tls1_3" {
+                // A key update alone, then one that asks for ours: s_client takes each by itself and says so.
+                for command in ["k\n", "K\n", "K\n"] {
+                    input.write_all(command.as_bytes()).unwrap();
+                    until(&mut errors, "KEYUPDATE");
+                }
+            }
+            let upload = "x".repeat(300_000);
+            let head = format!("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: {}\r\n", upload.len());
+            // A line that begins with a letter of its commands would be one.
+            input.write_all(format!("{head}Connection: close\r\n\r\n{upload}").as_bytes()).unwrap();
+            let mut rest = Vec::new();
+            output.read_to_end(&mut rest).unwrap();
+            let rest = String::from_utf8_lossy(&rest);
+            assert!(rest.contains("200 OK") && rest.contains(&body), "{suite}: {:.300}", rest);
+            drop(input);
+            client.wait().unwrap();
         }
     });
 }

@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod edged;
+pub mod engine;
 pub mod lab;
 pub mod load;
 pub mod manifests;

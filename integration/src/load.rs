@@ -11,9 +11,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::client::{Connection, H2, Reply, Tls, WebSocket};
+use crate::engine::Histogram;
 
 #[derive(Clone)]
 pub struct Plan {
@@ -35,6 +36,8 @@ pub struct Tally {
     pub h1: u64,
     pub h2: u64,
     pub websocket: u64,
+    /// How long good exchanges took, by what they were.
+    pub latency: BTreeMap<&'static str, Histogram>,
     /// Reason → how often.
     pub failures: BTreeMap<String, u64>,
 }
@@ -123,10 +126,14 @@ impl Shared {
         self.stop.load(Ordering::Relaxed)
     }
 
-    fn count(&self, outcome: Result<fn(&mut Tally) -> &mut u64, String>) {
+    /// One exchange that began then; opening a connection is none.
+    fn count(&self, kind: &'static str, begin: Instant, outcome: Result<fn(&mut Tally) -> &mut u64, String>) {
         let mut tally = self.tally.borrow_mut();
         match outcome {
-            Ok(counter) => *counter(&mut tally) += 1,
+            Ok(counter) => {
+                *counter(&mut tally) += 1;
+                tally.latency.entry(kind).or_default().record(begin.elapsed());
+            }
             Err(reason) => *tally.failures.entry(reason).or_default() += 1,
         }
         self.done.fetch_add(1, Ordering::Relaxed);
@@ -155,24 +162,28 @@ async fn h1(shared: Rc<Shared>, index: usize) {
     };
     let kind = if tls.is_some() { "https/1.1" } else { "http/1.1" };
     while !shared.stopped() {
+        let begin = Instant::now();
         let mut connection = match Connection::open(address, tls.as_ref()).await {
             Ok(connection) => connection,
             Err(error) => {
-                shared.count(Err(format!("{kind} connect: {error}")));
+                shared.count(kind, begin, Err(format!("{kind} connect: {error}")));
                 shared.pause().await;
                 continue;
             }
         };
         while !shared.stopped() {
+            let begin = Instant::now();
             match connection.get(&shared.plan.host, "/load").await {
                 Ok(reply) => shared.count(
+                    kind,
+                    begin,
                     shared
                         .check(&reply)
                         .map(|()| (|tally: &mut Tally| &mut tally.h1) as fn(&mut Tally) -> &mut u64)
                         .map_err(|reason| format!("{kind}: {reason}")),
                 ),
                 Err(error) => {
-                    shared.count(Err(format!("{kind}: {error}")));
+                    shared.count(kind, begin, Err(format!("{kind}: {error}")));
                     break;
                 }
             }
@@ -187,24 +198,28 @@ async fn h2(shared: Rc<Shared>) {
         None => (shared.plan.http, None),
     };
     while !shared.stopped() {
+        let begin = Instant::now();
         let mut connection = match H2::open(address, tls.as_ref()).await {
             Ok(connection) => connection,
             Err(error) => {
-                shared.count(Err(format!("h2 connect: {error}")));
+                shared.count("h2", begin, Err(format!("h2 connect: {error}")));
                 shared.pause().await;
                 continue;
             }
         };
         while !shared.stopped() {
+            let begin = Instant::now();
             match connection.get(&shared.plan.host, "/load").await {
                 Ok(reply) => shared.count(
+                    "h2",
+                    begin,
                     shared
                         .check(&reply)
                         .map(|()| (|tally: &mut Tally| &mut tally.h2) as fn(&mut Tally) -> &mut u64)
                         .map_err(|reason| format!("h2: {reason}")),
                 ),
                 Err(error) => {
-                    shared.count(Err(format!("h2: {error}")));
+                    shared.count("h2", begin, Err(format!("h2: {error}")));
                     break;
                 }
             }
@@ -219,10 +234,11 @@ async fn websocket(shared: Rc<Shared>, index: usize) {
         _ => (shared.plan.http, None),
     };
     while !shared.stopped() {
+        let begin = Instant::now();
         let mut socket = match WebSocket::open(address, tls.as_ref(), &shared.plan.host, "/ws").await {
             Ok(socket) => socket,
             Err(error) => {
-                shared.count(Err(format!("websocket open: {error}")));
+                shared.count("websocket", begin, Err(format!("websocket open: {error}")));
                 shared.pause().await;
                 continue;
             }
@@ -230,16 +246,17 @@ async fn websocket(shared: Rc<Shared>, index: usize) {
         let mut number = 0u64;
         loop {
             number += 1;
+            let begin = Instant::now();
             match socket.echo(&number.to_be_bytes()).await {
-                Ok(()) => shared.count(Ok(|tally| &mut tally.websocket)),
+                Ok(()) => shared.count("websocket", begin, Ok(|tally| &mut tally.websocket)),
                 Err(error) => {
-                    shared.count(Err(format!("websocket: {error}")));
+                    shared.count("websocket", begin, Err(format!("websocket: {error}")));
                     break;
                 }
             }
             if shared.stopped() {
                 if let Err(error) = socket.close().await {
-                    shared.count(Err(format!("websocket close: {error}")));
+                    shared.count("websocket", begin, Err(format!("websocket close: {error}")));
                 }
                 return;
             }

@@ -10,6 +10,7 @@ use edge_integration::client::{Connection, H2, WebSocket, fetch};
 use edge_integration::edged::until;
 use edge_integration::lab::{HTTP, HTTPS, Lab, Running, block_on};
 use edge_integration::manifests::{CLASS, LISTENERS, gateway, http_route, service, to};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 fn served(proxy: &str) -> (Lab, Running) {
     let mut lab = Lab::new();
@@ -132,6 +133,56 @@ fn connections_are_bounded_and_free_again_when_closed() {
         drop(open);
     });
     until("room again", || block_on(fetch(lab.at(HTTP), None, "l.test", "/")).ok());
+}
+
+/// Changes how many file descriptors a process may have.
+fn limit_descriptors(pid: u32, most: u64) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap());
+    // The hard limit stays: it is the same as ours.
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    prlimit(pid, Resource::Nofile, Rlimit { current: Some(most), maximum }).unwrap();
+}
+
+fn descriptors(pid: u32) -> u64 {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() as u64
+}
+
+/// User and system time of a process so far, in clock ticks.
+fn ticks(pid: u32) -> u64 {
+    let line = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let rest = line.rsplit(") ").next().unwrap();
+    rest.split(' ').skip(11).take(2).map(|word| word.parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn without_descriptors_new_connections_wait_and_nothing_spins() {
+    let (mut lab, _a) = served("");
+    let pid = lab.edged().pid();
+    block_on(async {
+        let mut known = Connection::open(lab.at(HTTP), None).await.unwrap();
+        assert_eq!(known.get("l.test", "/").await.unwrap().status, 200);
+        limit_descriptors(pid, descriptors(pid) + 4);
+        let mut waiting = Vec::new();
+        for _ in 0..40 {
+            // The kernel takes them; edged cannot.
+            waiting.push(Connection::open(lab.at(HTTP), None).await.unwrap());
+        }
+        for _ in 0..20 {
+            assert_eq!(known.get("l.test", "/").await.unwrap().status, 200, "what is open works on");
+        }
+        let before = ticks(pid);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let spent = ticks(pid) - before;
+        assert!(spent < 50, "{spent} ticks of 10 ms in 2 seconds without work");
+        limit_descriptors(pid, 1024);
+        for connection in &mut waiting {
+            assert_eq!(connection.get("l.test", "/").await.unwrap().status, 200, "those that waited are served");
+        }
+        assert_eq!(fetch(lab.at(HTTP), None, "l.test", "/").await.unwrap().status, 200);
+    });
+    let log = lab.edged().log();
+    let told = log.matches("cannot accept, trying again").count();
+    assert!((1..=8).contains(&told), "told {told} times:\n{log}");
 }
 
 #[test]

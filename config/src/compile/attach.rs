@@ -24,10 +24,11 @@ struct Parent<'a> {
 }
 
 /// A listener that takes a route, at these hosts.
+#[derive(Clone)]
 pub(super) struct Attachment {
     pub gateway: usize,
     pub listener: usize,
-    pub hosts: Vec<HostPattern>,
+    pub hosts: Box<[HostPattern]>,
 }
 
 /// What became of one parentRef that names a parent of ours.
@@ -173,7 +174,7 @@ fn judge(
         }
         attached = true;
         if !attachments.iter().any(|known| known.gateway == parent.gateway && known.listener == place) {
-            attachments.push(Attachment { gateway: parent.gateway, listener: place, hosts });
+            attachments.push(Attachment { gateway: parent.gateway, listener: place, hosts: hosts.into() });
         }
     }
     if attached {

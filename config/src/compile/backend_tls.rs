@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt};
 
@@ -115,15 +116,15 @@ impl<'a> TlsPolicies<'a> {
         for (index, policy) in self.list.iter().enumerate() {
             let conflict = self.conflict(index);
             let fault = conflict.as_ref().or(policy.fault.as_ref());
-            let conditions = vec![
+            let conditions: Arc<[_]> = Arc::new([
                 condition("Accepted", "Accepted", fault),
                 condition("ResolvedRefs", "ResolvedRefs", policy.refs_fault.as_ref()),
-            ];
+            ]);
             let parents = ancestors.get(index).into_iter().flatten().filter_map(|gateway| gateways.get(*gateway));
             let parents = parents.take(MOST_ANCESTORS).map(|gateway| ParentReport {
-                parent: ancestor(gateway.key(), None),
+                parent: Arc::new(ancestor(gateway.key(), None)),
                 controller: gateway.controller.clone(),
-                conditions: conditions.clone(),
+                conditions: Arc::clone(&conditions),
             });
             out.push((
                 ObjectRef::new(Kind::BackendTLSPolicy, policy.object.meta.key.clone()),

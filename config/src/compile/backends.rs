@@ -15,7 +15,7 @@ use crate::envoy::{BackendProtocol, BackendSpec, BackendType};
 use crate::gateway::{BackendObjectRef, BackendRef};
 use crate::inputs::Object;
 use crate::names::{CertId, Kind, ObjectKey, ObjectRef};
-use crate::snapshot::{Target, Upstream, UpstreamId, UpstreamKey, UpstreamProtocol, UpstreamTls};
+use crate::snapshot::{ProxyVersion, Target, Upstream, UpstreamId, UpstreamKey, UpstreamProtocol, UpstreamTls};
 
 /// The variant of an upstream that is spoken to in UDP.
 pub(super) const UDP: &str = "udp";
@@ -63,19 +63,32 @@ pub(super) struct Backends<'c, 'a> {
 
 /// The upstreams of a snapshot, each once, in the order of first use.
 #[derive(Default)]
-pub(super) struct Upstreams<'a> {
+pub(super) struct Upstreams {
     pub list: Vec<Upstream>,
     pub trust: TrustStore,
-    known: HashMap<Identity<'a>, (UpstreamId, Arc<str>)>,
+    /// By `UpstreamId`, with the reference as the user wrote it.
+    pub identities: Vec<(Identity, Arc<str>)>,
+    known: HashMap<Identity, UpstreamId>,
+    pub trail: Trail,
 }
 
-#[derive(PartialEq, Eq, Hash)]
-struct Identity<'a> {
-    kind: Kind,
-    object: &'a ObjectKey,
+/// What was looked at since somebody cleared it.
+#[derive(Default)]
+pub(super) struct Trail {
+    /// In the order of first use.
+    pub used: Vec<UpstreamId>,
+    /// Something counted beside the upstreams that are `used`: a reference that leads nowhere, or a policy.
+    pub is_branched: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Identity {
+    pub kind: Kind,
+    pub object: ObjectKey,
     port: u16,
     protocol: UpstreamProtocol,
     udp: bool,
+    proxy_protocol: Option<ProxyVersion>,
     /// Index of the BackendTLSPolicy.
     policy: Option<usize>,
     client_certificate: Option<CertId>,
@@ -88,6 +101,8 @@ pub(super) struct Referrer<'r> {
     pub namespace: &'r str,
     pub gateways: &'r [usize],
     pub profile: &'r Profile,
+    /// What its connections to endpoints begin with.
+    pub proxy_protocol: Option<ProxyVersion>,
 }
 
 /// A reference that was judged.
@@ -95,6 +110,31 @@ pub(super) struct Resolved {
     pub reference: Arc<str>,
     pub target: Target,
     pub fault: Option<Fault>,
+}
+
+impl Upstreams {
+    fn find(&mut self, identity: &Identity) -> Option<(UpstreamId, Arc<str>)> {
+        let id = *self.known.get(identity)?;
+        if !self.trail.used.contains(&id) {
+            self.trail.used.push(id);
+        }
+        let (_, text) = self.identities.get(id.index())?;
+        Some((id, Arc::clone(text)))
+    }
+
+    pub fn is_known(&self, identity: &Identity) -> bool {
+        self.known.contains_key(identity)
+    }
+
+    /// Adds one that is not there yet.
+    pub fn add(&mut self, identity: Identity, text: Arc<str>, upstream: Upstream) -> UpstreamId {
+        let id = UpstreamId(u32::try_from(self.list.len()).unwrap_or(u32::MAX));
+        self.list.push(upstream);
+        self.identities.push((identity.clone(), text));
+        self.known.insert(identity, id);
+        self.trail.used.push(id);
+        id
+    }
 }
 
 impl<'c, 'a> Backends<'c, 'a> {
@@ -113,11 +153,12 @@ impl<'c, 'a> Backends<'c, 'a> {
         referrer: Referrer<'_>,
         reference: Reference<'_>,
         purpose: Use,
-        upstreams: &mut Upstreams<'a>,
+        upstreams: &mut Upstreams,
     ) -> Resolved {
         match self.target(referrer, reference, purpose, upstreams) {
             Ok((id, text)) => Resolved { reference: text, target: Target::Upstream(id), fault: None },
             Err((fault, unresolved)) => {
+                upstreams.trail.is_branched = true;
                 let status = if purpose == Use::Grpc { 503 } else { 500 };
                 let target = Target::Invalid { status, reason: fault.message.as_str().into() };
                 let fault = unresolved.then_some(fault);
@@ -132,7 +173,7 @@ impl<'c, 'a> Backends<'c, 'a> {
         referrer: Referrer<'_>,
         reference: Reference<'_>,
         purpose: Use,
-        upstreams: &mut Upstreams<'a>,
+        upstreams: &mut Upstreams,
     ) -> Result<(UpstreamId, Arc<str>), (Fault, bool)> {
         let namespace = reference.namespace.unwrap_or(referrer.namespace);
         let refuse = |reason, message: String| (Fault::new(reason, message), true);
@@ -164,6 +205,7 @@ impl<'c, 'a> Backends<'c, 'a> {
         };
         let policy =
             with_policy.then(|| self.policies.of(kind, found.object, found.port_name, referrer.gateways)).flatten();
+        upstreams.trail.is_branched |= policy.is_some();
         if let Some((_, policy)) = policy
             && let Some(fault) = &policy.fault
         {
@@ -176,15 +218,17 @@ impl<'c, 'a> Backends<'c, 'a> {
         }
         let identity = Identity {
             kind,
-            object: found.object,
+            object: found.object.clone(),
             port: found.port,
             protocol: found.protocol,
             udp: purpose == Use::Udp,
+            // There is no connection to begin with it.
+            proxy_protocol: referrer.proxy_protocol.filter(|_| purpose != Use::Udp),
             policy: policy.map(|(index, _)| index),
             client_certificate: policy.and_then(|_| referrer.profile.client_certificate.clone()),
         };
-        if let Some((id, text)) = upstreams.known.get(&identity) {
-            return Ok((*id, Arc::clone(text)));
+        if let Some(found) = upstreams.find(&identity) {
+            return Ok(found);
         }
         let tls = policy.map(|(_, policy)| UpstreamTls {
             hostname: policy.hostname.clone(),
@@ -197,16 +241,14 @@ impl<'c, 'a> Backends<'c, 'a> {
             Kind::Service => format!("{object}:{}", found.port).into(),
             _ => object.to_string().into(),
         };
-        let variant =
-            variant(found.protocol, identity.udp, policy.map(|(_, policy)| policy.print), &identity.client_certificate);
-        let id = UpstreamId(u32::try_from(upstreams.list.len()).unwrap_or(u32::MAX));
-        upstreams.list.push(Upstream {
+        let variant = variant(&identity, policy.map(|(_, policy)| policy.print));
+        let upstream = Upstream {
             key: UpstreamKey { object, port: found.port, variant: variant.into() },
             protocol: found.protocol,
+            proxy_protocol: identity.proxy_protocol,
             tls,
-        });
-        upstreams.known.insert(identity, (id, Arc::clone(&text)));
-        Ok((id, text))
+        };
+        Ok((upstreams.add(identity, Arc::clone(&text), upstream), text))
     }
 
     fn service(&self, namespace: &str, reference: Reference<'_>, purpose: Use) -> Result<Found<'a>, Fault> {
@@ -329,19 +371,27 @@ fn protocol(app: Option<&str>, purpose: Use) -> Option<(UpstreamProtocol, bool)>
     }
 }
 
-fn variant(protocol: UpstreamProtocol, udp: bool, policy: Option<u64>, client: &Option<CertId>) -> String {
-    let mut text = match protocol {
-        _ if udp => UDP,
+fn variant(identity: &Identity, policy: Option<u64>) -> String {
+    let mut text = match identity.protocol {
+        _ if identity.udp => UDP,
         UpstreamProtocol::Http1 => "",
         UpstreamProtocol::Http2 => "h2",
         UpstreamProtocol::Stream => "stream",
     }
     .to_owned();
+    let space = |text: &str| if text.is_empty() { "" } else { " " };
+    if let Some(version) = identity.proxy_protocol {
+        let version = match version {
+            ProxyVersion::V1 => "v1",
+            ProxyVersion::V2 => "v2",
+        };
+        let _ = write!(text, "{}proxy {version}", space(&text));
+    }
     if let Some(print) = policy {
-        let space = if text.is_empty() { "" } else { " " };
+        let client = &identity.client_certificate;
         let client_print =
             client.as_ref().map(|client| fingerprint([client.0.namespace.as_bytes(), client.0.name.as_bytes()]));
-        let _ = write!(text, "{space}tls {:08x}", print.wrapping_add(client_print.unwrap_or(0)) & 0xffff_ffff);
+        let _ = write!(text, "{}tls {:08x}", space(&text), print.wrapping_add(client_print.unwrap_or(0)) & 0xffff_ffff);
     }
     text
 }

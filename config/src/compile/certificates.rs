@@ -309,7 +309,7 @@ impl<'a> Certificates<'a> {
                 certificate.dns_names = names.into_iter().collect();
                 certificate.wanted_by = by.into_iter().collect();
                 if certificate.dns_names.is_empty() && certificate.common_name.is_none() {
-                    certificate.common_name = Some(certificate.id.0.name.clone());
+                    certificate.common_name = Some((*certificate.id.0.name).into());
                 }
                 certificate
             })

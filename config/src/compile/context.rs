@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt};
 
@@ -11,6 +12,7 @@ use crate::inputs::{Inputs, Meta};
 use crate::names::{Kind, ObjectKey, ObjectRef};
 use crate::problem::{Problem, Severity};
 use crate::report::Condition;
+use crate::snapshot::Filters;
 
 /// Why something is not as it was asked for: the reason in the words of the API, the message in ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub(super) struct Context<'a> {
     pub inputs: &'a Inputs,
     pub grants: Grants<'a>,
     labels: HashMap<&'a str, &'a BTreeMap<String, String>>,
+    /// What nearly all rules and backends have.
+    pub no_filters: Arc<Filters>,
     problems: RefCell<Vec<Problem>>,
 }
 
@@ -49,7 +53,7 @@ impl<'a> Context<'a> {
         for (key, namespace) in &inputs.namespaces {
             labels.insert(&*key.name, &namespace.meta.labels);
         }
-        Self { inputs, grants: Grants::new(inputs), labels, problems: RefCell::default() }
+        Self { inputs, grants: Grants::new(inputs), labels, no_filters: Arc::default(), problems: RefCell::default() }
     }
 
     pub fn problem(&self, severity: Severity, kind: Kind, meta: &Meta, message: impl Into<String>) {
@@ -64,6 +68,26 @@ impl<'a> Context<'a> {
     /// A finding about something that no object is to blame for.
     pub fn problem_in_settings(&self, severity: Severity, message: impl Into<String>) {
         self.problems.borrow_mut().push(Problem { severity, origin: None, object: None, message: message.into() });
+    }
+
+    /// How many problems were found so far.
+    pub fn problem_count(&self) -> usize {
+        self.problems.borrow().len()
+    }
+
+    /// The problems found after so many others.
+    pub fn problems_since(&self, count: usize) -> Box<[Problem]> {
+        self.problems.borrow().get(count..).unwrap_or_default().into()
+    }
+
+    /// Problems that were found before, of an object that is still the same.
+    pub fn repeat_problems(&self, problems: &[Problem]) {
+        self.problems.borrow_mut().extend_from_slice(problems);
+    }
+
+    /// Filters as rules and backends hold them.
+    pub fn share(&self, filters: Filters) -> Arc<Filters> {
+        if filters == *self.no_filters { Arc::clone(&self.no_filters) } else { Arc::new(filters) }
     }
 
     pub fn into_problems(self) -> Vec<Problem> {

@@ -34,7 +34,7 @@ pub(super) fn http<'a>(
     referrer: Referrer<'_>,
     filters: &[HttpFilter],
     only_prefixes: bool,
-    upstreams: &mut Upstreams<'a>,
+    upstreams: &mut Upstreams,
 ) -> Result<Built, Fault> {
     let mut built = Built::default();
     for filter in filters {
@@ -89,7 +89,7 @@ pub(super) fn grpc<'a>(
     backends: &Backends<'_, 'a>,
     referrer: Referrer<'_>,
     filters: &[GrpcFilter],
-    upstreams: &mut Upstreams<'a>,
+    upstreams: &mut Upstreams,
 ) -> Result<Built, Fault> {
     let mut built = Built::default();
     for filter in filters {
@@ -172,7 +172,7 @@ fn add_mirror<'a>(
     referrer: Referrer<'_>,
     mirror: &RequestMirror,
     purpose: Use,
-    upstreams: &mut Upstreams<'a>,
+    upstreams: &mut Upstreams,
 ) -> Result<(), Fault> {
     let (numerator, denominator) = match (mirror.percent, mirror.fraction) {
         (Some(_), Some(_)) => return Err(unsupported("a mirror has both percent and fraction")),

@@ -12,7 +12,7 @@ use crate::gateway::{AddressType, GatewaySpec, ListenerSetSpec};
 use crate::inputs::Object;
 use crate::names::{CertId, Kind, ObjectKey, ObjectRef};
 use crate::problem::Severity;
-use crate::snapshot::Balance;
+use crate::snapshot::{Balance, ProxyVersion};
 
 /// A Gateway of ours.
 pub(super) struct GatewayState<'a> {
@@ -42,6 +42,7 @@ pub(super) struct Profile {
     pub client_certificate: Option<CertId>,
     pub balance: Option<Balance>,
     pub request_timeout: Option<std::time::Duration>,
+    pub proxy_protocol: Option<ProxyVersion>,
 }
 
 /// A ListenerSet whose parent is a Gateway of ours.

@@ -10,7 +10,7 @@ use crate::gateway::{FromNamespaces, Listener, Protocol, TlsMode};
 use crate::hosts::HostMap;
 use crate::matching::RouteMatch;
 use crate::names::{HostPattern, Kind, ObjectKey, ObjectRef};
-use crate::snapshot::{ClientSettings, ListenerId, StreamRoute, Terminate};
+use crate::snapshot::{ClientSettings, ListenerId, ProxyPresence, StreamRoute, Terminate};
 
 /// A listener of a Gateway or of an attached ListenerSet.
 pub(super) struct ListenerState<'a> {
@@ -33,6 +33,8 @@ pub(super) struct ListenerState<'a> {
     pub programmed_fault: Option<Fault>,
     pub terminate: Option<Terminate>,
     pub client: Option<ClientSettings>,
+    /// The strictest of its port.
+    pub proxy_protocol: Option<ProxyPresence>,
     /// Why its routes must not be served: a protection they rely on is not there.
     pub guard: Option<Arc<str>>,
     pub attached: u32,
@@ -167,6 +169,7 @@ fn judge<'a>(
         programmed_fault: None,
         terminate: None,
         client: None,
+        proxy_protocol: None,
         guard: None,
         attached: 0,
         routes: AttachedRoutes::default(),

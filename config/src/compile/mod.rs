@@ -22,8 +22,10 @@ mod gateway_status;
 mod gateways;
 mod grants;
 mod listeners;
+mod memo;
 mod policies;
 mod ports;
+mod routes;
 mod routes_grpc;
 mod routes_http;
 mod routes_stream;
@@ -44,8 +46,10 @@ use crate::inputs::Inputs;
 use crate::names::{HostPattern, Kind, ObjectKey, ObjectRef};
 use crate::report::{ObjectReport, Report};
 use crate::snapshot::{Endpoints, Snapshot};
-use backends::{Backends, Upstreams};
+use backends::{Backends, Identity, Upstreams};
 use context::{Context, Fault, condition};
+use memo::{Memo, Stage};
+use routes::Outcome;
 
 /// Everything that follows from the inputs.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -60,9 +64,35 @@ pub struct Compiled {
 
 /// Total and deterministic: equal inputs, in whatever order they were inserted, give equal bytes.
 pub fn compile(inputs: &Inputs) -> Compiled {
+    run(inputs, None).0
+}
+
+/// Compiles one version of the inputs after the other. The result is that of [`compile`]; what did not change is shared
+/// with the result before.
+#[derive(Default)]
+pub struct Compiler {
+    memo: Option<Memo>,
+}
+
+impl Compiler {
+    pub fn compile(&mut self, inputs: &Arc<Inputs>) -> Compiled {
+        let (compiled, remains) = run(inputs, self.memo.as_ref());
+        let Remains { stage, identities, outcomes } = remains;
+        self.memo = Some(Memo::new(Arc::clone(inputs), Arc::clone(&compiled.snapshot), stage, identities, outcomes));
+        compiled
+    }
+}
+
+/// What the next compile can make use of.
+struct Remains {
+    stage: Stage,
+    identities: Vec<(Identity, Arc<str>)>,
+    outcomes: Vec<(ObjectRef, Arc<Outcome>)>,
+}
+
+fn run(inputs: &Inputs, memo: Option<&Memo>) -> (Compiled, Remains) {
     let context = Context::new(inputs);
-    let mut reports: Vec<(ObjectRef, ObjectReport)> =
-        Vec::with_capacity(inputs.http_routes.len() + inputs.grpc_routes.len() + inputs.gateways.len() + 64);
+    let mut reports: Vec<(ObjectRef, ObjectReport)> = Vec::with_capacity(inputs.gateways.len() + 64);
     let mut snapshot = Snapshot::default();
 
     let classes = classes::classes(&context, &mut reports);
@@ -82,8 +112,10 @@ pub fn compile(inputs: &Inputs) -> Compiled {
 
     let tls_policies = backend_tls::TlsPolicies::new(&context);
     let backends = Backends::new(&context, &tls_policies);
-    snapshot.rules = rules::routes(&backends, &mut gateways, &route_policies, &mut upstreams, &mut reports);
-    routes_stream::routes(&backends, &mut gateways, &route_policies.guards, &mut upstreams, &mut reports);
+    let found = routes::routes(&backends, &mut gateways, &route_policies, &mut upstreams, memo);
+    snapshot.rules = found.rules;
+    let stage = Stage::of(&gateways, &route_policies);
+    routes_stream::routes(&backends, &mut gateways, &route_policies, &mut upstreams, &mut reports);
     tls_policies.report(&gateways, &mut reports);
 
     for listener in gateways.iter().flat_map(|gateway| &gateway.listeners) {
@@ -93,7 +125,7 @@ pub fn compile(inputs: &Inputs) -> Compiled {
             }
         }
     }
-    ports::build(&mut gateways, &mut snapshot);
+    ports::build(&context, &mut gateways, &mut snapshot);
     gateway_status::report(&gateways, &mut reports);
     backend_reports(inputs, &mut reports);
     let assigned = vips::assigned(&context, &gateways);
@@ -102,8 +134,10 @@ pub fn compile(inputs: &Inputs) -> Compiled {
     snapshot.trust = upstreams.trust.list;
     snapshot.certificates = certificates.into_wanted();
     let endpoints = endpoints(inputs, &snapshot);
-    let report = Report { objects: reports.into_iter().collect(), problems: context.into_problems() };
-    Compiled { snapshot: Arc::new(snapshot), report, endpoints, assigned }
+    let reports = reports.into_iter().map(|(object, report)| (object, Arc::new(report)));
+    let report = Report { objects: reports.chain(found.reports).collect(), problems: context.into_problems() };
+    let remains = Remains { stage, identities: upstreams.identities, outcomes: found.outcomes };
+    (Compiled { snapshot: Arc::new(snapshot), report, endpoints, assigned }, remains)
 }
 
 /// Envoy Gateway's Backends say whether they can be used.

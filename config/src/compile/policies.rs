@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use foldhash::{HashMap, HashMapExt};
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 
 use super::attach::Parents;
 use super::backend_tls::MOST_ANCESTORS;
 use super::context::{Context, Fault, by_age, condition};
-use super::gateways::GatewayState;
+use super::gateways::{GatewayState, Profile};
+use super::listeners::Class;
 use crate::envoy::{
-    BackendTrafficPolicySpec, ClientTrafficPolicySpec, EscapedSlashesAction, LoadBalancerType, SecurityPolicySpec,
+    BackendProxyVersion, BackendTrafficPolicySpec, ClientTrafficPolicySpec, EscapedSlashesAction, LoadBalancerType,
+    SecurityPolicySpec,
 };
 use crate::gateway::{ParentReference, PolicyTargetRef};
 use crate::inputs::{Meta, Object, Objects};
@@ -20,7 +22,7 @@ use crate::names::{Kind, ObjectKey, ObjectRef};
 use crate::problem::Severity;
 use crate::report::{ObjectReport, ParentReport};
 use crate::settings::{EscapedSlashes, RepeatedSlashes};
-use crate::snapshot::{Balance, ClientSettings};
+use crate::snapshot::{Balance, ClientSettings, ProxyPresence, ProxyVersion};
 
 /// Stands for "no timeout" where a duration is needed; far enough away, and safe to add to a clock.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -66,8 +68,9 @@ impl<'p> Status<'p> {
             Some(fault) => context.problem(Severity::Error, self.kind, self.meta, fault.message.clone()),
             None => {}
         }
-        if self.parents.len() < MOST_ANCESTORS && !self.parents.iter().any(|known| known.parent == parent) {
-            let conditions = vec![condition("Accepted", "Accepted", fault)];
+        if self.parents.len() < MOST_ANCESTORS && !self.parents.iter().any(|known| *known.parent == parent) {
+            let conditions = Arc::new([condition("Accepted", "Accepted", fault)]);
+            let parent = Arc::new(parent);
             self.parents.push(ParentReport { parent, controller: Arc::clone(controller), conditions });
         }
     }
@@ -171,6 +174,7 @@ pub(super) fn client_traffic(
         status.finish(context, out);
     }
     let proxy = &context.inputs.settings.proxy;
+    let mut unbelieved: HashSet<&ObjectKey> = HashSet::new();
     for (index, gateway) in gateways.iter_mut().enumerate() {
         for listener in &mut gateway.listeners {
             let section = listener.spec.name.as_str();
@@ -188,6 +192,43 @@ pub(super) fn client_traffic(
                 apply(&policy.spec, &mut client);
             }
             listener.client = Some(client);
+            if listener.class != Some(Class::Udp) {
+                let wish = policy.and_then(|policy| policy.spec.proxy_presence());
+                listener.proxy_protocol = wish.unwrap_or(proxy.proxy_protocol);
+                if proxy.proxy_protocol_from.is_empty()
+                    && let (Some(policy), Some(Some(_))) = (policy, wish)
+                    && unbelieved.insert(&policy.meta.key)
+                {
+                    let message = "proxyProtocol: no source is trusted ([proxy] proxy_protocol_from of edge.toml is \
+                        empty), so connections with a header are closed, and where it is required all are";
+                    context.problem(Severity::Error, Kind::ClientTrafficPolicy, &policy.meta, message.to_owned());
+                }
+            }
+        }
+        one_for_a_port(context, gateway);
+    }
+}
+
+/// The header comes before anything that tells listeners apart, so those of a port are alike: the strictest wish counts.
+fn one_for_a_port(context: &Context<'_>, gateway: &mut GatewayState<'_>) {
+    let mut strictest: HashMap<u16, ProxyPresence> = HashMap::new();
+    for listener in gateway.listeners.iter().filter(|listener| listener.is_valid()) {
+        if let Some(presence) = listener.proxy_protocol {
+            let known = strictest.entry(listener.spec.port).or_insert(presence);
+            *known = presence.max(*known);
+        }
+    }
+    for listener in gateway.listeners.iter_mut().filter(|listener| listener.class != Some(Class::Udp)) {
+        let Some(presence) = strictest.get(&listener.spec.port).copied() else { continue };
+        if listener.is_valid() && listener.proxy_protocol != Some(presence) {
+            let message = format!(
+                "listener {}: PROXY protocol is {} as for another listener of port {}",
+                listener.spec.name,
+                if presence == ProxyPresence::Required { "required" } else { "accepted" },
+                listener.spec.port
+            );
+            context.problem(Severity::Warning, Kind::Gateway, &gateway.object.meta, message);
+            listener.proxy_protocol = Some(presence);
         }
     }
 }
@@ -230,7 +271,22 @@ fn apply(spec: &ClientTrafficPolicySpec, client: &mut ClientSettings) {
 pub(super) struct Traffic {
     pub balance: Option<Balance>,
     pub request_timeout: Option<Duration>,
+    pub proxy_protocol: Option<ProxyVersion>,
 }
+
+impl Traffic {
+    /// What a Gateway says of the routes that have no policy of their own.
+    pub fn of(profile: &Profile) -> Self {
+        Self {
+            balance: profile.balance,
+            request_timeout: profile.request_timeout,
+            proxy_protocol: profile.proxy_protocol,
+        }
+    }
+}
+
+/// What a BackendTrafficPolicy may be about.
+const TRAFFIC_TARGETS: [Kind; 5] = [Kind::Gateway, Kind::HTTPRoute, Kind::GRPCRoute, Kind::TLSRoute, Kind::TCPRoute];
 
 /// A policy of a route goes before, and wholly replaces, one of its Gateway.
 pub(super) fn backend_traffic(
@@ -255,14 +311,22 @@ pub(super) fn backend_traffic(
             let kind = Kind::of(&target.group, &target.kind);
             let refused =
                 |message: String| context.problem(Severity::Error, Kind::BackendTrafficPolicy, &policy.meta, message);
-            let Some(kind) = kind.filter(|kind| matches!(kind, Kind::Gateway | Kind::HTTPRoute | Kind::GRPCRoute))
-            else {
+            let Some(kind) = kind.filter(|kind| TRAFFIC_TARGETS.contains(kind)) else {
                 refused(format!("targetRefs: {} of group {:?} cannot be a target", target.kind, target.group));
                 continue;
             };
             if let Some(section) = target.section_name.as_deref().filter(|section| !section.is_empty()) {
                 refused(format!("targetRefs: sectionName {section:?} is not acted on by this version"));
                 continue;
+            }
+            if matches!(kind, Kind::TLSRoute | Kind::TCPRoute)
+                && let Ok(Traffic { balance, request_timeout, .. }) = judged
+            {
+                let set = [("loadBalancer", balance.is_some()), ("timeout.http", request_timeout.is_some())];
+                for (field, _) in set.into_iter().filter(|(_, is_set)| *is_set) {
+                    let message = format!("{field} is not acted on for a {kind}");
+                    context.problem(Severity::Warning, Kind::BackendTrafficPolicy, &policy.meta, message);
+                }
             }
             let object = ObjectRef::new(kind, key);
             if context.inputs.meta(&object).is_none() {
@@ -302,6 +366,7 @@ pub(super) fn backend_traffic(
     for (gateway, traffic) in of_gateways {
         gateways[gateway].profile.balance = traffic.balance;
         gateways[gateway].profile.request_timeout = traffic.request_timeout;
+        gateways[gateway].profile.proxy_protocol = traffic.proxy_protocol;
     }
     routes
 }
@@ -316,7 +381,13 @@ fn traffic(spec: &BackendTrafficPolicySpec) -> Result<Traffic, Fault> {
     };
     let http = spec.timeout.as_ref().and_then(|timeout| timeout.http);
     let request_timeout = http.and_then(|http| http.request_timeout).map(|timeout| timeout.0);
-    Ok(Traffic { balance, request_timeout })
+    let proxy_protocol = match spec.proxy_protocol.as_ref().map(|proxy| &proxy.version) {
+        None => None,
+        Some(BackendProxyVersion::V1) => Some(ProxyVersion::V1),
+        Some(BackendProxyVersion::V2) => Some(ProxyVersion::V2),
+        Some(other) => return Err(invalid(format!("proxyProtocol.version {other} is not known, expected V1 or V2"))),
+    };
+    Ok(Traffic { balance, request_timeout, proxy_protocol })
 }
 
 fn elsewhere<'a>(context: &Context<'a>, kind: Kind, name: &str) -> Option<&'a str> {
@@ -325,6 +396,8 @@ fn elsewhere<'a>(context: &Context<'a>, kind: Kind, name: &str) -> Option<&'a st
     let found = match kind {
         Kind::HTTPRoute => inputs.http_routes.keys().find(same),
         Kind::GRPCRoute => inputs.grpc_routes.keys().find(same),
+        Kind::TLSRoute => inputs.tls_routes.keys().find(same),
+        Kind::TCPRoute => inputs.tcp_routes.keys().find(same),
         _ => inputs.gateways.keys().find(same),
     };
     found.map(|key| &*key.namespace)

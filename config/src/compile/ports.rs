@@ -2,16 +2,22 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use super::context::Context;
 use super::gateways::GatewayState;
 use super::listeners::{Class, ListenerState};
 use crate::gateway::Protocol;
 use crate::hosts::HostMap;
-use crate::matching::RouteTable;
-use crate::snapshot::{Listener, ListenerId, ListenerServe, Port, PortId, PortServe, Snapshot, Socket, Transport, Vip};
+use crate::matching::{RouteMatch, RouteTable};
+use crate::names::HostPattern;
+use crate::snapshot::{
+    AcceptProxy, Listener, ListenerId, ListenerServe, Port, PortId, PortServe, Snapshot, Socket, Transport, Vip,
+};
 
 /// Puts everything that serves into the snapshot. No socket without a listener, no VIP without a socket.
-pub(super) fn build(gateways: &mut [GatewayState<'_>], snapshot: &mut Snapshot) {
+pub(super) fn build(context: &Context<'_>, gateways: &mut [GatewayState<'_>], snapshot: &mut Snapshot) {
+    let mut tables = Tables::default();
     for gateway in gateways {
         if gateway.fault.is_some() || gateway.addresses.is_empty() {
             continue;
@@ -19,7 +25,7 @@ pub(super) fn build(gateways: &mut [GatewayState<'_>], snapshot: &mut Snapshot) 
         let mut ports: BTreeMap<(u16, Transport), Vec<usize>> = BTreeMap::new();
         for place in 0..gateway.listeners.len() {
             let listener = &mut gateway.listeners[place];
-            let Some((class, serve)) = serve(listener) else { continue };
+            let Some((class, serve)) = serve(listener, &mut tables) else { continue };
             let Some(client) = listener.client.clone() else { continue };
             let id = ListenerId(count(snapshot.listeners.len()));
             snapshot.listeners.push(Listener {
@@ -35,10 +41,15 @@ pub(super) fn build(gateways: &mut [GatewayState<'_>], snapshot: &mut Snapshot) 
             ports.entry((listener.spec.port, transport)).or_default().push(place);
         }
         for ((number, transport), members) in ports {
+            let presence = members.iter().filter_map(|place| gateway.listeners[*place].proxy_protocol).max();
+            let proxy_protocol = presence.map(|presence| AcceptProxy {
+                presence,
+                from: context.inputs.settings.proxy.proxy_protocol_from.clone(),
+            });
             let members = members.into_iter().map(|place| &gateway.listeners[place]);
             let Some(serve) = port(members) else { continue };
             let id = PortId(count(snapshot.ports.len()));
-            snapshot.ports.push(Port { gateway: gateway.key().clone(), number, serve });
+            snapshot.ports.push(Port { gateway: gateway.key().clone(), number, proxy_protocol, serve });
             let addresses = gateway.addresses.iter();
             let sockets = addresses.map(|(address, _)| SocketAddr::new(*address, number));
             snapshot.sockets.extend(sockets.map(|address| Socket { address, transport, port: id }));
@@ -57,17 +68,38 @@ fn count(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
 
+type Matches = Vec<(HostPattern, Arc<RouteMatch>)>;
+
+/// The tables of routes so far: a plain and a TLS listener most often have the same routes.
+#[derive(Default)]
+struct Tables(Vec<(Matches, RouteTable)>);
+
+impl Tables {
+    fn of(&mut self, matches: Matches) -> RouteTable {
+        let is_same = |known: &Matches| {
+            known.len() == matches.len()
+                && known.iter().zip(&matches).all(|(a, b)| Arc::ptr_eq(&a.1, &b.1) && a.0 == b.0)
+        };
+        if let Some((_, table)) = self.0.iter().find(|(known, _)| is_same(known)) {
+            return table.clone();
+        }
+        let table = RouteTable::build(matches.iter().cloned());
+        self.0.push((matches, table.clone()));
+        table
+    }
+}
+
 /// What a listener does, if it can do anything.
-fn serve(listener: &mut ListenerState<'_>) -> Option<(Class, ListenerServe)> {
+fn serve(listener: &mut ListenerState<'_>, tables: &mut Tables) -> Option<(Class, ListenerServe)> {
     if !listener.is_valid() {
         return None;
     }
     let class = listener.class?;
     let routes = std::mem::take(&mut listener.routes);
     let serve = match (class, &listener.spec.protocol) {
-        (Class::Http, _) => ListenerServe::Http { routes: RouteTable::build(routes.matches) },
+        (Class::Http, _) => ListenerServe::Http { routes: tables.of(routes.matches) },
         (Class::Tls, Protocol::Https) => {
-            ListenerServe::Https { tls: listener.terminate.take()?, routes: RouteTable::build(routes.matches) }
+            ListenerServe::Https { tls: listener.terminate.take()?, routes: tables.of(routes.matches) }
         }
         (Class::Tls, _) if listener.is_passthrough() => ListenerServe::TlsPassthrough { routes: routes.streams },
         (Class::Tls, _) => ListenerServe::TlsTerminate { tls: listener.terminate.take()?, routes: routes.streams },

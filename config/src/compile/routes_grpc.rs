@@ -15,7 +15,7 @@ pub(super) fn draft<'a>(
     backends: &Backends<'_, 'a>,
     referrer: Referrer<'_>,
     object: &Object<GrpcRouteSpec>,
-    upstreams: &mut Upstreams<'a>,
+    upstreams: &mut Upstreams,
 ) -> Drafts {
     let route = ObjectRef::new(Kind::GRPCRoute, object.meta.key.clone());
     let mut drafts = Drafts { total: object.spec.rules.len(), ..Drafts::default() };
@@ -27,7 +27,7 @@ pub(super) fn draft<'a>(
                 continue;
             }
         };
-        let mut rule = new_rule(&route, index, spec.name.as_deref(), true);
+        let mut rule = new_rule(backends.context, &route, index, spec.name.as_deref(), true);
         if let Err(fault) = fill(&mut rule, backends, referrer, spec, &mut drafts.refs_fault, upstreams) {
             rule.action = Action::Refuse { status: 500, reason: fault.message.as_str().into() };
             drafts.dropped.push((index, fault));
@@ -43,7 +43,7 @@ fn fill<'a>(
     referrer: Referrer<'_>,
     spec: &GrpcRouteRule,
     refs_fault: &mut Option<Fault>,
-    upstreams: &mut Upstreams<'a>,
+    upstreams: &mut Upstreams,
 ) -> Result<(), Fault> {
     let mut built = filters::grpc(backends, referrer, &spec.filters, upstreams)?;
     let mut resolved = Vec::with_capacity(spec.backend_refs.len());
@@ -56,11 +56,11 @@ fn fill<'a>(
         if let Some(fault) = own.unresolved {
             target.target = Target::Invalid { status: 500, reason: fault.message.into() };
         }
-        resolved.push((reference.weight, target, own.filters));
+        resolved.push((reference.weight, target, backends.context.share(own.filters)));
     }
     rule.session = session(spec.session_persistence.as_ref(), &rule.route, rule.index as usize)?;
     rule.action = action(&mut built, resolved, refs_fault, true);
-    rule.filters = built.filters;
+    rule.filters = backends.context.share(built.filters);
     Ok(())
 }
 

@@ -25,7 +25,7 @@ pub(super) fn draft<'a>(
     backends: &Backends<'_, 'a>,
     referrer: Referrer<'_>,
     object: &Object<HttpRouteSpec>,
-    upstreams: &mut Upstreams<'a>,
+    upstreams: &mut Upstreams,
 ) -> Drafts {
     let route = ObjectRef::new(Kind::HTTPRoute, object.meta.key.clone());
     let mut drafts = Drafts { total: object.spec.rules.len(), ..Drafts::default() };
@@ -38,7 +38,7 @@ pub(super) fn draft<'a>(
                 continue;
             }
         };
-        let mut rule = new_rule(&route, index, spec.name.as_deref(), false);
+        let mut rule = new_rule(backends.context, &route, index, spec.name.as_deref(), false);
         if let Err(fault) = fill(&mut rule, backends, referrer, spec, &mut drafts.refs_fault, upstreams) {
             // What such a rule was to guard must not fall to a wider rule: its requests are refused.
             rule.action = Action::Refuse { status: 500, reason: fault.message.as_str().into() };
@@ -55,7 +55,7 @@ fn fill<'a>(
     referrer: Referrer<'_>,
     spec: &HttpRouteRule,
     refs_fault: &mut Option<Fault>,
-    upstreams: &mut Upstreams<'a>,
+    upstreams: &mut Upstreams,
 ) -> Result<(), Fault> {
     let only_prefixes = spec.matches.iter().all(|entry| entry.path.kind == PathMatchType::PathPrefix);
     let mut built = filters::http(backends, referrer, &spec.filters, only_prefixes, upstreams)?;
@@ -76,13 +76,13 @@ fn fill<'a>(
         if let Some(fault) = own.unresolved {
             target.target = crate::snapshot::Target::Invalid { status: 500, reason: fault.message.into() };
         }
-        resolved.push((reference.weight, target, own.filters));
+        resolved.push((reference.weight, target, backends.context.share(own.filters)));
     }
     rule.timeouts = timeouts(spec.timeouts.as_ref());
     rule.retry = spec.retry.as_ref().map(retry).transpose()?;
     rule.session = session(spec.session_persistence.as_ref(), &rule.route, rule.index as usize)?;
     rule.action = action(&mut built, resolved, refs_fault, false);
-    rule.filters = built.filters;
+    rule.filters = backends.context.share(built.filters);
     Ok(())
 }
 

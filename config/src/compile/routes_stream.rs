@@ -1,6 +1,5 @@
 //! TLSRoute, TCPRoute and UDPRoute: connections and datagrams, by weight.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::attach::{Attachment, Parents, Route};
@@ -9,13 +8,14 @@ use super::context::{Fault, by_age};
 use super::filters::UNSUPPORTED;
 use super::gateways::{GatewayState, Profile};
 use super::listeners::Class;
+use super::policies::{RoutePolicies, Traffic};
 use super::rules::{hosts, report};
 use crate::gateway::{L4RouteRule, ParentReference};
 use crate::inputs::Meta;
 use crate::names::{Kind, ObjectRef};
 use crate::problem::Severity;
 use crate::report::ObjectReport;
-use crate::snapshot::{Backend, Filters, StreamRoute, Target};
+use crate::snapshot::{Backend, StreamRoute, Target};
 
 struct Stream<'a> {
     kind: Kind,
@@ -25,17 +25,19 @@ struct Stream<'a> {
     rules: &'a [L4RouteRule],
     /// Why its connections must be closed: a protection it relies on is not there.
     guard: Option<Arc<str>>,
+    /// A policy of its own, instead of its Gateway's.
+    traffic: Option<Traffic>,
 }
 
 /// Attaches every stream route. Where several ask for one place, all are accepted and counted, and the oldest has it.
 pub(super) fn routes<'a>(
     backends: &Backends<'_, 'a>,
     gateways: &mut [GatewayState<'a>],
-    guards: &BTreeMap<ObjectRef, Arc<str>>,
-    upstreams: &mut Upstreams<'a>,
+    policies: &RoutePolicies,
+    upstreams: &mut Upstreams,
     out: &mut Vec<(ObjectRef, ObjectReport)>,
 ) {
-    let guard_of = |kind: Kind, meta: &Meta| guards.get(&ObjectRef::new(kind, meta.key.clone())).cloned();
+    let guard_of = |kind: Kind, meta: &Meta| policies.guards.get(&ObjectRef::new(kind, meta.key.clone())).cloned();
     let inputs = backends.context.inputs;
     let mut routes: Vec<Stream<'a>> = Vec::new();
     for route in inputs.tls_routes.values() {
@@ -46,6 +48,7 @@ pub(super) fn routes<'a>(
             hostnames: &route.spec.hostnames,
             rules: &route.spec.rules,
             guard: guard_of(Kind::TLSRoute, &route.meta),
+            traffic: None,
         });
     }
     for (kind, objects) in [(Kind::TCPRoute, &inputs.tcp_routes), (Kind::UDPRoute, &inputs.udp_routes)] {
@@ -57,12 +60,15 @@ pub(super) fn routes<'a>(
                 hostnames: &[],
                 rules: &route.spec.rules,
                 guard: guard_of(kind, &route.meta),
+                traffic: None,
             });
         }
     }
     routes.sort_by(|a, b| by_age(a.meta, b.meta).then_with(|| a.kind.cmp(&b.kind)));
     let parents = Parents::new(gateways);
-    for stream in &routes {
+    for stream in &mut routes {
+        let object = ObjectRef::new(stream.kind, stream.meta.key.clone());
+        stream.traffic = policies.traffic.get(&object).copied();
         one(backends, gateways, &parents, stream, upstreams, out);
     }
 }
@@ -72,7 +78,7 @@ fn one<'a>(
     gateways: &mut [GatewayState<'a>],
     parents: &Parents<'a>,
     stream: &Stream<'a>,
-    upstreams: &mut Upstreams<'a>,
+    upstreams: &mut Upstreams,
     out: &mut Vec<(ObjectRef, ObjectReport)>,
 ) {
     let context = backends.context;
@@ -105,7 +111,7 @@ fn one<'a>(
             refs_fault = gone.1;
         }
     }
-    out.push(report(gateways, &route, outcomes, refused.as_ref(), refs_fault.as_ref(), None));
+    out.push((object, report(gateways, &route, outcomes, refused.as_ref(), refs_fault.as_ref(), None)));
 }
 
 fn attach<'a>(
@@ -115,7 +121,7 @@ fn attach<'a>(
     object: &ObjectRef,
     attachment: &Attachment,
     refs_fault: &mut Option<Fault>,
-    upstreams: &mut Upstreams<'a>,
+    upstreams: &mut Upstreams,
 ) {
     let gateway = &mut gateways[attachment.gateway];
     let profile = gateway.profile.clone();
@@ -153,9 +159,11 @@ fn destination<'a>(
     object: &ObjectRef,
     (gateways, profile): (&[usize], &Profile),
     passthrough: bool,
-    upstreams: &mut Upstreams<'a>,
+    upstreams: &mut Upstreams,
 ) -> (StreamRoute, Option<Fault>) {
-    let referrer = Referrer { kind: stream.kind, namespace: &stream.meta.key.namespace, gateways, profile };
+    let proxy_protocol = stream.traffic.unwrap_or(Traffic::of(profile)).proxy_protocol;
+    let namespace = &stream.meta.key.namespace;
+    let referrer = Referrer { kind: stream.kind, namespace, gateways, profile, proxy_protocol };
     let purpose = if stream.kind == Kind::UDPRoute { Use::Udp } else { Use::Stream { passthrough } };
     let mut fault = None;
     let references = stream.rules.first().map_or(&[][..], |rule| &rule.backend_refs);
@@ -169,7 +177,7 @@ fn destination<'a>(
             weight: reference.weight,
             reference: resolved.reference,
             target: resolved.target,
-            filters: Filters::default(),
+            filters: Arc::clone(&backends.context.no_filters),
         });
     }
     (StreamRoute { route: object.clone(), backends: list }, fault)

@@ -1,5 +1,6 @@
 //! What must hold for every configuration, tried with random ones; and how fast compile is.
 
+mod memo;
 mod properties;
 mod speed;
 

@@ -7,8 +7,9 @@ use crate::names::{Kind, ObjectKey};
 use crate::settings::{
     AccessLog, AddressRange, BindVips, CertificateSettings, ControlSettings, DotSegments, EscapedSlashes, IoBackend,
     LogFormat, LogLevel, LogSettings, ManifestSource, PatchSource, PatchTarget, PatchType, Pool, ProxySettings,
-    RepeatedSlashes, SecretSource, Settings, TextSource, VipSettings,
+    RepeatedSlashes, SecretSource, Settings, TextSource, TlsRecords, VipSettings,
 };
+use crate::snapshot::ProxyPresence;
 use crate::suggest;
 use crate::validate::{is_label, is_object_name};
 use crate::yaml::Quoted;
@@ -220,7 +221,10 @@ fn proxy(mut section: Section<'_>, proxy: &mut ProxySettings, sink: &mut Sink<'_
     set(&mut proxy.workers, narrow(section.integer(sink, "workers", 0, 512)));
     let words = [("auto", IoBackend::Auto), ("io_uring", IoBackend::IoUring), ("epoll", IoBackend::Epoll)];
     set(&mut proxy.io, section.word(sink, "io", &words));
+    let words = [("own", TlsRecords::Own), ("rustls", TlsRecords::Rustls)];
+    set(&mut proxy.tls_records, section.word(sink, "tls_records", &words));
     set(&mut proxy.max_connections, narrow(section.integer(sink, "max_connections", 1, 10_000_000)));
+    set(&mut proxy.max_udp_sessions, narrow(section.integer(sink, "max_udp_sessions", 0, 10_000_000)));
     set(&mut proxy.max_head, section.size(sink, "max_head", 4 << 10, 1 << 20));
     set(&mut proxy.max_fields, narrow(section.integer(sink, "max_fields", 10, 1000)));
     for (key, field) in [
@@ -256,6 +260,20 @@ fn proxy(mut section: Section<'_>, proxy: &mut ProxySettings, sink: &mut Sink<'_
     set(&mut proxy.path.repeated_slashes, section.word(sink, "repeated_slashes", &repeated));
     set(&mut proxy.min_body_rate, narrow(section.integer(sink, "min_body_rate", 0, 1_000_000_000)));
     set(&mut proxy.min_body_rate_grace, section.duration(sink, "min_body_rate_grace"));
+    let presences =
+        [("off", None), ("optional", Some(ProxyPresence::Optional)), ("required", Some(ProxyPresence::Required))];
+    let start = section.value_start("proxy_protocol");
+    set(&mut proxy.proxy_protocol, section.word(sink, "proxy_protocol", &presences));
+    let has_sources = section.has("proxy_protocol_from");
+    let sources = section.list(sink, "proxy_protocol_from", |text| {
+        AddressRange::parse(text).map_err(|fault| format!("{}: {fault}", Quoted(text)))
+    });
+    if proxy.proxy_protocol.is_some() && (!has_sources || sources.as_ref().is_some_and(Vec::is_empty)) {
+        // With nobody to believe, every connection that has a header would be closed.
+        let message = format!("{} needs sources that are trusted", section.path("proxy_protocol"));
+        sink.error(start..start, format!("{message}, expected {}", section.path("proxy_protocol_from")));
+    }
+    set(&mut proxy.proxy_protocol_from, sources);
     section.finish(sink);
 }
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::names::{Kind, ObjectKey};
-use crate::settings::{PatchType, TextSource};
+use crate::settings::{IoBackend, PatchType, TextSource, TlsRecords};
 
 fn faults(text: &str) -> Vec<String> {
     let problems = decode(&"edge.toml".into(), text).unwrap_err();
@@ -54,9 +54,11 @@ interface = "eth0"
 [proxy]
 workers = 3
 io = "epoll"
+tls_records = "rustls"
 max_connections = 7
 max_head = "4KiB"
 max_fields = 10
+max_udp_sessions = 0
 head_timeout = "1s"
 idle_timeout = "2s"
 stream_idle_timeout = "3s"
@@ -66,6 +68,8 @@ upstream_idle_timeout = "6s"
 upstream_idle_connections = 8
 drain_timeout = "0s"
 trusted_hops = 2
+proxy_protocol = "required"
+proxy_protocol_from = ["192.0.2.0/28", "2001:db8::1"]
 [access_log]
 path = "access.json"
 [log]
@@ -113,6 +117,10 @@ internal_ca = "Example CA"
         [1, 2, 3, 4, 5, 6, 0].map(Duration::from_secs)
     );
     assert_eq!((proxy.upstream_idle_connections, proxy.trusted_hops), (8, 2));
+    assert_eq!((proxy.io, proxy.tls_records), (IoBackend::Epoll, TlsRecords::Rustls));
+    assert_eq!(proxy.max_udp_sessions, 0);
+    assert_eq!(proxy.proxy_protocol, Some(crate::snapshot::ProxyPresence::Required));
+    assert_eq!(proxy.proxy_protocol_from.len(), 2);
     assert_eq!(settings.control.metrics, Some("[::1]:9901".parse().unwrap()));
     assert_eq!(settings.certificates.internal_ca, "Example CA");
     assert!(!settings.certificates.placeholder);
@@ -163,6 +171,18 @@ metrics = "localhost"
             "edge.toml:23:11: control.metrics: \"localhost\" is no address, expected \"off\" or one such as \"127.0.0.1:9901\"",
         ]
     );
+}
+
+#[test]
+fn proxy_protocol_needs_somebody_to_believe() {
+    let missing =
+        "edge.toml:2:18: proxy.proxy_protocol needs sources that are trusted, expected proxy.proxy_protocol_from";
+    let text = "[proxy]\nproxy_protocol = \"optional\"\n";
+    assert_eq!(faults(text), [missing]);
+    assert_eq!(faults(&format!("{text}proxy_protocol_from = []\n")), [missing]);
+    assert!(decode(&"edge.toml".into(), "[proxy]\nproxy_protocol = \"off\"\n").is_ok());
+    let [fault] = &faults(&format!("{text}proxy_protocol_from = [\"10.0.0.0/33\"]\n"))[..] else { panic!() };
+    assert!(fault.contains("\"10.0.0.0/33\": not a network"), "{fault}");
 }
 
 #[test]

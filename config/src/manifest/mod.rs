@@ -83,8 +83,8 @@ pub enum Outcome {
 /// A document larger than this is refused; an API server would refuse it at a sixth of that.
 pub const MAX_DOCUMENT: usize = 8 << 20;
 
-/// Decodes one document. `namespace` is for namespaced objects that name none.
-pub fn decode_document(text: &str, place: &Place, namespace: &str, patches: &[Patch<'_>]) -> Vec<Item> {
+/// Decodes one document. `namespace` is for namespaced objects that name none; they share its text.
+pub fn decode_document(text: &str, place: &Place, namespace: &Arc<str>, patches: &[Patch<'_>]) -> Vec<Item> {
     let whole = |mark: Mark, outcome: Outcome, severity: Severity, message: String| {
         let origin = place.origin(mark);
         let problem = Problem { severity, origin: Some(origin.clone()), object: None, message };
@@ -120,7 +120,7 @@ pub fn decode_document(text: &str, place: &Place, namespace: &str, patches: &[Pa
 
 struct Context<'a> {
     place: &'a Place,
-    namespace: &'a str,
+    namespace: &'a Arc<str>,
     patches: &'a [Patch<'a>],
 }
 
@@ -459,7 +459,7 @@ fn versions(group: &str) -> &'static [&'static str] {
     }
 }
 
-fn identify(node: &Node<'_>, kind: Kind, namespace: &str) -> Result<ObjectKey, (Mark, String)> {
+fn identify(node: &Node<'_>, kind: Kind, namespace: &Arc<str>) -> Result<ObjectKey, (Mark, String)> {
     let metadata = node.member("metadata").ok_or((node.mark, "`metadata` is missing".to_owned()))?;
     if !matches!(metadata.value, Value::Mapping(_)) {
         let message = format!("metadata: found {}, expected a mapping", metadata.value.describe());
@@ -482,7 +482,7 @@ fn identify(node: &Node<'_>, kind: Kind, namespace: &str) -> Result<ObjectKey, (
         return Ok(ObjectKey::new("", name));
     }
     match text("namespace")? {
-        None | Some("") => Ok(ObjectKey::new(namespace, name)),
+        None | Some("") => Ok(ObjectKey::new(Arc::clone(namespace), name)),
         Some(namespace) if validate::is_label(namespace) => Ok(ObjectKey::new(namespace, name)),
         Some(namespace) => {
             let message =

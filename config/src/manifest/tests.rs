@@ -8,7 +8,7 @@ fn items(text: &str, patches: &[Patch<'_>]) -> Vec<Item> {
     let documents = yaml::split(text);
     let decode = |document: yaml::Document<'_>| {
         let place = Place { file: "f.yaml".into(), line_offset: document.line_offset };
-        decode_document(document.text, &place, "default", patches)
+        decode_document(document.text, &place, &"default".into(), patches)
     };
     documents.into_iter().flat_map(decode).collect()
 }

@@ -14,11 +14,11 @@ use crate::snapshot::RuleId;
 /// Up to here a host's matches are tried one by one, which is faster than hashing and needs no index.
 const SCANNED: usize = 8;
 
-/// All matches of one listener.
+/// All matches of one listener. Listeners with the same matches share one table.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct RouteTable {
-    pub(super) hosts: HostMap<Matches>,
+    pub(super) hosts: Arc<HostMap<Matches>>,
 }
 
 /// The rule that takes a request.
@@ -38,12 +38,17 @@ impl RouteTable {
     pub fn build(matches: impl IntoIterator<Item = (HostPattern, Arc<RouteMatch>)>) -> Self {
         let mut hosts: HostMap<Matches> = HostMap::new();
         for (host, entry) in matches {
-            hosts.entry_or_default(&host).sorted.push(entry);
+            let sorted = &mut hosts.entry_or_default(&host).sorted;
+            if sorted.is_empty() {
+                // Most hosts have one match.
+                sorted.reserve_exact(1);
+            }
+            sorted.push(entry);
         }
         for matches in hosts.values_mut() {
             matches.finish();
         }
-        Self { hosts }
+        Self { hosts: Arc::new(hosts) }
     }
 
     pub fn is_empty(&self) -> bool {

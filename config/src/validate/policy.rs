@@ -8,8 +8,8 @@ use super::text::{hostname, is_label, section_name};
 use crate::certmanager::{CertificateSpec, IssuerSpec, PrivateKeyAlgorithm, RotationPolicy};
 use crate::core::{EndpointAddressType, EndpointSlice, PortProtocol, ServiceSpec, ServiceType};
 use crate::envoy::{
-    BackendProtocol, BackendSpec, BackendTrafficPolicySpec, BackendType, ClientTrafficPolicySpec, ConsistentHashType,
-    EscapedSlashesAction, LoadBalancerType,
+    BackendProtocol, BackendProxyVersion, BackendSpec, BackendTrafficPolicySpec, BackendType, ClientTrafficPolicySpec,
+    ConsistentHashType, EscapedSlashesAction, LoadBalancerType,
 };
 use crate::gateway::{BackendTlsPolicySpec, PolicyTargetRef, ReferenceGrantSpec, SubjectAltNameType, WellKnownCa};
 use crate::metallb::IpAddressPoolSpec;
@@ -264,6 +264,11 @@ pub fn client_traffic_policy(spec: &ClientTrafficPolicySpec, faults: &mut Faults
 }
 
 pub fn backend_traffic_policy(spec: &BackendTrafficPolicySpec, faults: &mut Faults) {
+    if let Some(proxy) = &spec.proxy_protocol {
+        let version = &proxy.version;
+        let path = "spec.proxyProtocol.version";
+        faults.known(path, version.as_str(), version.is_known(), BackendProxyVersion::KNOWN);
+    }
     let Some(balancer) = &spec.load_balancer else { return };
     let kind = &balancer.kind;
     faults.known("spec.loadBalancer.type", kind.as_str(), kind.is_known(), LoadBalancerType::KNOWN);

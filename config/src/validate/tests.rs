@@ -5,7 +5,7 @@ use crate::manifest::{Outcome, Place, decode_document};
 fn check(kind: &str, api: &str, body: &str) -> (Vec<String>, bool) {
     let text = format!("apiVersion: {api}\nkind: {kind}\nmetadata: {{name: x, namespace: n}}\n{body}\n");
     let place = Place { file: "f".into(), line_offset: 0 };
-    let mut items = decode_document(&text, &place, "default", &[]);
+    let mut items = decode_document(&text, &place, &"default".into(), &[]);
     assert_eq!(items.len(), 1, "{text}");
     let item = items.remove(0);
     let is_usable = !matches!(item.outcome, Outcome::Broken | Outcome::Foreign);

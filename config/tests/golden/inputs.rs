@@ -35,7 +35,7 @@ pub fn read(case: &Path) -> Case {
         let file: Arc<str> = path.file_name().unwrap().to_string_lossy().as_ref().into();
         for document in yaml::split(&text) {
             let place = Place { file: Arc::clone(&file), line_offset: document.line_offset };
-            for item in decode_document(document.text, &place, "default", &[]) {
+            for item in decode_document(document.text, &place, &"default".into(), &[]) {
                 problems.extend(item.problems);
                 match item.outcome {
                     Outcome::Ready(object) => object.insert(&mut inputs),

@@ -17,7 +17,11 @@ pub fn snapshot(compiled: &Compiled) -> String {
     for socket in &snapshot.sockets {
         let transport = if socket.transport == Transport::Tcp { "tcp" } else { "udp" };
         let port = &snapshot.ports[socket.port.index()];
-        writeln!(out, "{transport} {} → {}", socket.address, port_text(&port.serve)).unwrap();
+        let proxied = match &port.proxy_protocol {
+            Some(proxy) => format!(" PROXY {:?} from {} ranges", proxy.presence, proxy.from.len()),
+            None => String::new(),
+        };
+        writeln!(out, "{transport} {} → {}{proxied}", socket.address, port_text(&port.serve)).unwrap();
     }
     for (id, listener) in snapshot.listeners.iter().enumerate() {
         let what = format!("{} {}", listener.parent, listener.name);
@@ -50,6 +54,9 @@ pub fn snapshot(compiled: &Compiled) -> String {
     }
     for (upstream, endpoints) in snapshot.upstreams.iter().zip(&compiled.endpoints) {
         write!(out, "upstream {} {:?}", upstream.key, upstream.protocol).unwrap();
+        if let Some(version) = upstream.proxy_protocol {
+            write!(out, " PROXY {version:?}").unwrap();
+        }
         if let Some(tls) = &upstream.tls {
             write!(out, " tls {} {:?}", tls.hostname, tls.subject_alt_names).unwrap();
             match tls.trust {

@@ -78,7 +78,7 @@ fn entry(host: &str, path: PathMatch, rule: u32) -> (HostPattern, Arc<RouteMatch
 }
 
 fn backend(reference: &str, weight: u32, target: Target) -> Backend {
-    Backend { weight, reference: reference.into(), target, filters: Filters::default() }
+    Backend { weight, reference: reference.into(), target, filters: Arc::default() }
 }
 
 fn rule(name: &str, index: u32, action: Action) -> Rule {
@@ -87,7 +87,7 @@ fn rule(name: &str, index: u32, action: Action) -> Rule {
         index,
         name: None,
         grpc: false,
-        filters: Filters::default(),
+        filters: Arc::default(),
         action,
         timeouts: Timeouts::default(),
         retry: None,
@@ -111,12 +111,14 @@ fn snapshot() -> Snapshot {
     let upstream = |name: &str, protocol| Upstream {
         key: UpstreamKey { object: ObjectRef::new(Kind::Service, key(name)), port: 80, variant: "".into() },
         protocol,
+        proxy_protocol: None,
         tls: None,
     };
     let redirect = |status, scheme, path| Redirect { scheme, hostname: None, path, port: None, status };
     let mut cart = rule("shop/cart", 0, Action::Forward(to("Service shop/cart:80", 0)));
     cart.timeouts.request = Some(Duration::from_secs(15));
-    cart.filters.rewrite = Some(Rewrite { hostname: None, path: Some(PathEdit::Prefix("/v2".into())) });
+    Arc::make_mut(&mut cart.filters).rewrite =
+        Some(Rewrite { hostname: None, path: Some(PathEdit::Prefix("/v2".into())) });
     cart.session = Some(SessionPersistence {
         carrier: SessionCarrier::SessionCookie,
         name: "cart".into(),
@@ -146,10 +148,16 @@ fn snapshot() -> Snapshot {
             })
             .into(),
         ports: vec![
-            Port { gateway: key("edge/public"), number: 80, serve: PortServe::Http { hosts: hosts(&[("*", 0)]) } },
+            Port {
+                gateway: key("edge/public"),
+                number: 80,
+                proxy_protocol: None,
+                serve: PortServe::Http { hosts: hosts(&[("*", 0)]) },
+            },
             Port {
                 gateway: key("edge/public"),
                 number: 443,
+                proxy_protocol: None,
                 serve: PortServe::Tls { names: hosts(&[("shop.example", 1), ("*.example", 2)]) },
             },
         ],
@@ -163,13 +171,15 @@ fn snapshot() -> Snapshot {
             ),
             listener("wild", 443, "*.example", ListenerServe::Https { tls: terminate("edge/wild-tls"), routes: wild }),
         ],
-        rules: vec![
+        rules: [
             cart,
             rule("shop/cart", 1, Action::Redirect(old)),
             rule("shop/canary", 0, canary),
             rule("shop/front", 0, Action::Forward(to("Service shop/front:80", 1))),
             rule("edge/to-https", 0, Action::Redirect(redirect(301, Some(Scheme::Https), None))),
-        ],
+        ]
+        .map(Arc::new)
+        .into(),
         upstreams: vec![
             upstream("shop/cart", UpstreamProtocol::Http1),
             upstream("shop/front", UpstreamProtocol::Http2),
@@ -244,9 +254,9 @@ fn route_report(conditions: Vec<Condition>) -> ObjectReport {
     ObjectReport {
         generation: 1,
         parents: vec![ParentReport {
-            parent: parent(),
+            parent: Arc::new(parent()),
             controller: "edge.internal/gateway-controller".into(),
-            conditions,
+            conditions: conditions.into(),
         }],
         ..ObjectReport::default()
     }
@@ -306,6 +316,7 @@ fn report() -> Report {
         object: Some(route("shop/canary")),
         message: "backend shop/gone:80 does not exist".to_owned(),
     };
+    let objects = objects.into_iter().map(|(object, report)| (object, Arc::new(report))).collect();
     Report { objects, problems: vec![problem] }
 }
 

@@ -12,10 +12,12 @@ use edge_config::snapshot::{PortServe, Transport};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use super::complaints::Complaints;
 use super::h1::{self, serve::Served};
 use super::io::{Backend, Socket};
 use super::listening::Bound;
-use super::worker::{Arrival, Worker};
+use super::proxy_protocol;
+use super::worker::{Arrival, Current, Worker};
 
 /// After a failure that will not go away at once (no descriptors, no memory).
 const PAUSE: Duration = Duration::from_millis(50);
@@ -38,12 +40,15 @@ pub fn start(worker: &Rc<Worker>, bound: &Arc<Bound>) -> io::Result<JoinHandle<(
 }
 
 async fn accept(worker: Rc<Worker>, listener: TcpListener, local: SocketAddr) {
+    let complaints = Complaints::default();
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => admit(&worker, stream, peer, local),
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(socket = %local, %error, "cannot accept, trying again");
+                if let Some(more) = complaints.note(Instant::now()) {
+                    tracing::warn!(socket = %local, %error, more, "cannot accept, trying again");
+                }
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -72,6 +77,7 @@ fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, local: Socket
     let arrival = Arrival {
         peer,
         local,
+        proxied: None,
         secure: false,
         server_name: None,
         verified: None,
@@ -89,16 +95,23 @@ fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, local: Socket
     });
 }
 
-async fn serve(worker: Rc<Worker>, stream: TcpStream, arrival: Arrival) {
-    let current = worker.current();
-    // A refusal to set an option costs latency, not the connection.
-    let _ = stream.set_nodelay(true);
+async fn serve(worker: Rc<Worker>, stream: TcpStream, mut arrival: Arrival) {
+    let mut current = worker.current();
+    if current.port_at(arrival.local).is_some_and(|port| port.proxy_protocol.is_some()) {
+        let taken = take_header(&worker, current, &stream, &mut arrival);
+        // Boxed, so that connections without a header do not have room for one.
+        if !Box::pin(taken).await {
+            return;
+        }
+        // What was published meanwhile counts.
+        current = worker.current();
+    }
     match current.port_at(arrival.local).map(|port| &port.serve) {
         Some(PortServe::Http { .. }) => {
             let Ok(socket) = into_socket(stream, worker.backend) else { return };
             drop(current);
             if let Served::Http2 { io, ahead } = h1::serve::serve(&worker, socket, &arrival).await {
-                super::h2::front::plain(&worker, io, ahead, arrival).await;
+                Box::pin(super::h2::front::plain(&worker, io, ahead, arrival)).await;
             }
         }
         Some(PortServe::Tls { .. }) => {
@@ -108,9 +121,16 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, arrival: Arrival) {
         }
         Some(PortServe::Tcp { .. }) => {
             drop(current);
-            super::l4::streams(&worker, stream, arrival).await;
+            Box::pin(super::l4::streams(&worker, stream, arrival)).await;
         }
         Some(PortServe::Udp { .. }) | None => {}
+    }
+}
+
+async fn take_header(worker: &Worker, current: Rc<Current>, stream: &TcpStream, arrival: &mut Arrival) -> bool {
+    match current.port_at(arrival.local).and_then(|port| port.proxy_protocol.as_ref()) {
+        Some(rule) => proxy_protocol::accept::take(worker, stream, rule, arrival).await,
+        None => true,
     }
 }
 

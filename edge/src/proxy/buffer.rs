@@ -7,10 +7,10 @@ use std::cell::RefCell;
 
 /// What a pooled buffer can hold, framing room not counted.
 pub const BUFFER_SIZE: usize = 16 * 1024;
-/// Room kept in front: a chunk-size line (16 hex digits and CRLF).
-const FRONT: usize = 18;
-/// Room kept behind: the CRLF after a chunk, and the last chunk with its empty trailer section.
-const BACK: usize = 8;
+/// Room kept in front: a chunk-size line (16 hex digits and CRLF), and before it the beginning of a TLS record (13).
+const FRONT: usize = 32;
+/// Room kept behind: the CRLF after a chunk, the last chunk with its empty trailer section, and the end of a TLS record (17).
+const BACK: usize = 32;
 /// Per thread: 512 of 16 KiB are 8 MiB.
 const RETAINED: usize = 512;
 
@@ -93,6 +93,11 @@ impl Buffer {
         self.memory.get(self.end..self.memory.len() - BACK).unwrap_or_default()
     }
 
+    /// The same and what is kept behind, for what writes a little more than it gives.
+    pub fn room_and_back_mut(&mut self) -> &mut [u8] {
+        self.memory.get_mut(self.end..).unwrap_or_default()
+    }
+
     /// Counts `count` bytes of the room as filled.
     pub fn grow(&mut self, count: usize) {
         self.end += count.min(self.room());
@@ -161,6 +166,16 @@ impl Buffer {
         true
     }
 
+    /// Counts so many bytes in front and behind as filled, in the room kept for framing, and gives everything to be filled
+    /// in place; `None` when there is no such room.
+    pub fn surround(&mut self, front: usize, back: usize) -> Option<&mut [u8]> {
+        let start = self.start.checked_sub(front)?;
+        let end = self.end + back;
+        let whole = self.memory.get_mut(start..end)?;
+        (self.start, self.end) = (start, end);
+        Some(whole)
+    }
+
     /// Puts framing behind, in the room kept for it; `false` when there is none.
     pub fn frame_end(&mut self, bytes: &[u8]) -> bool {
         let end = self.end + bytes.len();
@@ -219,7 +234,10 @@ mod tests {
         assert!(buffer.prepend(b"4000\r\n"));
         assert!(buffer.frame_end(b"\r\n"));
         assert_eq!(buffer.len(), BUFFER_SIZE + 8);
-        assert!(!buffer.frame_end(b"0123456789"));
+        assert!(buffer.surround(13, 17).is_some());
+        assert_eq!(buffer.len(), BUFFER_SIZE + 8 + 30);
+        assert!(buffer.surround(64, 0).is_none() && buffer.surround(0, 64).is_none());
+        assert!(!buffer.frame_end(&[0; 64]));
         assert!(!buffer.prepend(&[0; 64]));
     }
 

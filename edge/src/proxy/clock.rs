@@ -2,7 +2,8 @@
 //!
 //! A timer of the runtime takes a lock and moves in a wheel each time it is set, and nearly every deadline of a proxy
 //! is moved before it fires. Here setting one writes a number; a task looks at all entries no earlier than the first
-//! could fire, and at most every [`GRAIN`]. A deadline therefore fires late by up to that, never early.
+//! could fire, and at most every [`GRAIN`]. Time is read as of the kernel's last tick, which costs no look at the
+//! counter. A deadline therefore fires late by a little more than [`GRAIN`], never early.
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
@@ -12,6 +13,10 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 use tokio::sync::Notify;
+
+mod recent;
+
+pub use recent::recent;
 
 /// The least time between two looks at the entries.
 pub const GRAIN: Duration = Duration::from_millis(10);
@@ -26,6 +31,10 @@ pub struct Elapsed;
 /// The clock of a worker; [`Clock::run`] must be a task of the same thread.
 pub struct Clock {
     origin: Instant,
+    /// The same moment as [`recent`] counts, never behind `origin`.
+    origin_recent: Duration,
+    /// Milliseconds that [`recent`] may be late, and one more for the fraction that counting in milliseconds cuts off.
+    lag: u64,
     /// No entry fires before this.
     next: Cell<u64>,
     entries: RefCell<Slab<Rc<Entry>>>,
@@ -41,8 +50,12 @@ struct Entry {
 
 impl Clock {
     pub fn new() -> Rc<Self> {
+        let origin = Instant::now();
+        let lag = recent::lag().as_millis();
         Rc::new(Self {
-            origin: Instant::now(),
+            origin,
+            origin_recent: recent::exact(),
+            lag: u64::try_from(lag).unwrap_or(NEVER).saturating_add(2),
             next: Cell::new(NEVER),
             entries: RefCell::default(),
             earlier: Notify::new(),
@@ -84,7 +97,7 @@ impl Clock {
     }
 
     fn now(&self) -> u64 {
-        self.milliseconds(Instant::now())
+        u64::try_from(recent().saturating_sub(self.origin_recent).as_millis()).unwrap_or(NEVER)
     }
 
     fn milliseconds(&self, at: Instant) -> u64 {
@@ -134,8 +147,7 @@ impl Timer {
         if wait.is_zero() {
             return self.clear();
         }
-        // One more millisecond: the fraction that counting in milliseconds cuts off must not make it early.
-        let wait = u64::try_from(wait.as_millis()).unwrap_or(NEVER).saturating_add(1);
+        let wait = u64::try_from(wait.as_millis()).unwrap_or(NEVER).saturating_add(self.clock.lag);
         let now = self.clock.now();
         self.wait.set(wait);
         if let Some(pulse) = &*self.pulse.borrow() {

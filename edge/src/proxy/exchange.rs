@@ -15,7 +15,6 @@ pub mod replay;
 pub mod route;
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use edge_config::matching::Matched;
 use edge_config::settings::PathPolicy;
@@ -134,13 +133,14 @@ async fn respond<S: Source, K: Sink>(
     };
     match action {
         Ok(chosen) => {
-            record.backend = Some(Arc::clone(&chosen.backend.reference));
+            record.backend = backends_of(rule).iter().position(|backend| std::ptr::eq(backend, chosen.backend));
             let forward = Forward {
                 worker,
                 current,
                 rule,
                 chosen: &chosen,
                 sender: found.sender,
+                client: arrival.origin(),
                 origin: origin.as_deref(),
                 buffer_limit,
             };
@@ -280,12 +280,15 @@ fn weighted<'g>(backends: &'g [Backend], worker: &Worker) -> Option<&'g Backend>
     })
 }
 
-fn origin_of(rule: &Rule, request: &RequestHead) -> Option<Box<[u8]>> {
-    let backends = match &rule.action {
-        Action::Forward(backends) => backends.as_slice(),
+fn backends_of(rule: &Rule) -> &[Backend] {
+    match &rule.action {
+        Action::Forward(backends) => backends,
         _ => &[],
-    };
-    let wanted = rule.filters.cors.is_some() || backends.iter().any(|backend| backend.filters.cors.is_some());
+    }
+}
+
+fn origin_of(rule: &Rule, request: &RequestHead) -> Option<Box<[u8]>> {
+    let wanted = rule.filters.cors.is_some() || backends_of(rule).iter().any(|backend| backend.filters.cors.is_some());
     if wanted { request.fields.first(b"origin").map(Box::from) } else { None }
 }
 

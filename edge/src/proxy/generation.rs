@@ -24,6 +24,7 @@ impl Limits {
     pub fn of(settings: &ProxySettings) -> Self {
         Self {
             max_connections: usize::try_from(settings.max_connections).unwrap_or(usize::MAX),
+            max_udp_sessions: usize::try_from(settings.max_udp_sessions).unwrap_or(usize::MAX),
             head: HeadLimits { bytes: settings.max_head, fields: settings.max_fields },
             head_timeout: settings.head_timeout,
             idle_timeout: settings.idle_timeout,

@@ -40,6 +40,9 @@ pub trait Io: 'static {
     /// Waits until the connection is broken. May be dropped at any time.
     async fn broken(&self);
 
+    /// The next write is the last: what ends our direction may go with it. [`finish`](Self::finish) follows.
+    fn last(&self) {}
+
     /// Ends our direction properly (TLS: close_notify, then FIN); the peer may go on sending.
     async fn finish(&self) -> io::Result<()>;
 

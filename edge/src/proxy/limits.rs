@@ -7,6 +7,7 @@ use super::h1::parse::HeadLimits;
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     pub max_connections: usize,
+    pub max_udp_sessions: usize,
     pub head: HeadLimits,
     pub head_timeout: Duration,
     pub idle_timeout: Duration,
@@ -26,6 +27,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_connections: 100_000,
+            max_udp_sessions: 65_536,
             head: HeadLimits { bytes: 64 << 10, fields: 100 },
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),

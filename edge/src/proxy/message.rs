@@ -45,6 +45,8 @@ pub struct Fields {
 pub struct Field {
     pub name: Span,
     pub value: Span,
+    /// The buffer has name, `: `, value and CRLF in one piece.
+    is_line: bool,
 }
 
 impl Fields {
@@ -81,15 +83,32 @@ impl Fields {
     /// Appends a field. `name` is lower case already.
     pub fn add(&mut self, name: &[u8], value: &[u8]) {
         let name = self.store(name);
-        let value = self.store(value);
-        self.fields.push(Field { name, value });
+        self.add_value(name, value);
     }
 
     /// Appends a field whose name may have upper-case letters.
     pub fn add_lower(&mut self, name: &[u8], value: &[u8]) {
         let name = self.store_lower(name);
+        self.add_value(name, value);
+    }
+
+    /// Appends a field with a value that is stored already.
+    pub fn add_copy(&mut self, name: &[u8], value: Span) {
+        let name = self.store(name);
+        self.buffer.extend_from_slice(b": ");
+        let start = self.buffer.len() as u32;
+        self.buffer.extend_from_within(value.range());
+        let value = Span { start, end: self.buffer.len() as u32 };
+        self.buffer.extend_from_slice(b"\r\n");
+        self.fields.push(Field { name, value, is_line: true });
+    }
+
+    /// Ends the line that begins with a name.
+    fn add_value(&mut self, name: Span, value: &[u8]) {
+        self.buffer.extend_from_slice(b": ");
         let value = self.store(value);
-        self.fields.push(Field { name, value });
+        self.buffer.extend_from_slice(b"\r\n");
+        self.fields.push(Field { name, value, is_line: true });
     }
 
     /// Replaces every field of this name by one.
@@ -102,11 +121,12 @@ impl Fields {
                 return true;
             }
             field.value = value;
+            field.is_line = false;
             !std::mem::replace(&mut found, true)
         });
         if !found {
             let name = self.store(name);
-            self.fields.push(Field { name, value });
+            self.fields.push(Field { name, value, is_line: false });
         }
     }
 
@@ -133,6 +153,29 @@ impl Fields {
     /// Every field as (name, value), in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.fields.iter().map(|field| (self.text(field.name), self.text(field.value)))
+    }
+
+    /// Every field as a line of HTTP/1, in order. Fields that nobody touched since they were added leave in one piece.
+    pub fn put_lines(&self, mut put: impl FnMut(&[u8])) {
+        let mut run = 0..0;
+        let text = |range: Range<usize>| self.buffer.get(range).unwrap_or_default();
+        for field in &self.fields {
+            let line = field.name.range().start..field.value.range().end + 2;
+            if field.is_line && line.start == run.end {
+                run.end = line.end;
+                continue;
+            }
+            put(text(std::mem::replace(&mut run, 0..0)));
+            if field.is_line {
+                run = line;
+            } else {
+                put(text(field.name.range()));
+                put(b": ");
+                put(text(field.value.range()));
+                put(b"\r\n");
+            }
+        }
+        put(text(run));
     }
 
     pub fn len(&self) -> usize {
@@ -254,11 +297,11 @@ impl RequestHead {
 
     /// RFC 9110 §9.2.2.
     pub fn is_idempotent(&self) -> bool {
-        matches!(self.method(), "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
+        matches!(self.fields.text(self.method), b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
     }
 
     pub fn is_head(&self) -> bool {
-        self.method() == "HEAD"
+        self.fields.text(self.method) == b"HEAD"
     }
 
     pub fn is_grpc(&self) -> bool {
@@ -292,5 +335,45 @@ impl ResponseHead {
     /// Whether the status or the method rules a body out (RFC 9110 §6.4.1).
     pub fn is_bodiless(&self, request_is_head: bool) -> bool {
         request_is_head || matches!(self.status, 100..=199 | 204 | 304)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_say_what_the_fields_say_whatever_was_edited() {
+        let edits: [(&str, fn(&mut Fields)); 7] = [
+            ("a: 1\r\nb: \r\nc-c: 3\r\n", |_| {}),
+            ("b: \r\nc-c: 3\r\n", |fields| fields.remove(b"a")),
+            ("a: 1\r\nc-c: 3\r\n", |fields| fields.remove(b"b")),
+            ("a: 1\r\nb: x\r\nc-c: 3\r\n", |fields| fields.set(b"b", b"x")),
+            ("a: 1\r\nb: \r\nc-c: 3\r\nd: 4\r\n", |fields| fields.set(b"d", b"4")),
+            ("a: 1\r\nc-c: 3\r\nb: 5\r\n", |fields| {
+                fields.remove(b"b");
+                fields.store(b"between");
+                fields.add(b"b", b"5");
+            }),
+            ("", Fields::clear),
+        ];
+        for (expected, edit) in edits {
+            let mut fields = Fields::default();
+            fields.store(b"GET");
+            fields.add(b"a", b"1");
+            fields.add(b"b", b"");
+            fields.add_lower(b"C-c", b"3");
+            edit(&mut fields);
+            let mut lines = Vec::new();
+            fields.put_lines(|piece| lines.extend_from_slice(piece));
+            assert_eq!(String::from_utf8_lossy(&lines), expected);
+            let each: Vec<u8> =
+                fields.iter().flat_map(|(name, value)| [name, b": ", value, b"\r\n"].concat()).collect();
+            assert_eq!(each, lines);
+        }
+        let mut fields = Fields::default();
+        let host = fields.store(b"a.test");
+        fields.add_copy(b"x-forwarded-host", host);
+        assert_eq!(fields.first(b"x-forwarded-host"), Some(&b"a.test"[..]));
     }
 }

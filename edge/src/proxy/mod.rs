@@ -14,6 +14,7 @@ pub mod access_log;
 pub mod body;
 pub mod buffer;
 pub mod clock;
+pub mod complaints;
 pub mod exchange;
 pub mod filters;
 pub mod generation;
@@ -27,6 +28,7 @@ pub mod listening;
 pub mod message;
 pub mod metrics;
 pub mod path;
+pub mod proxy_protocol;
 pub mod reason;
 pub mod secure;
 pub mod tls;
@@ -49,7 +51,7 @@ pub use self::generation::Generation;
 use self::health::Health;
 use self::io::Backend;
 use self::listening::Bound;
-use self::metrics::WorkerMetrics;
+use self::metrics::{Series, WorkerMetrics};
 use self::worker::Seat;
 use crate::control::observed::UpstreamState;
 
@@ -60,7 +62,7 @@ const STACK: usize = 16 << 20;
 pub struct ProxyOptions {
     /// 0 is one per CPU.
     pub workers: usize,
-    /// `None` is io_uring where it works, or else epoll.
+    /// `None` leaves the choice to us: epoll, which was measured equal or better on every path.
     pub backend: Option<Backend>,
     pub tokens: Tokens,
     pub log: Option<access_log::AccessLog>,
@@ -69,6 +71,8 @@ pub struct ProxyOptions {
 /// What all workers shall do. The whole of it is given each time, and only the newest counts.
 struct Wanted {
     generation: Arc<Generation>,
+    /// By worker.
+    series: Vec<Arc<Series>>,
     sockets: Vec<Arc<Bound>>,
     mode: Mode,
 }
@@ -85,6 +89,10 @@ enum Mode {
 struct Shared {
     /// Of all workers.
     connections: AtomicUsize,
+    /// Of all addresses and workers.
+    udp_sessions: Arc<AtomicUsize>,
+    /// Why a worker does not accept on all of its sockets.
+    deaf: Vec<Mutex<Option<String>>>,
     /// The generation that each worker serves.
     live: Vec<AtomicU64>,
     health: Health,
@@ -102,8 +110,6 @@ pub struct BindFailure {
 /// Why the data plane cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("io_uring was asked for and does not work here")]
-    Uring(#[source] std::io::Error),
     #[error("worker thread cannot be started")]
     Thread(#[source] std::io::Error),
 }
@@ -117,23 +123,29 @@ pub struct Proxy {
     threads: Vec<JoinHandle<()>>,
     log: Option<access_log::AccessLog>,
     backend: Backend,
+    /// Generations that workers may still hold. They end here, because to free a large one takes milliseconds that no
+    /// worker has.
+    retired: Mutex<Vec<Arc<Wanted>>>,
 }
 
 impl Proxy {
     /// Starts the workers with a first generation, whose sockets are not opened yet: that is [`publish`](Self::publish).
     pub fn start(options: ProxyOptions, first: Generation) -> Result<Self, StartError> {
-        let backend = choose(options.backend)?;
+        let backend = choose(options.backend, io::uring::probe);
         let workers = match options.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
         };
         let shared = Arc::new(Shared {
             connections: AtomicUsize::new(0),
+            udp_sessions: Arc::default(),
+            deaf: (0..workers).map(|_| Mutex::default()).collect(),
             live: (0..workers).map(|_| AtomicU64::new(0)).collect(),
             health: Health::new(workers),
             changed: Notify::new(),
         });
-        let first = Wanted { generation: Arc::new(first), sockets: Vec::new(), mode: Mode::Serve };
+        let series = (0..workers).map(|_| Arc::default()).collect();
+        let first = Wanted { generation: Arc::new(first), series, sockets: Vec::new(), mode: Mode::Serve };
         let (wanted, receiver) = watch::channel(Arc::new(first));
         let tokens = Arc::new(options.tokens);
         let mut proxy = Self {
@@ -144,6 +156,7 @@ impl Proxy {
             threads: Vec::new(),
             log: options.log,
             backend,
+            retired: Mutex::default(),
         };
         for index in 0..workers {
             let metrics = WorkerMetrics::new();
@@ -186,8 +199,25 @@ impl Proxy {
         }
         let sockets = next.values().cloned().collect();
         *bound = next;
-        self.wanted.send_replace(Arc::new(Wanted { generation: Arc::new(generation), sockets, mode: Mode::Serve }));
+        let series = self.metrics.iter().map(|metrics| metrics.prepare(&generation.snapshot)).collect();
+        let wanted = Arc::new(Wanted { generation: Arc::new(generation), series, sockets, mode: Mode::Serve });
+        let before = self.wanted.send_replace(wanted);
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.push(before);
+        drop(retired);
+        self.forget();
         failures
+    }
+
+    /// Frees the generations that no worker holds any more. To be called now and then.
+    pub fn forget(&self) {
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_held = |wanted: &Arc<Wanted>| {
+            Arc::strong_count(wanted) > 1
+                || Arc::strong_count(&wanted.generation) > 1
+                || wanted.series.iter().any(|series| Arc::strong_count(series) > 1)
+        };
+        retired.retain(is_held);
     }
 
     /// The newest generation that every worker serves.
@@ -198,6 +228,18 @@ impl Proxy {
     /// How many workers serve this generation or a later one.
     pub fn acknowledged(&self, number: u64) -> usize {
         self.shared.live.iter().filter(|live| live.load(Ordering::Acquire) >= number).count()
+    }
+
+    /// Why workers do not accept on all of their sockets, one line for each that does not. They try again by themselves,
+    /// and do not count as serving the current generation before.
+    pub fn deaf(&self) -> Vec<String> {
+        let known = self.shared.deaf.iter().map(|why| why.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        known.flatten().collect()
+    }
+
+    /// UDP sessions, of all workers.
+    pub fn udp_sessions(&self) -> usize {
+        self.shared.udp_sessions.load(Ordering::Relaxed)
     }
 
     /// Work in flight and endpoints that are passed over, as of about a second ago.
@@ -257,24 +299,25 @@ impl Proxy {
     }
 
     fn set_mode(&self, mode: Mode) {
-        let generation = Arc::clone(&self.wanted.borrow().generation);
+        let (generation, series) = {
+            let wanted = self.wanted.borrow();
+            (Arc::clone(&wanted.generation), wanted.series.clone())
+        };
         self.bound.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.wanted.send_replace(Arc::new(Wanted { generation, sockets: Vec::new(), mode }));
+        self.wanted.send_replace(Arc::new(Wanted { generation, series, sockets: Vec::new(), mode }));
     }
 }
 
-fn choose(wanted: Option<Backend>) -> Result<Backend, StartError> {
-    match wanted {
-        Some(Backend::Epoll) => Ok(Backend::Epoll),
-        Some(Backend::Uring) => io::uring::probe().map(|()| Backend::Uring).map_err(StartError::Uring),
-        None => Ok(match io::uring::probe() {
-            Ok(()) => Backend::Uring,
-            Err(error) => {
-                tracing::info!(%error, "io_uring does not work here, using epoll");
-                Backend::Epoll
-            }
-        }),
+/// Traffic is served either way: a machine that denies io_uring costs one line in the log.
+fn choose(wanted: Option<Backend>, probe: impl FnOnce() -> std::io::Result<()>) -> Backend {
+    let wanted = wanted.unwrap_or_default();
+    if wanted == Backend::Uring
+        && let Err(error) = probe()
+    {
+        tracing::warn!(%error, "io_uring was asked for and does not work here, using epoll");
+        return Backend::Epoll;
     }
+    wanted
 }
 
 fn run_worker(seat: Seat) {
@@ -285,5 +328,19 @@ fn run_worker(seat: Seat) {
     };
     if let Err(error) = result {
         tracing::error!(worker = index, %error, "worker cannot run");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_without_io_uring_is_served_by_epoll() {
+        let (works, denied) = (|| Ok(()), || Err(std::io::ErrorKind::PermissionDenied.into()));
+        assert_eq!(choose(None, works), Backend::Epoll);
+        assert_eq!(choose(Some(Backend::Epoll), works), Backend::Epoll);
+        assert_eq!(choose(Some(Backend::Uring), works), Backend::Uring);
+        assert_eq!(choose(Some(Backend::Uring), denied), Backend::Epoll);
     }
 }

@@ -79,6 +79,8 @@ reasons! {
     ClientClosed => "client_closed",
     /// The TLS handshake with the client failed.
     HandshakeFailed => "handshake_failed",
+    /// A PROXY protocol header that is missing, broken, or of a source that is not trusted.
+    ProxyProtocol => "proxy_protocol",
     /// A fault of Edge itself (500).
     Internal => "internal",
 }

@@ -7,20 +7,32 @@
 use std::rc::Rc;
 
 use edge_config::snapshot::{ClientValidation, ListenerServe, PortServe, Transport};
-use rustls::{Connection, HandshakeKind, ProtocolVersion};
+use rustls::ProtocolVersion;
 
 use super::buffer::Buffer;
 use super::clock::Elapsed;
 use super::io::{Io as _, Socket};
 use super::metrics::Handshake;
 use super::reason::Reason;
+use super::tls::handshake::Agreed;
 use super::tls::hello::{self, Hello, HelloError};
 use super::tls::stream::{TlsError, TlsStream};
 use super::worker::{Arrival, Patience, Settled, Worker};
 use super::{h1, h2, l4};
 
-/// Serves a connection to its end.
+/// Serves a connection to its end. What each part needs of memory goes with it.
 pub async fn serve(worker: &Rc<Worker>, socket: Socket, mut arrival: Arrival) {
+    let Some(stream) = Box::pin(terminate(worker, socket, &mut arrival)).await else { return };
+    if stream.is_h2() {
+        Box::pin(h2::front::tls(worker, stream, arrival)).await;
+    } else {
+        // In clear it could have been HTTP/2 after all; inside TLS that is for ALPN to say.
+        h1::serve::serve(worker, stream, &arrival).await;
+    }
+}
+
+/// The handshake of a connection that HTTP comes on. A TLSRoute's is served to its end.
+async fn terminate(worker: &Rc<Worker>, socket: Socket, arrival: &mut Arrival) -> Option<TlsStream<Socket>> {
     let timer = worker.clock.timer();
     timer.set_at(arrival.at + worker.current().generation.limits.head_timeout);
     let read = async {
@@ -30,13 +42,13 @@ pub async fn serve(worker: &Rc<Worker>, socket: Socket, mut arrival: Arrival) {
     };
     let (hello, bytes) = match timer.limit(read).await {
         Ok(Ok(read)) => read,
-        Ok(Err(error)) => return refuse(worker, &arrival, Reason::HandshakeFailed, &error),
+        Ok(Err(error)) => return refuse(worker, arrival, Reason::HandshakeFailed, &error),
         Err(Elapsed) => {
             socket.abort();
-            return refuse(worker, &arrival, Reason::HeadTimeout, &HelloError::Closed);
+            return refuse(worker, arrival, Reason::HeadTimeout, &HelloError::Closed);
         }
     };
-    let Hello { server_name, .. } = hello;
+    let Hello { server_name, resumes, .. } = hello;
     arrival.server_name = server_name;
     // What was published while the client made up its mind counts.
     let current = worker.current();
@@ -47,50 +59,45 @@ pub async fn serve(worker: &Rc<Worker>, socket: Socket, mut arrival: Arrival) {
     };
     let found = id.and_then(|id| current.snapshot().listeners.get(id.index()).map(|listener| (id, listener)));
     let Some((id, listener)) = found else {
-        return refuse(worker, &arrival, Reason::NoListener, &"no listener for this server name");
+        return refuse(worker, arrival, Reason::NoListener, &"no listener for this server name");
     };
     match &listener.serve {
         ListenerServe::Https { tls, .. } => {
-            let Some(config) = current.generation.tls.listener(id).cloned() else {
-                return refuse(worker, &arrival, Reason::HandshakeFailed, &"the listener has no certificate");
+            let Some(config) = current.generation.tls.listener(id, resumes).cloned() else {
+                return refuse(worker, arrival, Reason::HandshakeFailed, &"the listener has no certificate");
             };
             arrival.patience.set(Some(Patience::of(&listener.client)));
             let verified = matches!(tls.client_validation, ClientValidation::Required { .. })
                 .then(|| Box::new((listener.parent.clone(), listener.name.clone())));
             drop(current);
             let accepted = timer.limit(TlsStream::accept(socket, &config, bytes)).await;
-            let Some(stream) = accept(worker, &mut arrival, accepted) else { return };
-            drop((timer, config));
+            let stream = accept(worker, arrival, accepted)?;
             arrival.verified = verified;
-            if stream.is_h2() {
-                h2::front::tls(worker, stream, arrival).await;
-            } else {
-                // In clear it could have been HTTP/2 after all; inside TLS that is for ALPN to say.
-                h1::serve::serve(worker, stream, &arrival).await;
-            }
+            return Some(stream);
         }
         ListenerServe::TlsTerminate { routes, .. } => {
-            let config = current.generation.tls.listener(id).cloned();
+            let config = current.generation.tls.listener(id, resumes).cloned();
             let (Some(config), true) = (config, routes.best(name).is_some()) else {
-                return refuse(worker, &arrival, Reason::NoRoute, &"no certificate, or no route for this server name");
+                return refuse(worker, arrival, Reason::NoRoute, &"no certificate, or no route for this server name");
             };
             let accepted = timer.limit(TlsStream::accept(socket, &config, bytes)).await;
-            let Some(stream) = accept(worker, &mut arrival, accepted) else { return };
+            let stream = accept(worker, arrival, accepted)?;
             drop((timer, config));
             // The listener's number means something in its own generation only.
-            l4::terminated(worker, current, stream, &arrival, id).await;
+            Box::pin(l4::terminated(worker, current, stream, arrival, id)).await;
         }
         ListenerServe::TlsPassthrough { .. } => {
             drop(timer);
             match socket.into_tokio() {
-                Ok(client) => l4::passthrough(worker, current, client, bytes, &arrival, id).await,
-                Err(error) => refuse(worker, &arrival, Reason::Internal, &error),
+                Ok(client) => Box::pin(l4::passthrough(worker, current, client, bytes, arrival, id)).await,
+                Err(error) => return refuse(worker, arrival, Reason::Internal, &error),
             }
         }
         ListenerServe::Http { .. } | ListenerServe::Tcp { .. } | ListenerServe::Udp { .. } => {
-            refuse(worker, &arrival, Reason::NoListener, &"the listener takes no TLS");
+            return refuse(worker, arrival, Reason::NoListener, &"the listener takes no TLS");
         }
     }
+    None
 }
 
 /// The stream of a finished handshake, with what it settled noted; or the failure noted.
@@ -102,20 +109,18 @@ fn accept(
     match accepted {
         Ok(Ok(stream)) => {
             arrival.secure = true;
-            arrival.tls = Some(stream.inspect(settled));
-            let resumed = stream.inspect(|connection| connection.handshake_kind() == Some(HandshakeKind::Resumed));
+            arrival.tls = stream.agreed().map(settled);
+            let resumed = stream.agreed().is_some_and(|agreed| agreed.resumed);
             count(worker, arrival, if resumed { Handshake::Resumed } else { Handshake::Full });
             Some(stream)
         }
         Ok(Err(error)) => {
             count(worker, arrival, Handshake::Failed);
-            refuse(worker, arrival, Reason::HandshakeFailed, &error);
-            None
+            refuse(worker, arrival, Reason::HandshakeFailed, &error)
         }
         Err(Elapsed) => {
             count(worker, arrival, Handshake::Failed);
-            refuse(worker, arrival, Reason::HeadTimeout, &"the handshake took too long");
-            None
+            refuse(worker, arrival, Reason::HeadTimeout, &"the handshake took too long")
         }
     }
 }
@@ -128,19 +133,20 @@ fn count(worker: &Worker, arrival: &Arrival, handshake: Handshake) {
     }
 }
 
-/// Counts a connection that comes to nothing; dropping its socket closes it.
-fn refuse(worker: &Worker, arrival: &Arrival, reason: Reason, why: &dyn std::fmt::Display) {
+/// Counts a connection that comes to nothing, hence always `None`; dropping its socket closes it.
+fn refuse<T>(worker: &Worker, arrival: &Arrival, reason: Reason, why: &dyn std::fmt::Display) -> Option<T> {
     worker.metrics.count(reason);
     let name = arrival.server_name.as_deref().unwrap_or("-");
     tracing::debug!(client = %arrival.peer, local = %arrival.local, name, %reason, error = %why, "no TLS connection");
+    None
 }
 
-fn settled(connection: &Connection) -> Settled {
-    let version = match connection.protocol_version() {
+fn settled(agreed: &Agreed) -> Settled {
+    let version = match agreed.version {
         Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
         Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
         _ => "",
     };
-    let cipher = connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or_default();
+    let cipher = agreed.suite.and_then(|suite| suite.suite().as_str()).unwrap_or_default();
     Settled { version, cipher }
 }

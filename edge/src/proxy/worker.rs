@@ -6,8 +6,8 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -19,11 +19,13 @@ use tokio::task::JoinHandle;
 
 use super::accept;
 use super::clock::Clock;
+use super::complaints::Complaints;
 use super::filters::session::Tokens;
 use super::generation::Generation;
 use super::io::Backend;
 use super::listening::Bound;
 use super::metrics::{Series, WorkerMetrics};
+use super::proxy_protocol::Origin;
 use super::upstream::balance::Random;
 use super::upstream::{Dialer, Upstream, Upstreams};
 use super::{Mode, Shared, Wanted, access_log};
@@ -33,12 +35,19 @@ const SWEEP: Duration = Duration::from_secs(5);
 /// How often the health of endpoints is told to the control side.
 const POST: Duration = Duration::from_secs(1);
 
+/// Until accepting is tried again, doubled up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
 /// A connection as it arrived: what routing needs beside the request.
 #[derive(Debug, Clone)]
 pub struct Arrival {
+    /// The client: the other end of the connection, or who a trusted PROXY protocol header says.
     pub peer: SocketAddr,
     /// The address that was connected to, as the snapshot has it.
     pub local: SocketAddr,
+    /// What such a header says beside the client.
+    pub proxied: Option<Box<Proxied>>,
     /// Whether it is inside TLS that we terminated, and the server name of the handshake.
     pub secure: bool,
     pub server_name: Option<Box<str>>,
@@ -49,6 +58,27 @@ pub struct Arrival {
     pub at: Instant,
     /// What the listener that the handshake or the last request picked says of waiting for the next request.
     pub patience: Cell<Option<Patience>>,
+}
+
+/// Of a connection that a load balancer in front has made on behalf of a client.
+#[derive(Debug, Clone, Copy)]
+pub struct Proxied {
+    /// The load balancer.
+    pub by: SocketAddr,
+    /// The address that the client connected to.
+    pub destination: SocketAddr,
+}
+
+impl Arrival {
+    /// The connection as its client sees it.
+    pub fn origin(&self) -> Origin {
+        Origin { source: self.peer, destination: self.destination() }
+    }
+
+    /// The address that the client connected to.
+    pub fn destination(&self) -> SocketAddr {
+        self.proxied.as_ref().map_or(self.local, |proxied| proxied.destination)
+    }
 }
 
 /// How long a client may take.
@@ -110,6 +140,8 @@ pub struct Worker {
     pub tokens: Arc<Tokens>,
     pub mirrors: Gate,
     pub log: Option<RefCell<access_log::Sink>>,
+    /// About PROXY protocol headers.
+    pub complaints: Complaints,
     pub(super) shared: Arc<Shared>,
     current: RefCell<Rc<Current>>,
     upstreams: RefCell<Upstreams>,
@@ -122,8 +154,9 @@ impl Worker {
         Rc::clone(&self.current.borrow())
     }
 
-    pub fn dialer<'a>(&'a self, current: &'a Current) -> Dialer<'a> {
-        Dialer { clock: &self.clock, backend: self.backend, limits: &current.generation.limits }
+    /// Dials, on behalf of a client where endpoints are told of it.
+    pub fn dialer<'a>(&'a self, current: &'a Current, origin: Option<Origin>) -> Dialer<'a> {
+        Dialer { clock: &self.clock, backend: self.backend, limits: &current.generation.limits, origin }
     }
 
     pub fn is_draining(&self) -> bool {
@@ -154,12 +187,12 @@ impl Worker {
     }
 
     /// Takes up a generation.
-    fn adopt(&self, generation: Arc<Generation>) {
+    fn adopt(&self, generation: Arc<Generation>, series: Arc<Series>) {
         let before = self.current();
         if Arc::ptr_eq(&before.generation, &generation) {
             return;
         }
-        let series = self.metrics.adopt(&generation.snapshot);
+        self.metrics.adopt(&series);
         let upstreams = self.upstreams.borrow_mut().build(
             &generation.snapshot,
             &generation.endpoints,
@@ -236,7 +269,7 @@ pub(super) async fn run(seat: Seat) {
         clock: Clock::new(),
         random: Random::from_system(),
         current: RefCell::new(Rc::new(Current {
-            series: metrics.adopt(&Snapshot::default()),
+            series: Arc::default(),
             generation: Arc::new(Generation {
                 snapshot: Arc::default(),
                 endpoints: Arc::default(),
@@ -249,6 +282,7 @@ pub(super) async fn run(seat: Seat) {
         tokens,
         mirrors: Gate::default(),
         log: log.map(RefCell::new),
+        complaints: Complaints::default(),
         shared,
         upstreams: RefCell::default(),
         draining: Cell::new(false),
@@ -256,20 +290,36 @@ pub(super) async fn run(seat: Seat) {
     let clock = tokio::task::spawn_local(Rc::clone(&worker.clock).run());
     let chores = tokio::task::spawn_local(chores(Rc::clone(&worker)));
     let mut listeners = Listeners::default();
+    let mut pause = FIRST_PAUSE;
     loop {
         let want = Arc::clone(&wanted.borrow_and_update());
-        worker.adopt(Arc::clone(&want.generation));
-        listeners.set(&worker, if want.mode == Mode::Serve { &want.sockets } else { &[] });
+        if let Some(series) = want.series.get(index) {
+            worker.adopt(Arc::clone(&want.generation), Arc::clone(series));
+        }
+        let heard = listeners.set(&worker, if want.mode == Mode::Serve { &want.sockets } else { &[] });
         if want.mode != Mode::Serve && !worker.draining.replace(true) {
             worker.clock.wake_all();
         }
+        let is_deaf = heard.is_err();
+        worker.shared.note_deaf(index, heard.err());
+        if is_deaf {
+            // Connections wait in the kernel's queue meanwhile. Who does not accept does not serve this generation.
+            let changed = tokio::time::timeout(pause, wanted.changed());
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            match changed.await {
+                Ok(Err(_)) => break,
+                Ok(Ok(())) | Err(_) => continue,
+            }
+        }
+        pause = FIRST_PAUSE;
         worker.shared.acknowledge(index, want.generation.number);
         // The sender is gone when the proxy was dropped: nobody will ever want anything again.
         if want.mode == Mode::Stop || wanted.changed().await.is_err() {
             break;
         }
     }
-    listeners.set(&worker, &[]);
+    // Nothing is begun, so nothing can fail.
+    let _ = listeners.set(&worker, &[]);
     chores.abort();
     clock.abort();
     if let Some(log) = &worker.log {
@@ -285,7 +335,9 @@ struct Listeners {
 
 impl Listeners {
     /// Accepts on exactly these sockets from now on. Connections that were accepted live on.
-    fn set(&mut self, worker: &Rc<Worker>, sockets: &[Arc<Bound>]) {
+    /// The error is the last of those that have to be tried again; what can be accepted on is.
+    fn set(&mut self, worker: &Rc<Worker>, sockets: &[Arc<Bound>]) -> Result<(), String> {
+        let mut outcome = Ok(());
         self.active.retain(|key, (bound, task)| {
             let stays = sockets.iter().any(|socket| socket.key() == *key && Arc::ptr_eq(socket, bound));
             if !stays {
@@ -302,10 +354,11 @@ impl Listeners {
                     self.active.insert(bound.key(), (Arc::clone(bound), task));
                 }
                 Err(error) => {
-                    tracing::error!(socket = %bound.key().0, worker = worker.index, %error, "cannot accept");
+                    outcome = Err(format!("worker {} cannot accept on {}: {error}", worker.index, bound.key().0));
                 }
             }
         }
+        outcome
     }
 }
 
@@ -322,7 +375,7 @@ async fn chores(worker: Rc<Worker>) {
         if now.duration_since(swept) >= SWEEP {
             swept = now;
             let timeout = worker.current().generation.limits.upstream_idle_timeout;
-            worker.upstreams.borrow().sweep(now, timeout);
+            worker.upstreams.borrow().sweep(timeout);
         }
         if now.duration_since(posted) >= POST {
             posted = now;
@@ -332,6 +385,18 @@ async fn chores(worker: Rc<Worker>) {
 }
 
 impl Shared {
+    /// Notes why a worker does not accept on all of its sockets; the log tells of it once.
+    fn note_deaf(&self, index: usize, why: Option<String>) {
+        let Some(slot) = self.deaf.get(index) else { return };
+        let mut known = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&*known, &why) {
+            (None, Some(why)) => tracing::error!("{why}; trying again"),
+            (Some(_), None) => tracing::info!(worker = index, "accepts on all of its sockets again"),
+            _ => {}
+        }
+        *known = why;
+    }
+
     fn acknowledge(&self, index: usize, number: u64) {
         if let Some(live) = self.live.get(index) {
             live.store(number, Ordering::Release);
@@ -343,3 +408,6 @@ impl Shared {
         AtomicUsize::load(&self.connections, Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! One file's documents, remembered: a document whose text, place and patches are the same is not decoded again, and
 //! an object whose text is broken keeps its last good version.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use edge_config::manifest::{AnyObject, Item, Outcome, Patch, Place, decode_docum
 use edge_config::names::ObjectRef;
 use edge_config::problem::{Origin, Problem, Severity};
 use edge_config::yaml::split;
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::secret::{self, KeyMaterial};
 
@@ -65,7 +66,7 @@ pub(super) struct Documents {
 /// Where a text stands and how it is decoded.
 pub(super) struct Reading<'a> {
     pub(super) place: Place,
-    pub(super) namespace: &'a str,
+    pub(super) namespace: &'a Arc<str>,
     pub(super) patches: &'a [Patch<'a>],
     pub(super) patched: &'a PatchesByTarget,
 }
@@ -78,6 +79,49 @@ pub(super) fn fingerprint(text: &str) -> u64 {
     hasher.finish()
 }
 
+/// The documents of the version before, to be found again by their text.
+struct Before {
+    documents: Vec<Option<Document>>,
+    /// The place after the one found last: most documents follow each other as they did.
+    next: usize,
+    /// Places by fingerprint, the first one last; made when a document is not where it is expected.
+    places: Option<HashMap<u64, Vec<usize>>>,
+}
+
+impl Before {
+    fn new(documents: Vec<Document>) -> Self {
+        Self { documents: documents.into_iter().map(Some).collect(), next: 0, places: None }
+    }
+
+    fn take(&mut self, fingerprint: u64) -> Option<Document> {
+        let is_it = |document: &Option<Document>| document.as_ref().is_some_and(|one| one.fingerprint == fingerprint);
+        let place = if self.documents.get(self.next).is_some_and(is_it) {
+            self.next
+        } else {
+            let documents = &self.documents;
+            let places = self.places.get_or_insert_with(|| {
+                let mut places: HashMap<u64, Vec<usize>> = HashMap::new();
+                for (place, document) in documents.iter().enumerate().rev() {
+                    if let Some(document) = document {
+                        places.entry(document.fingerprint).or_default().push(place);
+                    }
+                }
+                places
+            });
+            let same = places.get_mut(&fingerprint)?;
+            loop {
+                let place = same.pop()?;
+                // It may have been taken where it was expected.
+                if documents.get(place).is_some_and(is_it) {
+                    break place;
+                }
+            }
+        };
+        self.next = place + 1;
+        self.documents.get_mut(place)?.take()
+    }
+}
+
 impl Documents {
     /// Whether the patches changed for any object of the file.
     pub(super) fn wants_other_patches(&self, patched: &PatchesByTarget) -> bool {
@@ -86,15 +130,13 @@ impl Documents {
 
     /// Takes the file's text as it is now.
     pub(super) fn update(&mut self, text: &str, reading: &Reading<'_>) {
-        let mut before: HashMap<u64, Vec<Document>> = HashMap::new();
-        for document in std::mem::take(&mut self.documents).into_iter().rev() {
-            before.entry(document.fingerprint).or_default().push(document);
-        }
-        for found in split(text) {
+        let found = split(text);
+        let mut before = Before::new(std::mem::take(&mut self.documents));
+        self.documents.reserve_exact(found.len());
+        for found in found {
             let fingerprint = fingerprint(found.text);
             let line_offset = reading.place.line_offset.saturating_add(found.line_offset);
-            let known = before.get_mut(&fingerprint).and_then(Vec::pop);
-            let document = match known {
+            let document = match before.take(fingerprint) {
                 Some(mut document) if document.patches == patches_of(&document.items, reading.patched) => {
                     document.move_to(line_offset, reading);
                     document

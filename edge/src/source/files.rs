@@ -1,7 +1,7 @@
 //! `edge.toml`, directories of manifests, patches and PEM files. Everything is looked at on every load, but only what
 //! changed is read and decoded; what cannot be read keeps the version that was read last.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,11 +10,12 @@ use edge_config::core::{Secret, SecretContents};
 use edge_config::edge_toml;
 use edge_config::inputs::{Inputs, Meta, Object};
 use edge_config::manifest::{AnyObject, Patch, Place};
-use edge_config::names::{CertId, Kind, ObjectRef};
+use edge_config::names::{CertId, Kind, ObjectKey, ObjectRef};
 use edge_config::problem::{Origin, Problem, Severity};
 use edge_config::settings::{ManifestSource, PatchSource, SecretSource, Settings, TextSource};
 use edge_config::substitute::substitute;
 use edge_config::yaml;
+use foldhash::{HashMap, HashSet, HashSetExt as _};
 use zeroize::Zeroizing;
 
 use super::documents::{Documents, PatchesByTarget, Reading, Served, fingerprint};
@@ -117,6 +118,12 @@ fn text(bytes: Vec<u8>) -> Result<String, String> {
     })
 }
 
+/// Whether a directory that is there does not have the file any more. Without its directory, it is only out of sight.
+fn is_gone(path: &Path) -> bool {
+    path.parent().is_some_and(Path::is_dir)
+        && std::fs::symlink_metadata(path).is_err_and(|fault| fault.kind() == std::io::ErrorKind::NotFound)
+}
+
 fn path_problem(path: &Path, reason: &str) -> Problem {
     Problem { severity: Severity::Error, origin: None, object: None, message: format!("{} {reason}", path.display()) }
 }
@@ -153,7 +160,7 @@ impl Load<'_> {
             .collect();
         let patched = by_target(&patch_texts);
         let mut inputs = Inputs { settings: settings.clone(), ..Inputs::default() };
-        let mut merge = Merge { keys: Keys::new(), places: HashMap::new() };
+        let mut all: Vec<Served> = Vec::new();
         let mut used = HashSet::new();
         for (index, manifest) in settings.manifests.iter().enumerate() {
             for path in self.update(index, manifest, &patches, &patched) {
@@ -162,23 +169,21 @@ impl Load<'_> {
                 }
                 let Some(file) = self.cache.files.get(&path) else { continue };
                 self.problems.extend(file.documents.problems.iter().cloned());
-                for served in &file.documents.serving {
-                    merge.take(served, &mut inputs, &mut self.problems);
-                }
+                all.extend_from_slice(&file.documents.serving);
                 for (object, reason) in &file.documents.unusable {
                     inputs.unusable.entry(object.clone()).or_insert_with(|| reason.clone());
                 }
             }
         }
         for source in &settings.secrets {
-            if let Some(served) = self.pair(source) {
-                merge.take(&served, &mut inputs, &mut self.problems);
-            }
+            all.extend(self.pair(source));
         }
+        let keys = merge(all, &mut inputs, &mut self.problems);
         // What one file breaks, another may still define.
-        let places = &merge.places;
-        inputs.unusable.retain(|object, _| !places.contains_key(object));
-        self.check_targets(&settings.patches, &merge.places, &inputs);
+        let mut unusable = std::mem::take(&mut inputs.unusable);
+        unusable.retain(|object, _| inputs.meta(object).is_none());
+        inputs.unusable = unusable;
+        self.check_targets(&settings.patches, &inputs);
         if settings_are_sound {
             self.cache.files.retain(|path, _| used.contains(path));
             let names: HashSet<ObjectRef> = settings.secrets.iter().map(secret_ref).collect();
@@ -188,14 +193,7 @@ impl Load<'_> {
         self.problems.dedup();
         self.watched.sort();
         self.watched.dedup();
-        Loaded {
-            inputs,
-            keys: merge.keys,
-            problems: self.problems,
-            settings,
-            settings_are_sound,
-            watched: self.watched,
-        }
+        Loaded { inputs, keys, problems: self.problems, settings, settings_are_sound, watched: self.watched }
     }
 
     /// Lists a path; what cannot be looked into keeps the files it had.
@@ -229,7 +227,8 @@ impl Load<'_> {
     ) -> Vec<PathBuf> {
         let terms = self.terms(&manifest.namespace);
         let settings = self.settings.clone();
-        let reading = |place: Place| Reading { place, namespace: &manifest.namespace, patches, patched };
+        let namespace: Arc<str> = manifest.namespace.as_str().into();
+        let reading = |place: Place| Reading { place, namespace: &namespace, patches, patched };
         let path = match &manifest.source {
             TextSource::Path(path) => self.base.join(path),
             TextSource::Inline { text, line } => {
@@ -245,7 +244,9 @@ impl Load<'_> {
                 return vec![key];
             }
         };
-        let files = self.list(&path, &manifest.exclude);
+        let root = path;
+        let mut files = self.list(&root, &manifest.exclude);
+        let mut gone = HashSet::new();
         for path in &files {
             let file = self.cache.files.entry(path.clone()).or_insert_with(KnownFile::new);
             let is_known = file.terms == terms
@@ -265,6 +266,10 @@ impl Load<'_> {
                     let place = Place { file: path.display().to_string().into(), line_offset: 0 };
                     file.documents.update(&substitute(&text, &settings.substitute), &reading(place));
                 }
+                // Removed since it was listed: that is no fault.
+                Err(_) if *path != root && is_gone(path) => {
+                    gone.insert(path.clone());
+                }
                 Err(reason) => {
                     let tail =
                         if file.documents.serving.is_empty() { "" } else { "; the last good version keeps serving" };
@@ -272,6 +277,9 @@ impl Load<'_> {
                     self.problems.push(path_problem(path, &format!("{reason}{tail}")));
                 }
             }
+        }
+        if !gone.is_empty() {
+            files.retain(|path| !gone.contains(path));
         }
         files
     }
@@ -419,10 +427,10 @@ impl Load<'_> {
     }
 
     /// A patch for nothing is a mistake.
-    fn check_targets(&mut self, sources: &[PatchSource], places: &HashMap<ObjectRef, Origin>, inputs: &Inputs) {
+    fn check_targets(&mut self, sources: &[PatchSource], inputs: &Inputs) {
         for source in sources {
             let target = ObjectRef::new(source.target.kind, source.target.key.clone());
-            if places.contains_key(&target) || inputs.unusable.contains_key(&target) {
+            if inputs.meta(&target).is_some() || inputs.unusable.contains_key(&target) {
                 continue;
             }
             self.problems.push(Problem {
@@ -457,29 +465,32 @@ fn by_target(patches: &[PatchText<'_>]) -> PatchesByTarget {
 }
 
 /// Puts objects together; of two with one name the first stays.
-struct Merge {
-    keys: Keys,
-    places: HashMap<ObjectRef, Origin>,
-}
-
-impl Merge {
-    fn take(&mut self, served: &Served, inputs: &mut Inputs, problems: &mut Vec<Problem>) {
-        let object = served.object.reference();
+fn merge(mut all: Vec<Served>, inputs: &mut Inputs, problems: &mut Vec<Problem>) -> Keys {
+    // Objects that arrive in their order cost a fraction of the work, and files are mostly in order already. The sort
+    // is stable, so the first of two is still the first.
+    let place = |served: &Served| (served.object.kind(), served.object.meta().key.clone());
+    all.sort_by(|a, b| (a.object.kind(), &a.object.meta().key).cmp(&(b.object.kind(), &b.object.meta().key)));
+    let mut keys = Keys::new();
+    let mut last: Option<(Kind, ObjectKey)> = None;
+    let mut first = None;
+    for served in all {
         let origin = &served.object.meta().origin;
-        match self.places.get(&object) {
-            Some(first) => problems.push(Problem {
+        let this = place(&served);
+        if let (Some(first), true) = (&first, last.as_ref() == Some(&this)) {
+            problems.push(Problem {
                 severity: Severity::Error,
                 origin: Some(origin.clone()),
-                object: Some(object),
+                object: Some(served.object.reference()),
                 message: format!("is there twice; the one at {first} is in effect"),
-            }),
-            None => {
-                if let Some(key) = &served.key {
-                    self.keys.insert(CertId(object.key.clone()), key.clone());
-                }
-                self.places.insert(object, origin.clone());
-                served.object.clone().insert(inputs);
-            }
+            });
+            continue;
         }
+        first = Some(origin.clone());
+        if let Some(key) = &served.key {
+            keys.insert(CertId(this.1.clone()), key.clone());
+        }
+        last = Some(this);
+        served.object.insert(inputs);
     }
+    keys
 }

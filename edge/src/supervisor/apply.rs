@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::{CERTIFICATES_PATIENCE, DISK_PATIENCE, LIVE_PATIENCE, Supervisor};
 use crate::certs::{self, CertsWanted};
 use crate::control::world::Reloaded;
+use crate::memory;
 use crate::proxy::generation::Generation;
 use crate::proxy::limits::Limits;
 use crate::proxy::tls::table::{TlsSubject, tls_table};
@@ -25,6 +26,7 @@ impl Supervisor {
     /// The first generation: like a reload, but there is nothing to compare with.
     pub(super) async fn first(&mut self, loaded: Loaded) {
         self.apply(loaded).await;
+        memory::give_back();
         let status = self.status_line();
         tracing::info!("{status}");
         self.tell(self.notifier.ready(&status));
@@ -43,6 +45,7 @@ impl Supervisor {
             let (read, total) = (read.as_secs_f64() * 1e3, began.elapsed().as_secs_f64() * 1e3);
             tracing::info!(read_ms = read, total_ms = total, "{}", self.status_line());
         }
+        memory::give_back();
         let status = self.status_line();
         self.tell(self.notifier.ready(&status));
         if let Some(reason) = &self.seen.sources_error {
@@ -65,7 +68,8 @@ impl Supervisor {
         self.watcher.set(&loaded.watched);
         let Loaded { mut inputs, keys, problems, settings, .. } = loaded;
         inputs.assigned = self.store.assignments();
-        let compiled = edge_config::compile(&inputs);
+        let inputs = Arc::new(inputs);
+        let compiled = self.wanted.compiler.compile(&inputs);
         // An address is given out for good: it must be remembered before anybody sees it.
         if compiled.assigned != inputs.assigned {
             self.remember_assignments(compiled.assigned.clone()).await;
@@ -81,7 +85,7 @@ impl Supervisor {
             && settings_before.proxy == settings.proxy
             && settings_before.vips == settings.vips
             && settings_before.certificates == settings.certificates;
-        self.wanted.inputs = Arc::new(inputs);
+        self.wanted.inputs = inputs;
         self.wanted.keys = keys;
         self.wanted.problems = problems.into();
         self.wanted.compiled = Arc::new(compiled);
@@ -107,6 +111,7 @@ impl Supervisor {
         if tokio::time::timeout(LIVE_PATIENCE, live).await.is_err() {
             tracing::warn!(generation = self.wanted.generation, "not every worker serves it yet");
         }
+        self.proxy.forget();
         self.show();
     }
 
@@ -207,6 +212,7 @@ impl Supervisor {
     }
 
     pub(super) fn look(&mut self) {
+        self.proxy.forget();
         if !self.seen.failed_sockets.is_empty() {
             self.publish();
         }
@@ -222,7 +228,8 @@ impl Supervisor {
             return;
         }
         let snapshot = &self.wanted.compiled.snapshot;
-        let (table, reasons) = tls_table(snapshot, &self.wanted.table, Some(&self.wanted.tls));
+        let records = self.wanted.settings.proxy.tls_records;
+        let (table, reasons) = tls_table(snapshot, &self.wanted.table, records, Some(&self.wanted.tls));
         self.wanted.tls = Arc::new(table);
         self.seen.tls_reasons = reasons
             .into_iter()

@@ -16,11 +16,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use edge_config::Compiled;
 use edge_config::inputs::Inputs;
 use edge_config::problem::Problem;
 use edge_config::settings::Settings;
 use edge_config::snapshot::Transport;
+use edge_config::{Compiled, Compiler};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::certs::table::CertTable;
@@ -135,6 +135,7 @@ struct Serving {
     keys: Keys,
     problems: Arc<[Problem]>,
     compiled: Arc<Compiled>,
+    compiler: Compiler,
     generation: u64,
     since: SystemTime,
     table: Arc<CertTable>,

@@ -49,6 +49,7 @@ impl Supervisor {
         notices.extend(self.seen.certs.notices.iter().cloned());
         notices.extend(self.seen.addresses.notices.iter().cloned());
         notices.extend(self.seen.tls_reasons.iter().cloned());
+        notices.extend(self.proxy.deaf());
         let mut observed = Observed {
             offline: false,
             workers: u32::try_from(workers).unwrap_or(u32::MAX),

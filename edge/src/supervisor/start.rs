@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use edge_config::Compiler;
 use edge_config::problem::Severity;
 use edge_config::settings::{AccessLog, IoBackend, Settings};
 use tokio::sync::{mpsc, watch};
@@ -122,6 +123,7 @@ fn open(
             keys: Keys::new(),
             problems: Arc::new([]),
             compiled: Arc::default(),
+            compiler: Compiler::default(),
             generation: 0,
             since: started,
             table: Arc::default(),

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use edge::proxy::access_log::AccessLog;
 use edge::proxy::filters::session::Tokens;
 use edge::proxy::io::{Backend as IoBackend, uring};
 use edge::proxy::limits::Limits;
@@ -48,15 +49,29 @@ impl Rig {
         Self::new(backend, vec![("", rule(0))], vec![vec![endpoint]])
     }
 
+    /// The same, with an access log.
+    pub fn logging(backend: IoBackend, endpoint: SocketAddr, log: AccessLog) -> Self {
+        Self::start(backend, vec![("", rule(0))], vec![vec![endpoint]], Limits::default(), Some(log))
+    }
+
     pub fn with_limits(
         backend: IoBackend,
         rules: Vec<(&str, Rule)>,
         upstreams: Vec<Vec<SocketAddr>>,
         limits: Limits,
     ) -> Self {
+        Self::start(backend, rules, upstreams, limits, None)
+    }
+
+    fn start(
+        backend: IoBackend,
+        rules: Vec<(&str, Rule)>,
+        upstreams: Vec<Vec<SocketAddr>>,
+        limits: Limits,
+        log: Option<AccessLog>,
+    ) -> Self {
         let address = free_address();
-        let options =
-            ProxyOptions { workers: 2, backend: Some(backend), tokens: Tokens::new(b"test").unwrap(), log: None };
+        let options = ProxyOptions { workers: 2, backend: Some(backend), tokens: Tokens::new(b"test").unwrap(), log };
         let first = generation(0, Snapshot::default(), Vec::new(), limits);
         let proxy = Proxy::start(options, first).unwrap();
         let rig = Self { proxy, address, number: AtomicU64::new(0), limits, path: Mutex::default() };
@@ -90,6 +105,15 @@ impl Rig {
         failures
     }
 
+    /// Publishes one rule for everything and one endpoint, with whatever else is done to the snapshot.
+    pub fn publish_edited(&self, endpoint: SocketAddr, edit: impl FnOnce(&mut Snapshot)) {
+        let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
+        let (mut snapshot, endpoints) = snapshot(self.address, vec![("", rule(0))], vec![vec![endpoint]]);
+        edit(&mut snapshot);
+        assert!(self.proxy.publish(generation(number, snapshot, endpoints, self.limits)).is_empty());
+        wait_for(|| self.proxy.live() >= number);
+    }
+
     /// Publishes a listener with one rule for each host.
     pub fn publish_hosts(&self, hosts: &[&str], rules: Vec<Rule>, upstreams: Vec<Vec<SocketAddr>>) {
         let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
@@ -103,7 +127,7 @@ impl Rig {
             let routes = RouteTable::build([(hostname.clone(), entry)]);
             snapshot.listeners.push(Listener { hostname, serve: ListenerServe::Http { routes }, ..template.clone() });
         }
-        snapshot.rules = rules;
+        snapshot.rules = rules.into_iter().map(Arc::new).collect();
         snapshot.ports[0].serve = PortServe::Http { hosts: map };
         assert!(self.proxy.publish(generation(number, snapshot, endpoints, self.limits)).is_empty());
         wait_for(|| self.proxy.live() >= number);
@@ -151,7 +175,7 @@ pub fn backend(upstream: u32, weight: u32) -> Backend {
         weight,
         reference: format!("Service default/s{upstream}:80").into(),
         target: Target::Upstream(UpstreamId(upstream)),
-        filters: Filters::default(),
+        filters: Arc::default(),
     }
 }
 
@@ -161,7 +185,7 @@ pub fn forward(backends: Vec<Backend>) -> Rule {
         index: 0,
         name: None,
         grpc: false,
-        filters: Filters::default(),
+        filters: Arc::default(),
         action: Action::Forward(backends),
         timeouts: Timeouts::default(),
         retry: None,
@@ -181,7 +205,7 @@ fn snapshot(address: SocketAddr, rules: Vec<(&str, Rule)>, upstreams: Vec<Vec<So
     let snapshot = Snapshot {
         vips: vec![Vip { address: address.ip(), gateway: gateway.clone(), source: "test".into() }],
         sockets: vec![Socket { address, transport: Transport::Tcp, port: PortId(0) }],
-        ports: vec![Port { gateway, number: address.port(), serve: PortServe::Http { hosts } }],
+        ports: vec![Port { gateway, number: address.port(), proxy_protocol: None, serve: PortServe::Http { hosts } }],
         listeners: vec![Listener {
             parent: object(Kind::Gateway, "gateway"),
             name: "http".into(),
@@ -196,11 +220,12 @@ fn snapshot(address: SocketAddr, rules: Vec<(&str, Rule)>, upstreams: Vec<Vec<So
             },
             serve: ListenerServe::Http { routes },
         }],
-        rules: rules.into_iter().map(|(_, rule)| rule).collect(),
+        rules: rules.into_iter().map(|(_, rule)| Arc::new(rule)).collect(),
         upstreams: (0..upstreams.len())
             .map(|index| Upstream {
                 key: UpstreamKey { object: object(Kind::Service, &format!("s{index}")), port: 80, variant: "".into() },
                 protocol: UpstreamProtocol::Http1,
+                proxy_protocol: None,
                 tls: None,
             })
             .collect(),

@@ -17,6 +17,7 @@ use edge::proxy::{Generation, Proxy, ProxyOptions};
 use edge_config::hosts::HostMap;
 use edge_config::matching::{PathMatch, RouteMatch, RouteTable};
 use edge_config::names::{CertId, HostPattern, Kind, ObjectKey};
+use edge_config::settings::TlsRecords;
 use edge_config::snapshot::*;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -26,7 +27,19 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, ServerConfig, SignatureScheme, StreamOwned};
 
-use crate::rig::{PATIENCE, free_address, object, wait_for};
+use crate::rig::{self, PATIENCE, free_address, object, wait_for};
+
+thread_local! {
+    static RECORDS: std::cell::Cell<TlsRecords> = const { std::cell::Cell::new(TlsRecords::Own) };
+}
+
+/// On both back ends, and with both makers of records.
+pub fn on_each(test: impl Fn(IoBackend)) {
+    for records in [TlsRecords::Own, TlsRecords::Rustls] {
+        RECORDS.set(records);
+        rig::on_both(&test);
+    }
+}
 
 /// A CA. All of them have one name, as in the conformance suite.
 pub struct Ca {
@@ -180,9 +193,9 @@ pub fn snapshot(address: SocketAddr, listeners: Vec<Listener>, rules: Vec<Rule>,
     Snapshot {
         vips: vec![Vip { address: address.ip(), gateway: gateway.clone(), source: "test".into() }],
         sockets: vec![Socket { address, transport: Transport::Tcp, port: PortId(0) }],
-        ports: vec![Port { gateway, number: address.port(), serve: PortServe::Tls { names } }],
+        ports: vec![Port { gateway, number: address.port(), proxy_protocol: None, serve: PortServe::Tls { names } }],
         listeners,
-        rules,
+        rules: rules.into_iter().map(Arc::new).collect(),
         upstreams,
         ..Snapshot::default()
     }
@@ -200,7 +213,7 @@ pub fn in_clear(address: SocketAddr, rules: Vec<Rule>, upstreams: Vec<Upstream>)
 
 pub fn upstream(index: u32, protocol: UpstreamProtocol, tls: Option<UpstreamTls>) -> Upstream {
     let object = object(Kind::Service, &format!("s{index}"));
-    Upstream { key: UpstreamKey { object, port: 80, variant: "".into() }, protocol, tls }
+    Upstream { key: UpstreamKey { object, port: 80, variant: "".into() }, protocol, proxy_protocol: None, tls }
 }
 
 pub struct SecureRig {
@@ -230,7 +243,7 @@ impl SecureRig {
     pub fn publish(&self, snapshot: Snapshot, certificates: &CertTable, endpoints: &[SocketAddr]) -> Vec<TlsReason> {
         let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
         let mut before = self.tls.lock().unwrap();
-        let (table, reasons) = tls_table(&snapshot, certificates, Some(&**before));
+        let (table, reasons) = tls_table(&snapshot, certificates, RECORDS.get(), Some(&**before));
         *before = Arc::new(table);
         let endpoint = |address: &SocketAddr| {
             let (target, node) = Default::default();

@@ -1,6 +1,7 @@
 //! `measure`: the sizes that the project promises, on this machine, as a Markdown table.
 //!
-//! `EDGE_BIN_DIR=target/release target/release/measure [ROUTES [ROUTES_PER_FILE]]` (5000 routes, one per file)
+//! `EDGE_BIN_DIR=target/release target/release/measure [ROUTES [ROUTES_PER_FILE]]` (5000 routes, one per file; then
+//! 10,000 routes in one manifest within edge.toml)
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
@@ -13,6 +14,8 @@ use edge_integration::lab::{HTTP, Lab, block_on};
 use edge_integration::manifests::{CLASS, LISTENERS, gateway, http_route, service, to};
 
 const RELOADS: u32 = 120;
+/// Routes in one manifest within edge.toml.
+const INLINE: u32 = 10_000;
 
 fn main() {
     let mut numbers = std::env::args().skip(1).map(|word| word.parse::<u32>().expect("a number"));
@@ -67,6 +70,7 @@ fn main() {
             most.as_secs_f64() * 1e3
         );
     }
+    inline(INLINE);
     let kernel = Command::new("uname")
         .arg("-r")
         .output()
@@ -105,6 +109,53 @@ fn first_request(lab: &Lab, host: &str) {
             (reply.status == 200).then_some(())
         })
     });
+}
+
+/// All routes in one manifest within edge.toml, which one more route changes each time.
+fn inline(routes: u32) {
+    let (mut lab, _origin) = lab();
+    let begin_text: String =
+        (0..routes).map(|i| http_route(&format!("r{i}"), &[&format!("h{i}.test")], &to("a", 80))).collect();
+    let write = |lab: &Lab, more: &str| {
+        let more = if more.is_empty() { String::new() } else { http_route(more, &[more], &to("a", 80)) };
+        lab.write_config(&format!("[[manifests]]\ninline = '''\n{begin_text}{more}'''\n"));
+    };
+    write(&lab, "");
+    let begin = Instant::now();
+    lab.start(&[]);
+    first_request(&lab, &format!("h{}.test", routes - 1));
+    let load = begin.elapsed();
+    let loaded = lab.edged().memory("VmRSS");
+    let mut times = block_on(async {
+        let mut connection = Connection::open(lab.at(HTTP), None).await.unwrap();
+        let mut times = Vec::new();
+        for i in 0..100 {
+            let host = format!("more{i}.test");
+            write(&lab, &host);
+            let begin = Instant::now();
+            lab.edged().reload();
+            while connection.get(&host, "/").await.unwrap().status != 200 {
+                assert!(begin.elapsed() < Duration::from_secs(60), "no effect");
+            }
+            times.push(begin.elapsed());
+        }
+        times
+    });
+    let after = lab.edged().memory("VmRSS");
+    let millis = |time: Duration| time.as_secs_f64() * 1e3;
+    println!("| start to first request, {routes} routes in one manifest | {:.0} ms |", millis(load));
+    println!(
+        "| SIGHUP to effect of one more, p50 and p99 of {} | {:.1} ms, {:.1} ms |",
+        times.len(),
+        millis(quantile(&mut times, 0.5)),
+        millis(quantile(&mut times, 0.99))
+    );
+    println!(
+        "| memory with them, and after {} reloads | {:.1} MB, {:.1} MB |",
+        times.len(),
+        loaded as f64 / 1e3,
+        after as f64 / 1e3
+    );
 }
 
 /// From the rename of one changed file to the first answer that shows it.

@@ -14,10 +14,10 @@ use crate::snapshot::{ListenerServe, PortServe, Snapshot};
 use crate::status::{Observed, render};
 
 const HOSTS: [&str; 6] = ["", "a.example", "b.a.example", "*.example", "*.a.example", "c.test"];
-const NAMESPACES: [&str; 3] = ["one", "two", "three"];
+pub(super) const NAMESPACES: [&str; 3] = ["one", "two", "three"];
 
 /// One object: what it is, and its spec.
-type Piece = (Kind, String, u32, Value);
+pub(super) type Piece = (Kind, String, u32, Value);
 
 fn host() -> impl Strategy<Value = &'static str> {
     prop::sample::select(HOSTS.to_vec())
@@ -104,7 +104,7 @@ fn grant() -> impl Strategy<Value = Piece> {
     })
 }
 
-fn pieces() -> impl Strategy<Value = Vec<Piece>> {
+pub(super) fn pieces() -> impl Strategy<Value = Vec<Piece>> {
     let piece = prop_oneof![3 => gateway(), 2 => set(), 8 => route(), 1 => grant()];
     // The first of a name counts, whatever the order of insertion.
     prop::collection::vec(piece, 1..30).prop_map(|pieces| {
@@ -113,7 +113,7 @@ fn pieces() -> impl Strategy<Value = Vec<Piece>> {
     })
 }
 
-fn inputs(pieces: &[Piece]) -> Inputs {
+pub(super) fn inputs(pieces: &[Piece]) -> Inputs {
     let mut inputs = base();
     for namespace in NAMESPACES {
         add(&mut inputs.services, &format!("{namespace}/web"), 0, json!({"ports": [{"port": 80}]}));
@@ -130,7 +130,7 @@ fn inputs(pieces: &[Piece]) -> Inputs {
     inputs
 }
 
-fn bytes(compiled: &Compiled) -> String {
+pub(super) fn bytes(compiled: &Compiled) -> String {
     let parts = (&compiled.snapshot, &compiled.report, &compiled.endpoints, &compiled.assigned);
     serde_json::to_string(&parts).unwrap()
 }

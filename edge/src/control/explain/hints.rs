@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use edge_config::names::{HostPattern, Kind as ObjectKind, ObjectRef};
-use edge_config::snapshot::PortServe;
+use edge_config::snapshot::{Port, PortServe, ProxyPresence};
 
 use super::walk::Context;
 use super::{Answer, Walk};
@@ -18,6 +18,7 @@ pub fn hints(context: &Context<'_>, walks: &[Walk], answer: &Answer, concerned: 
     if walks.len() > 1 {
         hints.push(format!("{} Gateways have this port: ask for one with --vip ADDRESS", walks.len()));
     }
+    proxied(context, walks, &mut hints);
     certificates(context, walks, &mut hints);
     if !answer.is_good() {
         unserved(context, &mut hints, concerned);
@@ -30,6 +31,23 @@ pub fn hints(context: &Context<'_>, walks: &[Walk], answer: &Answer, concerned: 
     }
     hints.truncate(MOST);
     hints
+}
+
+/// Who must have sent the connection.
+fn proxied(context: &Context<'_>, walks: &[Walk], hints: &mut Vec<String>) {
+    let is_asked = |port: &&Port| {
+        port.number == context.asked.port && walks.iter().any(|walk| walk.gateway == port.gateway.to_string())
+    };
+    for port in context.lookup.scene.snapshot.ports.iter().filter(is_asked) {
+        let Some(rule) = &port.proxy_protocol else { continue };
+        let what = match rule.presence {
+            ProxyPresence::Required => "takes connections with a PROXY protocol header only",
+            ProxyPresence::Optional => "takes connections with a PROXY protocol header as well",
+        };
+        let from: Vec<String> = rule.from.iter().map(ToString::to_string).collect();
+        let from = if from.is_empty() { "nobody: proxy_protocol_from is empty".to_owned() } else { from.join(", ") };
+        hints.push(format!("port {} {what}, trusted from {from}", port.number));
+    }
 }
 
 fn certificates(context: &Context<'_>, walks: &[Walk], hints: &mut Vec<String>) {

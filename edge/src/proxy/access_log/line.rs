@@ -15,8 +15,10 @@ pub struct Entry<'a> {
     pub at: SystemTime,
     /// The client, behind trusted proxies the one that they name (then with port 0).
     pub client: SocketAddr,
-    /// The address at which it arrived.
+    /// The address at which it arrived; behind a load balancer with PROXY protocol, the one at which it arrived there.
     pub vip: SocketAddr,
+    /// That load balancer.
+    pub proxied_by: Option<SocketAddr>,
     /// Gateway or ListenerSet, and the listener's name.
     pub listener: Option<(&'a ObjectRef, &'a str)>,
     pub rule: Option<RuleOf<'a>>,
@@ -69,6 +71,7 @@ impl<'a> Entry<'a> {
             at,
             client,
             vip,
+            proxied_by: None,
             listener: None,
             rule: None,
             backend: None,
@@ -102,6 +105,9 @@ impl<'a> Entry<'a> {
             line.display("client", &self.client);
         }
         line.display("vip", &self.vip);
+        if let Some(by) = self.proxied_by {
+            line.display("proxied_by", &by);
+        }
         if let Some((parent, name)) = self.listener {
             line.display("listener", &format_args!("{parent}/{name}"));
         }

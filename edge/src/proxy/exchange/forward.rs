@@ -27,7 +27,9 @@ use crate::proxy::filters;
 use crate::proxy::filters::forwarded::Sender;
 use crate::proxy::filters::session::{Pin, Recipient, backend_tag};
 use crate::proxy::h2::client::BeginError;
+use crate::proxy::l4::Quiet;
 use crate::proxy::message::{RequestHead, ResponseHead};
+use crate::proxy::proxy_protocol::Origin;
 use crate::proxy::reason::Reason;
 use crate::proxy::upstream::endpoint::Endpoint;
 use crate::proxy::upstream::{DialError, Lease, Upstream};
@@ -42,6 +44,8 @@ pub struct Forward<'a, 'g> {
     pub rule: &'g Rule,
     pub chosen: &'a Chosen<'g>,
     pub sender: Sender,
+    /// The client's connection.
+    pub client: Origin,
     pub origin: Option<&'a [u8]>,
     /// Of the listener.
     pub buffer_limit: Option<u64>,
@@ -86,7 +90,8 @@ impl Forward<'_, '_> {
         };
         record.upstream = Some(self.chosen.upstream);
         let mirrors = [&self.rule.filters.mirrors, &self.chosen.backend.filters.mirrors];
-        let copies = Copies::start(self.worker, self.current, mirrors.into_iter().map(Vec::as_slice), request);
+        let mirrors = mirrors.into_iter().map(Vec::as_slice);
+        let copies = Copies::start(self.worker, self.current, mirrors, request, self.client);
         let (begun, switched, replayable) = (Cell::new(false), Cell::new(false), Cell::new(true));
         let paced = !self.rule.grpc && !self.rule.timeouts.streams && !request.is_grpc();
         let pace = Pace::new(&self.worker.clock, &self.current.generation.limits, paced);
@@ -216,7 +221,7 @@ impl Forward<'_, '_> {
         record: &mut Record,
     ) -> Result<Outcome, Failure> {
         let failed = |status, reason, again| Ok(Outcome::Failed { answer: Answer::new(status, reason), again });
-        let dialer = self.worker.dialer(self.current);
+        let dialer = self.worker.dialer(self.current, Some(self.client));
         let mut lease = match Lease::new(upstream, Rc::clone(last.target), last.fresh, dialer).await {
             Ok(lease) => lease,
             Err(DialError::Unusable(_)) => return failed(500, Reason::InvalidBackend, Again::No),
@@ -226,7 +231,8 @@ impl Forward<'_, '_> {
             }
         };
         let reused = lease.reused;
-        let start = Instant::now();
+        // With a connection at hand nothing was waited for since the request was complete.
+        let start = if reused && record.tries == 1 { record.begun() } else { Instant::now() };
         let latency = Cell::new(None);
         let secure = self.sender.https;
         let decorate = |head: &mut ResponseHead| {
@@ -248,7 +254,8 @@ impl Forward<'_, '_> {
             if let Some(listener) = listener {
                 listener.tunnels_opened.one();
             }
-            (self.worker.clock.timer(), limits.tunnel_idle_timeout)
+            let quiet = Quiet { open: limits.tunnel_idle_timeout, half_closed: limits.stream_idle_timeout };
+            (self.worker.clock.timer(), quiet)
         };
         let attempt = Try {
             request,

@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 use crate::proxy::body::{Chunk, StreamError};
 use crate::proxy::filters;
 use crate::proxy::message::{RequestHead, ResponseHead};
-use crate::proxy::upstream::{Download, Lease, Upload, Upstream};
+use crate::proxy::proxy_protocol::Origin;
+use crate::proxy::upstream::{Dialer, Download, Lease, Upload, Upstream};
 use crate::proxy::worker::{Current, Worker};
 
 /// Chunks that may wait for a mirror.
@@ -41,6 +42,7 @@ impl Copies {
         current: &Rc<Current>,
         mirrors: impl Iterator<Item = &'m [Mirror]>,
         head: &RequestHead,
+        client: Origin,
     ) -> Self {
         let mut copies = Self::default();
         for mirrors in mirrors.filter(|mirrors| !mirrors.is_empty()) {
@@ -53,8 +55,9 @@ impl Copies {
                 tokio::task::spawn_local(async move {
                     let _place = place;
                     let timer = worker.clock.timer();
+                    let dialer = worker.dialer(&current, Some(client));
                     // What becomes of a copy concerns nobody; its endpoint's failures are noted by the lease.
-                    let _ = timer.within(DEADLINE, send(&worker, &current, &upstream, &head, receiver)).await;
+                    let _ = timer.within(DEADLINE, send(&worker, dialer, &upstream, &head, receiver)).await;
                 });
                 copies.queues.push(sender);
             }
@@ -79,13 +82,13 @@ impl Copies {
 
 async fn send(
     worker: &Worker,
-    current: &Current,
+    dialer: Dialer<'_>,
     upstream: &Upstream,
     head: &RequestHead,
     parts: mpsc::Receiver<Part>,
 ) -> Result<(), StreamError> {
     let Some(endpoint) = upstream.pick(Balance::RoundRobin, &worker.random, None) else { return Ok(()) };
-    let Ok(mut lease) = Lease::new(upstream, endpoint, false, worker.dialer(current)).await else { return Ok(()) };
+    let Ok(mut lease) = Lease::new(upstream, endpoint, false, dialer).await else { return Ok(()) };
     let whole = match lease.call(head) {
         Some(call) => {
             let (up, down) = call.map_err(|_| StreamError::Closed)?.halves();

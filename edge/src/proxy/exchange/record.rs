@@ -1,7 +1,6 @@
 //! What happened in an exchange, for the access log and the counters. Filled step by step, written once at the end.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use edge_config::snapshot::{ListenerId, RuleId, UpstreamId};
@@ -17,7 +16,8 @@ pub struct Record {
     pub client: IpAddr,
     pub listener: Option<ListenerId>,
     pub rule: Option<RuleId>,
-    pub backend: Option<Arc<str>>,
+    /// By its place among the backends of the rule.
+    pub backend: Option<usize>,
     pub upstream: Option<UpstreamId>,
     pub endpoint: Option<SocketAddr>,
     pub status: u16,
@@ -83,13 +83,16 @@ impl Record {
             Version::Http10 => "HTTP/1.0",
             Version::Http2 => "HTTP/2",
         };
-        let mut entry = Entry::new(at, client, arrival.local, protocol);
+        let mut entry = Entry::new(at, client, arrival.destination(), protocol);
         let listener = self.listener.and_then(|id| snapshot.listeners.get(id.index()));
         entry.listener = listener.map(|listener| (&listener.parent, &*listener.name));
         let rule = self.rule.and_then(|id| snapshot.rules.get(id.index()));
         entry.rule =
             rule.map(|rule| RuleOf { route: &rule.route, index: Some(rule.index), name: rule.name.as_deref() });
-        entry.backend = self.backend.as_deref();
+        entry.backend = rule
+            .zip(self.backend)
+            .and_then(|(rule, place)| super::backends_of(rule).get(place))
+            .map(|backend| &*backend.reference);
         entry.endpoint = self.endpoint;
         entry.method = request.method().as_bytes();
         entry.host = request.host().as_bytes();
@@ -100,6 +103,7 @@ impl Record {
         entry.duration = duration;
         entry.upstream = self.latency;
         entry.tries = self.tries;
+        entry.proxied_by = arrival.proxied.as_ref().map(|proxied| proxied.by);
         entry.tls = arrival.tls.as_ref().map(|tls| TlsOf {
             version: tls.version,
             cipher: tls.cipher,

@@ -1,5 +1,6 @@
 //! One try at one endpoint: the request goes up while the response comes down, neither waiting for the other.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;
@@ -11,6 +12,7 @@ use super::pace::Pace;
 use super::replay::Body;
 use crate::proxy::body::{Leaving, Sink, Source, StreamError};
 use crate::proxy::clock::Timer;
+use crate::proxy::l4::Quiet;
 use crate::proxy::message::{RequestHead, ResponseHead};
 use crate::proxy::reason::Reason;
 use crate::proxy::upstream::{Download, Upload};
@@ -43,7 +45,7 @@ pub struct Try<'a, D> {
     pub is_retried: &'a dyn Fn(u16) -> bool,
     /// Edits the response head before the client gets it.
     pub decorate: &'a D,
-    pub tunnel_timer: &'a dyn Fn() -> (Timer, Duration),
+    pub tunnel_timer: &'a dyn Fn() -> (Timer, Quiet),
     /// Bytes held at once per direction, where the listener limits them.
     pub buffer_limit: Option<u64>,
     /// How slowly the client may read.
@@ -174,25 +176,34 @@ impl<D: Fn(&mut ResponseHead)> Try<'_, D> {
         source.begin_tunnel();
         down.begin_tunnel();
         up.begin_tunnel();
-        let (timer, idle) = (self.tunnel_timer)();
-        timer.set(idle);
+        let (timer, quiet) = (self.tunnel_timer)();
+        let idle = Cell::new(quiet.open);
+        timer.set(idle.get());
+        // A side that has ended its direction waits for the other, but not for ever.
+        let narrow = || {
+            idle.set(quiet.narrowed());
+            timer.set(idle.get());
+        };
         let there = async {
             while let Some(chunk) = source.next().await.map_err(Failure::Client)? {
-                timer.set(idle);
+                timer.set(idle.get());
                 up.chunk(chunk).await.map_err(|_| Failure::Truncated(Reason::BackendClosed))?;
                 up.flush().await.map_err(|_| Failure::Truncated(Reason::BackendClosed))?;
             }
-            up.end_tunnel().await.map_err(|_| Failure::Truncated(Reason::BackendClosed))
+            up.end_tunnel().await.map_err(|_| Failure::Truncated(Reason::BackendClosed))?;
+            narrow();
+            Ok(())
         };
         let back = async {
             let mut bytes = 0;
             while let Some(chunk) = down.next().await.map_err(|_| Failure::Truncated(Reason::BackendClosed))? {
-                timer.set(idle);
+                timer.set(idle.get());
                 bytes += chunk.as_slice().len() as u64;
                 sink.chunk(chunk).await.map_err(Failure::Client)?;
                 sink.flush().await.map_err(Failure::Client)?;
             }
             sink.finish(None).await.map_err(Failure::Client)?;
+            narrow();
             Ok(bytes)
         };
         match timer.limit(futures_util::future::try_join(there, back)).await {

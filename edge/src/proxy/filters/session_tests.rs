@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use edge_config::names::{Kind, ObjectKey, ObjectRef};
-use edge_config::snapshot::{Action, Balance, Filters, Timeouts};
+use edge_config::snapshot::{Action, Balance, Timeouts};
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn rule(route: &str, index: u32, name: Option<&str>) -> Rule {
         index,
         name: name.map(Into::into),
         grpc: false,
-        filters: Filters::default(),
+        filters: Default::default(),
         action: Action::Forward(vec![]),
         timeouts: Timeouts::default(),
         retry: None,

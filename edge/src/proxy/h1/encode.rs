@@ -16,9 +16,7 @@ pub fn request(head: &RequestHead, writer: &mut Writer) {
     writer.put(b" HTTP/1.1\r\nhost: ");
     writer.put(text(head.authority));
     writer.put(b"\r\n");
-    for (name, value) in head.fields.iter() {
-        writer.put_field(name, value);
-    }
+    head.fields.put_lines(|piece| writer.put(piece));
     let framing = match head.length {
         Length::None => Framing::None,
         Length::Known(length) => {
@@ -56,9 +54,7 @@ pub struct Client {
 /// Puts a response head for a client; says whether the connection must end with the body.
 pub fn response(head: &ResponseHead, client: Client, writer: &mut Writer) -> bool {
     start_line(head.status, writer);
-    for (name, value) in head.fields.iter() {
-        writer.put_field(name, value);
-    }
+    head.fields.put_lines(|piece| writer.put(piece));
     if let (101, Some(protocol)) = (head.status, head.upgrade) {
         writer.put(b"connection: upgrade\r\nupgrade: ");
         writer.put(head.fields.text(protocol));
@@ -104,9 +100,7 @@ pub fn response(head: &ResponseHead, client: Client, writer: &mut Writer) -> boo
 /// Puts an interim response.
 pub fn interim(head: &ResponseHead, writer: &mut Writer) {
     start_line(head.status, writer);
-    for (name, value) in head.fields.iter() {
-        writer.put_field(name, value);
-    }
+    head.fields.put_lines(|piece| writer.put(piece));
     writer.begin_body(Framing::None);
 }
 

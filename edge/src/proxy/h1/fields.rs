@@ -54,7 +54,8 @@ pub(super) fn check_field(line: &httparse::Header<'_>) -> Result<(), &'static st
     if line.name.is_empty() {
         return Err("empty field name");
     }
-    if line.value.iter().any(|byte| matches!(byte, 0..=8 | 10..=31 | 127)) {
+    // Without an early end, so that many bytes are looked at with one instruction.
+    if line.value.iter().fold(false, |bad, byte| bad | matches!(byte, 0..=8 | 10..=31 | 127)) {
         return Err("control character in a field value");
     }
     Ok(())

@@ -3,6 +3,9 @@
 //! Deadlines run from accept: a head must be complete in time, an idle connection is closed, a body must move. After a
 //! framing error, a cut-off response, or a body that was not read to its end, the connection ends; it is closed in a way
 //! that lets the client read what was sent before.
+//!
+//! What requests need (heads, the exchange, both halves of the connection) is one allocation, which is kept from request to
+//! request and given up when none has come for a while: an idle connection is little more than its socket.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -32,6 +35,8 @@ pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 /// What is read of a body that nobody wanted, so that the connection can go on, and how long that may take.
 const MOST_DRAINED: usize = 64 << 10;
 const DRAIN_TIME: Duration = Duration::from_secs(2);
+/// How long everything is kept for the next request.
+const LINGER: Duration = Duration::from_secs(1);
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// How a connection ended, for the caller who owns it.
@@ -46,6 +51,39 @@ pub enum Served<I> {
 
 /// Serves a connection to its end.
 pub async fn serve<I: Io>(worker: &Rc<Worker>, io: I, arrival: &Arrival) -> Served<I> {
+    let mut first = true;
+    loop {
+        match Box::pin(requests(worker, &io, arrival, first)).await {
+            Pause::Ended => return Served::Closed,
+            Pause::Http2 { ahead } => return Served::Http2 { io, ahead },
+            Pause::Idle(patience) => {
+                first = false;
+                let timer = worker.clock.timer();
+                timer.set(patience);
+                let waited = worker.unless_draining(timer.limit(io.readable())).await;
+                if !matches!(waited, Some(Ok(Ok(())))) {
+                    // Nothing is here to be read, so a close resets nothing.
+                    timer.set(DRAIN_TIME);
+                    let _ = timer.limit(io.finish()).await;
+                    return Served::Closed;
+                }
+            }
+        }
+    }
+}
+
+/// Why there is no next request for now.
+enum Pause {
+    Ended,
+    Http2 {
+        ahead: Option<Buffer>,
+    },
+    /// None has come, and the client may wait so much longer.
+    Idle(Duration),
+}
+
+/// Serves requests as long as they come. But for the `first` there is something to be read.
+async fn requests<I: Io>(worker: &Rc<Worker>, io: &I, arrival: &Arrival, first: bool) -> Pause {
     let limits = worker.current().generation.limits;
     let mut reader = Reader::new(worker.clock.timer(), limits.head);
     reader.timer.follow(Rc::default());
@@ -53,19 +91,25 @@ pub async fn serve<I: Io>(worker: &Rc<Worker>, io: I, arrival: &Arrival) -> Serv
     let mut request = RequestHead::default();
     let mut response = ResponseHead::default();
     let scheme = if arrival.secure { Scheme::Https } else { Scheme::Http };
-    let mut session = Session { worker, io: &io, arrival, limits };
-    reader.timer.set_at(arrival.at + session.patience().head);
-    let mut first = true;
+    let mut session = Session { worker, io, arrival, limits };
+    if first {
+        reader.timer.set_at(arrival.at + session.patience().head);
+    } else {
+        reader.timer.set(session.patience().head);
+    }
+    let (mut first, mut here) = (first, true);
     loop {
-        if !first {
+        if !std::mem::take(&mut here) {
             // What changed while the connection was in use counts from the next request on.
             session.limits = worker.current().generation.limits;
             reader.set_limits(session.limits.head);
-            if !session.wait(&mut reader).await {
-                break;
+            match session.wait(&mut reader).await {
+                Wait::Come => {}
+                Wait::Later(patience) => return Pause::Idle(patience),
+                Wait::Never => break,
             }
         }
-        let length = match reader.head(&io).await {
+        let length = match reader.head(io).await {
             Ok(length) => length,
             Err(error) => {
                 session.refuse_head(&error, first, &mut writer, &mut response).await;
@@ -73,8 +117,7 @@ pub async fn serve<I: Io>(worker: &Rc<Worker>, io: I, arrival: &Arrival) -> Serv
             }
         };
         if first && !arrival.secure && reader.held().starts_with(PREFACE) {
-            let ahead = reader.take_held();
-            return Served::Http2 { io, ahead };
+            return Pause::Http2 { ahead: reader.take_held() };
         }
         first = false;
         let bytes = reader.held().get(..length).unwrap_or_default();
@@ -92,11 +135,18 @@ pub async fn serve<I: Io>(worker: &Rc<Worker>, io: I, arrival: &Arrival) -> Serv
                 response.clear();
             }
             Next::Close => break,
-            Next::Reset => return Served::Closed,
+            Next::Reset => return Pause::Ended,
         }
     }
-    close(&io, &reader).await;
-    Served::Closed
+    close(io, &reader).await;
+    Pause::Ended
+}
+
+/// Whether the next request is here.
+enum Wait {
+    Come,
+    Later(Duration),
+    Never,
 }
 
 /// What becomes of a connection after an exchange.
@@ -116,19 +166,21 @@ struct Session<'a, I> {
 }
 
 impl<I: Io> Session<'_, I> {
-    /// Waits for the next request; no buffer is held meanwhile. `false`: there will be none.
-    async fn wait(&self, reader: &mut Reader) -> bool {
+    /// Waits a moment for the next request; no buffer is held meanwhile.
+    async fn wait(&self, reader: &mut Reader) -> Wait {
         if self.worker.is_draining() {
-            return false;
+            return Wait::Never;
         }
         let patience = self.patience();
-        reader.timer.set(patience.idle);
-        let waited = self.worker.unless_draining(reader.wait(self.io)).await;
-        if !matches!(waited, Some(Ok(()))) {
-            return false;
+        reader.timer.set(patience.idle.min(LINGER));
+        match self.worker.unless_draining(reader.wait(self.io)).await {
+            Some(Ok(())) => {
+                reader.timer.set(patience.head);
+                Wait::Come
+            }
+            Some(Err(HeadError::Elapsed { .. })) if patience.idle > LINGER => Wait::Later(patience.idle - LINGER),
+            _ => Wait::Never,
         }
-        reader.timer.set(patience.head);
-        true
     }
 
     /// As the listener of the handshake or of the last request has it, which is all that is known of the next.
@@ -447,6 +499,9 @@ impl<I: Io> Sink for ClientSink<'_, I> {
     }
 
     async fn finish(&mut self, trailers: Option<&Fields>) -> Result<(), StreamError> {
+        if self.state.close.get() && !self.state.is_tunnel.get() {
+            self.io.last();
+        }
         self.writer.finish(self.io, trailers, self.idle).await?;
         if self.state.is_tunnel.get() {
             self.io.finish().await?;
@@ -467,13 +522,13 @@ mod tests {
     use super::*;
     use crate::proxy::io::Socket;
 
-    /// What an idle connection costs is mostly its task.
+    /// What requests need is not in it.
     #[test]
     fn the_task_of_a_connection_is_small() {
         fn size_of<'a, F>(_: impl Fn(&'a Rc<Worker>, Socket, &'a Arrival) -> F) -> usize {
             std::mem::size_of::<F>()
         }
         let size = size_of(serve::<Socket>);
-        assert!(size < (6 << 10) + 128, "{size} bytes");
+        assert!(size < 700, "{size} bytes");
     }
 }

@@ -71,7 +71,7 @@ pub fn check_authority(authority: &[u8]) -> Result<usize, Refusal> {
             length + 2
         }
         _ => {
-            let length = authority.iter().position(|byte| *byte == b':').unwrap_or(authority.len());
+            let length = memchr::memchr(b':', authority).unwrap_or(authority.len());
             let name = authority.get(..length).unwrap_or_default();
             if name.is_empty() {
                 return Err("host is empty");
@@ -79,7 +79,9 @@ pub fn check_authority(authority: &[u8]) -> Result<usize, Refusal> {
             if name.len() > 255 || name.first() == Some(&b'.') {
                 return Err("host is no name");
             }
-            if !name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')) {
+            // Without an early end, so that many bytes are looked at with one instruction.
+            let is_good = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+            if !name.iter().fold(true, |good, byte| good & is_good(byte)) {
                 return Err("host has a character that no host name has");
             }
             length

@@ -99,6 +99,10 @@ impl Writer {
             }
             Framing::Chunked | Framing::Close => {}
         }
+        if self.out.is_none() && self.framing == Framing::Close {
+            // What is neither framed nor counted gains nothing from being held back.
+            return self.write(io, chunk, idle).await;
+        }
         let room = self.out.as_ref().map_or(0, Buffer::room);
         if room >= length + chunked::OVERHEAD || (self.out.is_none() && length <= COPIED) {
             self.copy(chunk.as_slice());

@@ -78,6 +78,12 @@ impl Connections {
         self.live.borrow().is_empty()
     }
 
+    /// Whether nothing is open, and nobody waits for what is being opened.
+    pub fn is_over(self: &Rc<Self>) -> bool {
+        self.live.borrow_mut().retain(|live| live.state() != Use::Over);
+        self.is_empty() && Rc::strong_count(self) == 1
+    }
+
     /// A place for one request: on a connection that is there, or on a new one. The deadline is the caller's.
     pub async fn place<E>(&self, dial: impl AsyncFnOnce() -> Result<(Wire, Flusher), E>) -> Result<Place, E>
     where

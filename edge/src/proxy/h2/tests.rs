@@ -511,7 +511,7 @@ fn the_endpoints_limit_of_streams_is_respected_with_more_connections() {
     });
 }
 
-fn configs() -> (Arc<rustls::ServerConfig>, UpstreamConfig) {
+fn configs(own: bool) -> (Arc<rustls::ServerConfig>, UpstreamConfig) {
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::new(vec!["a.example".into()]).unwrap().self_signed(&key).unwrap();
     let mut server = rustls::ServerConfig::builder_with_provider(Arc::clone(provider()))
@@ -523,6 +523,7 @@ fn configs() -> (Arc<rustls::ServerConfig>, UpstreamConfig) {
             rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
         )
         .unwrap();
+    server.enable_secret_extraction = own;
     server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let mut roots = rustls::RootCertStore::empty();
     roots.add(certificate.der().clone()).unwrap();
@@ -537,43 +538,45 @@ fn configs() -> (Arc<rustls::ServerConfig>, UpstreamConfig) {
 
 #[test]
 fn all_of_it_inside_tls_in_bulk() {
-    on_both(|worker| async move {
-        let (server, client) = configs();
-        let (near, far) = worker.pair().await;
-        let clock = Rc::clone(&worker.clock);
-        tokio::task::spawn_local(async move {
-            let (hello, bytes) = hello::read(&far, Buffer::take()).await.unwrap();
-            assert_eq!(hello.protocols, [Box::from(&b"h2"[..])]);
-            let stream = TlsStream::accept(far, &server, bytes).await.unwrap();
-            assert!(stream.is_h2());
-            let settings = serve::Settings { scheme: Scheme::Https, ..settings() };
-            serve::serve(wire::tls(stream).unwrap(), settings, clock, std::future::pending(), echo).await
-        });
-        let connections = worker.connections(true);
-        let dial = async || {
-            let stream = TlsStream::connect(near, &client).await.map_err(std::io::Error::other)?;
-            assert!(stream.is_h2());
-            wire::tls(stream)
-        };
-        let mut call = connections.place(dial).await.unwrap().begin(&head("POST", "/", Length::Unknown)).unwrap();
-        let (mut up, mut down) = call.halves();
-        let sent: Vec<u8> = (0..5 << 20).map(|i| (i % 251) as u8).collect();
-        let upload = async {
-            for chunk in sent.chunks(16_384) {
-                up.chunk(Chunk::Pooled(Buffer::copy_of(chunk))).await.unwrap();
+    for own in [true, false] {
+        on_both(move |worker| async move {
+            let (server, client) = configs(own);
+            let (near, far) = worker.pair().await;
+            let clock = Rc::clone(&worker.clock);
+            tokio::task::spawn_local(async move {
+                let (hello, bytes) = hello::read(&far, Buffer::take()).await.unwrap();
+                assert_eq!(hello.protocols, [Box::from(&b"h2"[..])]);
+                let stream = TlsStream::accept(far, &server, bytes).await.unwrap();
+                assert!(stream.is_h2());
+                let settings = serve::Settings { scheme: Scheme::Https, ..settings() };
+                serve::serve(wire::tls(stream).unwrap(), settings, clock, std::future::pending(), echo).await
+            });
+            let connections = worker.connections(true);
+            let dial = async || {
+                let stream = TlsStream::connect(near, &client).await.map_err(std::io::Error::other)?;
+                assert!(stream.is_h2());
+                wire::tls(stream)
+            };
+            let mut call = connections.place(dial).await.unwrap().begin(&head("POST", "/", Length::Unknown)).unwrap();
+            let (mut up, mut down) = call.halves();
+            let sent: Vec<u8> = (0..5 << 20).map(|i| (i % 251) as u8).collect();
+            let upload = async {
+                for chunk in sent.chunks(16_384) {
+                    up.chunk(Chunk::Pooled(Buffer::copy_of(chunk))).await.unwrap();
+                }
+                up.finish(None).await.unwrap();
+            };
+            let download = async {
+                down.head(&mut ResponseHead::default()).await.unwrap();
+                rest(down).await.unwrap().0
+            };
+            let ((), bytes) = tokio::join!(upload, download);
+            assert!(bytes == sent);
+            // Small ones after that, to see that nothing is forgotten unsent.
+            for _ in 0..50 {
+                let mut call = again(&connections, &head("GET", "/", Length::None)).await;
+                call.halves().1.head(&mut ResponseHead::default()).await.unwrap();
             }
-            up.finish(None).await.unwrap();
-        };
-        let download = async {
-            down.head(&mut ResponseHead::default()).await.unwrap();
-            rest(down).await.unwrap().0
-        };
-        let ((), bytes) = tokio::join!(upload, download);
-        assert!(bytes == sent);
-        // Small ones after that, to see that nothing is forgotten unsent.
-        for _ in 0..50 {
-            let mut call = again(&connections, &head("GET", "/", Length::None)).await;
-            call.halves().1.head(&mut ResponseHead::default()).await.unwrap();
-        }
-    });
+        });
+    }
 }

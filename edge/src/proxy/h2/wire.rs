@@ -17,7 +17,8 @@ use tokio::net::TcpStream;
 
 use crate::proxy::buffer::Buffer;
 use crate::proxy::io::Socket;
-use crate::proxy::tls::stream::TlsStream;
+use crate::proxy::tls::record::{RecordError, Records, Step, Taken};
+use crate::proxy::tls::stream::{Layer, TlsStream};
 use crate::proxy::upstream::stream::Counted;
 
 /// What waits to be sent may grow to this; then h2 has to wait for the socket.
@@ -39,7 +40,7 @@ pub struct Flusher(Rc<RefCell<State>>);
 
 struct State {
     socket: TcpStream,
-    tls: Option<Box<Connection>>,
+    tls: Option<Layer>,
     /// Taken from the socket and not yet read: plaintext without TLS, records with it.
     ahead: Vec<u8>,
     /// Where `ahead` really starts.
@@ -47,6 +48,9 @@ struct State {
     /// To be sent, not sealed yet. Without TLS the first `sent` bytes are out already.
     pending: Vec<u8>,
     sent: usize,
+    /// Sealed by [`Records`], of which the first `gone` bytes are out already.
+    sealed: Vec<u8>,
+    gone: usize,
     /// Counts reads that brought something.
     heard: Rc<Cell<u64>>,
     /// Towards an endpoint: counts the connection's end.
@@ -60,14 +64,24 @@ pub fn plain(socket: Socket, ahead: &[u8]) -> io::Result<(Wire, Flusher)> {
 
 /// A stream inside TLS, after its handshake.
 pub fn tls(stream: TlsStream<Socket>) -> io::Result<(Wire, Flusher)> {
-    let (socket, connection, ahead) = stream.into_parts();
+    let (socket, layer, ahead) = stream.into_parts();
     let ahead = ahead.as_ref().map_or(&[][..], Buffer::as_slice).to_vec();
-    Ok(wire(socket.into_tokio()?, Some(Box::new(connection)), ahead))
+    Ok(wire(socket.into_tokio()?, Some(layer), ahead))
 }
 
-fn wire(socket: TcpStream, tls: Option<Box<Connection>>, ahead: Vec<u8>) -> (Wire, Flusher) {
-    let state =
-        State { socket, tls, ahead, consumed: 0, pending: Vec::new(), sent: 0, heard: Rc::default(), counted: None };
+fn wire(socket: TcpStream, tls: Option<Layer>, ahead: Vec<u8>) -> (Wire, Flusher) {
+    let state = State {
+        socket,
+        tls,
+        ahead,
+        consumed: 0,
+        pending: Vec::new(),
+        sent: 0,
+        sealed: Vec::new(),
+        gone: 0,
+        heard: Rc::default(),
+        counted: None,
+    };
     let state = Rc::new(RefCell::new(state));
     (Wire(Rc::clone(&state)), Flusher(state))
 }
@@ -98,12 +112,19 @@ impl State {
     }
 
     fn is_dirty(&self) -> bool {
-        !self.pending.is_empty() || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+        let tls = match &self.tls {
+            None => false,
+            Some(Layer::Rustls(connection)) => connection.wants_write(),
+            Some(Layer::Records(records)) => records.is_urgent() || !self.sealed.is_empty(),
+        };
+        tls || !self.pending.is_empty()
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.tls.is_some() {
-            return self.poll_read_tls(cx, into);
+        match &self.tls {
+            None => {}
+            Some(Layer::Rustls(_)) => return self.poll_read_rustls(cx, into),
+            Some(Layer::Records(_)) => return self.poll_read_records(cx, into),
         }
         if self.ahead().is_empty() {
             ready!(Pin::new(&mut self.socket).poll_read(cx, into))?;
@@ -116,8 +137,52 @@ impl State {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_read_tls(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { socket, tls: Some(tls), ahead, consumed, heard, .. } = self else { return Poll::Ready(Ok(())) };
+    fn poll_read_records(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { socket, tls: Some(Layer::Records(records)), ahead, consumed, heard, .. } = self else {
+            return Poll::Ready(Ok(()));
+        };
+        loop {
+            // What is whole is opened where it lies; what is not waits in `ahead`.
+            if take(records, ahead, consumed, into)? {
+                return Poll::Ready(Ok(()));
+            }
+            ahead.drain(..*consumed);
+            *consumed = 0;
+            ready!(socket.poll_read_ready(cx))?;
+            let received: io::Result<bool> = SCRATCH.with_borrow_mut(|scratch| {
+                scratch.resize(READ, 0);
+                // Behind what waits there already.
+                let (held, _) = scratch.split_at_mut_checked(ahead.len()).unwrap_or_default();
+                held.copy_from_slice(ahead);
+                let room = scratch.get_mut(ahead.len()..).unwrap_or_default();
+                let count = socket.try_read(room)?;
+                if count == 0 {
+                    records.cut();
+                    return Ok(false);
+                }
+                heard.set(heard.get().wrapping_add(1));
+                let whole = scratch.get_mut(..ahead.len() + count).unwrap_or_default();
+                let mut used = 0;
+                let done = take(records, whole, &mut used, into)?;
+                ahead.clear();
+                ahead.extend_from_slice(whole.get(used..).unwrap_or_default());
+                if ahead.is_empty() {
+                    *ahead = Vec::new();
+                }
+                Ok(done)
+            });
+            match received {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(true) => return Poll::Ready(Ok(())),
+                received => drop(received?),
+            }
+        }
+    }
+
+    fn poll_read_rustls(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { socket, tls: Some(Layer::Rustls(tls)), ahead, consumed, heard, .. } = self else {
+            return Poll::Ready(Ok(()));
+        };
         loop {
             match tls.reader().read(into.initialize_unfilled()) {
                 Ok(count) => {
@@ -179,13 +244,25 @@ impl State {
 
     /// Sends everything.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { socket, tls, pending, sent, .. } = self;
+        let Self { socket, tls, pending, sent, sealed, gone, .. } = self;
         loop {
             let left = pending.get(*sent..).unwrap_or_default();
             let result = match tls {
                 None if left.is_empty() => break,
                 None => socket.try_write(left).map(|count| *sent += count),
-                Some(tls) => {
+                Some(Layer::Records(records)) => {
+                    if sealed.is_empty() && !seal(records, left, sent, sealed)? {
+                        break;
+                    }
+                    socket.try_write(sealed.get(*gone..).unwrap_or_default()).map(|count| {
+                        *gone += count;
+                        if *gone >= sealed.len() {
+                            sealed.clear();
+                            *gone = 0;
+                        }
+                    })
+                }
+                Some(Layer::Rustls(tls)) => {
                     if !left.is_empty() {
                         // Takes as much as rustls' own bound allows; the rest follows when some of it is out.
                         *sent += tls.writer().write(left)?;
@@ -205,18 +282,69 @@ impl State {
         }
         pending.clear();
         pending.shrink_to(KEPT);
+        sealed.shrink_to(KEPT);
         *sent = 0;
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_drain(cx))?;
-        if let Some(tls) = &mut self.tls {
-            tls.send_close_notify();
-            ready!(self.poll_drain(cx))?;
+        match &mut self.tls {
+            None => {}
+            Some(Layer::Rustls(connection)) => connection.send_close_notify(),
+            Some(Layer::Records(records)) => records.close(),
         }
+        ready!(self.poll_drain(cx))?;
         Pin::new(&mut self.socket).poll_shutdown(cx)
     }
+}
+
+/// Opens what is whole; `true` when there is something for the reader, be it the end.
+fn take(records: &mut Records, bytes: &mut [u8], used: &mut usize, into: &mut ReadBuf<'_>) -> io::Result<bool> {
+    let mut some = false;
+    loop {
+        let bytes = bytes.get_mut(*used..).unwrap_or_default();
+        let room = into.initialize_unfilled();
+        let most = room.len();
+        if most == 0 || (some && records.copies(bytes, most, most)) {
+            return Ok(true);
+        }
+        let step = match records.take(bytes, room, most) {
+            Ok(step) => step,
+            // An end without close_notify. HTTP/2 sees by itself what is cut short: END_STREAM is missing.
+            Err(RecordError::Cut) => return Ok(true),
+            Err(_) if some => return Ok(true),
+            Err(error) => return Err(error.into()),
+        };
+        let Step { used: count, taken } = step;
+        *used += count;
+        match taken {
+            Taken::Data(count) => {
+                into.advance(count);
+                some = true;
+            }
+            Taken::Nothing => {}
+            Taken::Starved => return Ok(some),
+            Taken::Ended => return Ok(true),
+        }
+    }
+}
+
+/// Seals what is owed and what is left; `false` when there is neither.
+fn seal(records: &mut Records, left: &[u8], sent: &mut usize, sealed: &mut Vec<u8>) -> io::Result<bool> {
+    if !left.is_empty() {
+        records.refresh()?;
+    } else if !records.owes() {
+        return Ok(false);
+    }
+    sealed.extend_from_slice(&records.take_owed());
+    let framed = records.framed(left.len());
+    let start = sealed.len();
+    sealed.resize(start + framed, 0);
+    let (taken, written) = records.seal(left, sealed.get_mut(start..).unwrap_or_default())?;
+    sealed.truncate(start + written);
+    *sent += taken;
+    Ok(true)
 }
 
 /// Gives records to rustls and says how many bytes it took.

@@ -1,10 +1,15 @@
 //! The epoll back end: readiness of tokio, then a plain non-blocking read or write.
+//!
+//! One side waits to read and one to write at a time, both in the same task. So the socket's two fixed places for a
+//! waker do, which cost neither a list nor its lock.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::Shutdown;
 use std::task::{Context, Poll};
 
 use futures_util::FutureExt as _;
+use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
@@ -37,33 +42,39 @@ impl Socket {
     }
 
     pub async fn readable(&self) -> io::Result<()> {
-        self.stream.readable().await
+        poll_fn(|cx| self.stream.poll_read_ready(cx)).await
+    }
+
+    async fn writable(&self) -> io::Result<()> {
+        poll_fn(|cx| self.stream.poll_write_ready(cx)).await
     }
 
     pub async fn read(&self, mut buffer: Buffer) -> (io::Result<usize>, Buffer) {
         loop {
-            let room = buffer.room();
-            match self.stream.try_read(buffer.room_mut()) {
-                Ok(count) => {
-                    buffer.grow(count);
-                    if count > 0 && count < room {
-                        self.drained();
-                    }
-                    return (Ok(count), buffer);
-                }
+            let mut count = None;
+            let result = self.stream.try_io(Interest::READABLE, || {
+                let room = buffer.room_mut();
+                let most = room.len();
+                let (_, read) = rustix::net::recv(&self.stream, room, RecvFlags::DONTWAIT)?;
+                count = Some(read);
+                // Less than asked for came: the socket is empty, and the reactor tells when more comes. Taking the
+                // readiness away spares the next wait a read, and the buffer for it. An end (0) is left visible,
+                // because it is not told twice.
+                if read > 0 && read < most { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            if let Some(count) = count {
+                buffer.grow(count);
+                return (Ok(count), buffer);
+            }
+            match result {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return (Err(error), buffer),
+                Ok(()) => {}
             }
-            if let Err(error) = self.stream.readable().await {
+            if let Err(error) = self.readable().await {
                 return (Err(error), buffer);
             }
         }
-    }
-
-    /// Less than asked for came: the socket is empty, and the reactor tells when more comes. Taking the readiness away
-    /// spares the next wait a read, and the buffer for it. An end (0) is left visible, because it is not told twice.
-    fn drained(&self) {
-        let _ = self.stream.try_io::<()>(Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into()));
     }
 
     pub async fn write(&self, chunk: Chunk) -> (io::Result<()>, Chunk) {
@@ -73,11 +84,11 @@ impl Socket {
             if left.is_empty() {
                 return (Ok(()), chunk);
             }
-            match self.stream.try_write(left) {
+            match self.try_write(left) {
                 Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), chunk),
                 Ok(count) => done += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if let Err(error) = self.stream.writable().await {
+                    if let Err(error) = self.writable().await {
                         return (Err(error), chunk);
                     }
                 }
@@ -102,6 +113,11 @@ impl Socket {
         let _ = self.stream.ready(Interest::ERROR).await;
     }
 
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        self.stream.try_io(Interest::WRITABLE, || Ok(rustix::net::send(&self.stream, bytes, flags)?))
+    }
+
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         socket2::SockRef::from(&self.stream).shutdown(how)
     }
@@ -112,10 +128,7 @@ impl Socket {
     }
 
     pub fn is_quiet(&self) -> bool {
-        if self.stream.readable().now_or_never().is_none() {
-            return true;
-        }
-        // Readiness may be stale: a look at the socket settles it and refreshes the readiness.
+        // Without readiness nothing is looked at. It may be stale: a look at the socket settles it and refreshes it.
         let look = self.stream.try_io(Interest::READABLE, || {
             socket2::SockRef::from(&self.stream).peek(&mut [std::mem::MaybeUninit::uninit()])
         });
@@ -124,7 +137,7 @@ impl Socket {
 
     /// Waits for the end of a connect and says how it failed, if it did.
     pub async fn connected(&self) -> io::Result<Option<io::Error>> {
-        self.stream.writable().await?;
+        self.writable().await?;
         self.stream.take_error()
     }
 }

@@ -9,12 +9,12 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::task::{Context, Poll};
 
-use futures_util::FutureExt as _;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio_uring::buf::{IoBuf, IoBufMut};
@@ -103,7 +103,7 @@ impl Socket {
 
     pub async fn readable(&self) -> io::Result<()> {
         // The readiness stays: only a read that finds nothing takes it away.
-        self.ready.readable().await.map(|mut guard| guard.retain_ready())
+        poll_fn(|cx| self.ready.poll_read_ready(cx)).await.map(|mut guard| guard.retain_ready())
     }
 
     pub fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<Closed> {
@@ -125,7 +125,7 @@ impl Socket {
     pub async fn read(&self, buffer: Buffer) -> (io::Result<usize>, Buffer) {
         let mut tail = Tail(buffer);
         loop {
-            let mut ready = match self.ready.readable().await {
+            let mut ready = match poll_fn(|cx| self.ready.poll_read_ready(cx)).await {
                 Ok(ready) => ready,
                 Err(error) => return (Err(error), tail.0),
             };
@@ -156,7 +156,7 @@ impl Socket {
     pub async fn write(&self, chunk: Chunk) -> (io::Result<()>, Chunk) {
         let mut rest = Rest { chunk, done: 0 };
         while !rest.left().is_empty() {
-            let mut ready = match self.ready.writable().await {
+            let mut ready = match poll_fn(|cx| self.ready.poll_write_ready(cx)).await {
                 Ok(ready) => ready,
                 Err(error) => return (Err(error), rest.chunk),
             };
@@ -187,14 +187,11 @@ impl Socket {
     }
 
     pub fn is_quiet(&self) -> bool {
-        let Some(ready) = self.ready.readable().now_or_never() else { return true };
-        let Ok(mut ready) = ready else { return false };
-        // A look that finds nothing takes the readiness away.
-        ready
-            .try_io(|_| {
-                socket2::SockRef::from(&self.descriptor()).peek(&mut [std::mem::MaybeUninit::uninit()]).map(drop)
-            })
-            .is_err()
+        // Without readiness nothing is looked at, and a look that finds nothing takes it away.
+        let look = self.ready.try_io(Interest::READABLE, |_| {
+            socket2::SockRef::from(&self.descriptor()).peek(&mut [std::mem::MaybeUninit::uninit()])
+        });
+        matches!(look, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Waits for the end of a connect and says how it failed, if it did.

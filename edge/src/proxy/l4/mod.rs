@@ -21,7 +21,7 @@ use std::time::Duration;
 use edge_config::snapshot::{Backend, Target, UpstreamId};
 
 pub use serve::{datagrams, passthrough, streams, terminated};
-pub use tunnel::{Cause, Meter, TunnelEnd, tunnel};
+pub use tunnel::{Cause, Meter, Quiet, TunnelEnd, tunnel};
 
 /// The endpoints of a generation, as the worker balances them.
 pub trait Targets {

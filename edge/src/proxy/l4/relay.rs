@@ -3,15 +3,14 @@
 //! what the interface offers, which is no reset.
 
 use std::cell::Cell;
-use std::time::Duration;
 
-use super::tunnel::{Cause, Fault, Meter, TunnelEnd, Watch, join};
+use super::tunnel::{Cause, Fault, Meter, Quiet, TunnelEnd, Watch, join};
 use crate::proxy::body::Chunk;
 use crate::proxy::buffer::Buffer;
 use crate::proxy::io::Io;
 
 /// Joins two connections; afterwards neither is of further use. What was read from `a` already goes `first`.
-pub async fn relay<A: Io, B: Io>(a: &A, b: &B, first: Option<Buffer>, idle: Duration, meter: &impl Meter) -> TunnelEnd {
+pub async fn relay<A: Io, B: Io>(a: &A, b: &B, first: Option<Buffer>, idle: Quiet, meter: &impl Meter) -> TunnelEnd {
     let watch = Watch::new(idle);
     let (up, down) = (Cell::new(0), Cell::new(0));
     let count_up = |bytes| watch.count(&up, bytes, |bytes| meter.a_to_b(bytes));

@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use edge_config::names::ObjectRef;
 use edge_config::snapshot::{
@@ -16,11 +16,12 @@ use tokio::net::{TcpStream, UdpSocket};
 
 use super::tcp::{Connect, Refusal, Summary, dial};
 use super::udp::{Serving, SessionEnd, Udp, UdpLimits};
-use super::{Cause, Meter, Targets, TunnelEnd, relay::relay, reset, tunnel};
+use super::{Cause, Meter, Quiet, Targets, TunnelEnd, relay::relay, reset, tunnel};
 use crate::proxy::access_log::{Entry, RuleOf, TlsOf};
 use crate::proxy::buffer::Buffer;
 use crate::proxy::io::{Backend, Io, Socket, epoll};
 use crate::proxy::metrics::{ListenerSeries, UpstreamSeries};
+use crate::proxy::proxy_protocol::Origin;
 use crate::proxy::reason::Reason;
 use crate::proxy::upstream::stream::{Counted, Stream};
 use crate::proxy::upstream::{DialError, Dialer, InFlight, dial as upstream};
@@ -63,7 +64,7 @@ pub async fn terminated<I: Io>(
 
 /// The client's side of a tunnel.
 trait Downstream {
-    async fn join(self, upstream: Stream, idle: Duration, meter: &Meters) -> TunnelEnd;
+    async fn join(self, upstream: Stream, idle: Quiet, meter: &Meters) -> TunnelEnd;
 
     /// Turns the client away.
     fn refuse(self);
@@ -77,7 +78,7 @@ struct Plain {
 struct Inside<I>(I);
 
 impl Downstream for Plain {
-    async fn join(self, upstream: Stream, idle: Duration, meter: &Meters) -> TunnelEnd {
+    async fn join(self, upstream: Stream, idle: Quiet, meter: &Meters) -> TunnelEnd {
         match upstream {
             Stream::Plain(socket) => match socket.into_tokio() {
                 Ok(upstream) => tunnel(&self.client, &upstream, self.first, idle, meter).await,
@@ -99,7 +100,7 @@ impl Downstream for Plain {
 }
 
 impl<I: Io> Downstream for Inside<I> {
-    async fn join(self, upstream: Stream, idle: Duration, meter: &Meters) -> TunnelEnd {
+    async fn join(self, upstream: Stream, idle: Quiet, meter: &Meters) -> TunnelEnd {
         relay(&self.0, &upstream, None, idle, meter).await
     }
 
@@ -127,8 +128,10 @@ async fn carry<D: Downstream>(
         meters: Meters { listener: current.series.listener(listener).cloned(), ..Meters::default() },
         reason: Some(Reason::Draining),
     };
-    let idle = current.generation.limits.tunnel_idle_timeout;
-    let targets = WorkerTargets { worker: Rc::clone(worker), current: Rc::clone(&current) };
+    let limits = &current.generation.limits;
+    let idle = Quiet { open: limits.tunnel_idle_timeout, half_closed: limits.stream_idle_timeout };
+    let (targets_of, origin) = (Rc::clone(&current), Some(arrival.origin()));
+    let targets = WorkerTargets { worker: Rc::clone(worker), current: targets_of, origin };
     let dialed = dial(route, &targets, worker.random.next_u32(), &mut account.summary).await;
     account.meters.upstream = account.summary.upstream.and_then(|id| current.series.upstream(id)).cloned();
     // A tunnel may live for days; the snapshot must not.
@@ -168,7 +171,7 @@ impl Drop for Account<'_> {
         let Some(log) = &self.worker.log else { return };
         let duration = self.arrival.at.elapsed();
         let at = SystemTime::now().checked_sub(duration).unwrap_or(UNIX_EPOCH);
-        let mut entry = Entry::new(at, self.arrival.peer, self.arrival.local, self.protocol);
+        let mut entry = Entry::new(at, self.arrival.peer, self.arrival.destination(), self.protocol);
         self.names.fill(&mut entry);
         entry.backend = self.summary.backend.as_deref();
         entry.endpoint = self.summary.endpoint;
@@ -178,6 +181,7 @@ impl Drop for Account<'_> {
         entry.bytes_in = self.meters.received.get();
         entry.bytes_out = self.meters.sent.get();
         entry.reason = self.reason;
+        entry.proxied_by = self.arrival.proxied.as_ref().map(|proxied| proxied.by);
         let server_name = self.arrival.server_name.as_deref();
         if self.arrival.tls.is_some() || server_name.is_some() {
             let (version, cipher) = self.arrival.tls.map_or(("", ""), |tls| (tls.version, tls.cipher));
@@ -269,6 +273,8 @@ impl Meter for Meters {
 struct WorkerTargets {
     worker: Rc<Worker>,
     current: Rc<Current>,
+    /// The client's connection; datagrams have none.
+    origin: Option<Origin>,
 }
 
 impl Targets for WorkerTargets {
@@ -306,7 +312,7 @@ impl Connect for WorkerTargets {
         let upstream = self.current.upstream(upstream).ok_or_else(gone)?;
         let endpoint = upstream.endpoint_at(endpoint).ok_or_else(gone)?;
         // splice(2) needs readiness, whatever the rest of the worker runs on.
-        let dialer = Dialer { backend: Backend::Epoll, ..self.worker.dialer(&self.current) };
+        let dialer = Dialer { backend: Backend::Epoll, ..self.worker.dialer(&self.current, self.origin) };
         upstream::connect(upstream, &endpoint, dialer).await.map_err(|error| match error {
             DialError::Connect(error) => Refusal { reason: Reason::ConnectFailed, error },
             DialError::Elapsed => Refusal { reason: Reason::ConnectFailed, error: io::Error::other(error) },
@@ -320,7 +326,8 @@ pub async fn datagrams(worker: Rc<Worker>, socket: UdpSocket, address: SocketAdd
     let logged = Rc::clone(&worker);
     let ended = Box::new(move |end: &SessionEnd| log_session(&logged, address, end));
     let mut served = worker.current();
-    let udp = Udp::start(socket, UdpLimits::default(), serving(&worker, &served, address), ended);
+    let all = Arc::clone(&worker.shared.udp_sessions);
+    let udp = Udp::start(socket, UdpLimits::default(), serving(&worker, &served, address), all, ended);
     let _closing = Closing(Rc::clone(&udp));
     let mut receiving = std::pin::pin!(Rc::clone(&udp).run());
     loop {
@@ -365,9 +372,10 @@ fn serving(worker: &Rc<Worker>, current: &Rc<Current>, address: SocketAddr) -> S
     let draws = Rc::clone(worker);
     Serving {
         route: listener.and_then(|listener| route_of(listener, None)).cloned(),
-        targets: WorkerTargets { worker: Rc::clone(worker), current: Rc::clone(current) },
+        targets: WorkerTargets { worker: Rc::clone(worker), current: Rc::clone(current), origin: None },
         series: id.and_then(|id| current.series.listener(id)).cloned().unwrap_or_default(),
         draw: Box::new(move || draws.random.next_u32()),
+        most: current.generation.limits.max_udp_sessions,
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::abandon;
@@ -62,15 +63,28 @@ impl Meter for () {
     fn b_to_a(&self, _: u64) {}
 }
 
-/// Joins two connections. What was read from `a` already goes `first`. No `idle` time (zero) means that only the
-/// peers end it; keep-alive probes find those that are dead. The caller drops the connections.
-pub async fn tunnel(
-    a: &TcpStream,
-    b: &TcpStream,
-    first: Option<Buffer>,
-    idle: Duration,
-    meter: &impl Meter,
-) -> TunnelEnd {
+/// How long a tunnel lives on which nothing moves.
+#[derive(Debug, Clone, Copy)]
+pub struct Quiet {
+    /// Zero: until the peers end it; keep-alive probes find those that are dead.
+    pub open: Duration,
+    /// From the end of one direction on, where that is less. Zero is no bound here either.
+    pub half_closed: Duration,
+}
+
+impl Quiet {
+    /// What holds once one direction has ended.
+    pub fn narrowed(self) -> Duration {
+        match (self.open, self.half_closed) {
+            (open, half_closed) if open.is_zero() => half_closed,
+            (open, half_closed) if half_closed.is_zero() => open,
+            (open, half_closed) => open.min(half_closed),
+        }
+    }
+}
+
+/// Joins two connections. What was read from `a` already goes `first`. The caller drops the connections.
+pub async fn tunnel(a: &TcpStream, b: &TcpStream, first: Option<Buffer>, idle: Quiet, meter: &impl Meter) -> TunnelEnd {
     let watch = Watch::new(idle);
     let (up, down) = (Cell::new(0), Cell::new(0));
     let count_up = |bytes| watch.count(&up, bytes, |bytes| meter.a_to_b(bytes));
@@ -95,35 +109,50 @@ pub(super) enum Fault {
 
 /// When something moved last, in either direction.
 pub(super) struct Watch {
-    idle: Duration,
+    quiet: Quiet,
+    /// What holds now.
+    idle: Cell<Duration>,
     last: Cell<Instant>,
+    narrowed: Notify,
 }
 
 impl Watch {
-    pub fn new(idle: Duration) -> Self {
-        Self { idle, last: Cell::new(Instant::now()) }
+    pub fn new(quiet: Quiet) -> Self {
+        Self { quiet, idle: Cell::new(quiet.open), last: Cell::new(Instant::now()), narrowed: Notify::new() }
+    }
+
+    /// One direction has ended: a peer that never ends the other must not hold both for ever.
+    fn narrow(&self) {
+        self.idle.set(self.quiet.narrowed());
+        self.last.set(Instant::now());
+        self.narrowed.notify_one();
     }
 
     pub fn count(&self, total: &Cell<u64>, bytes: usize, meter: impl Fn(u64)) {
         let bytes = bytes as u64;
         total.set(total.get() + bytes);
         meter(bytes);
-        if !self.idle.is_zero() {
+        if !self.idle.get().is_zero() {
             self.last.set(Instant::now());
         }
     }
 
     /// Returns when nothing has moved for the idle time.
     async fn elapsed(&self) {
-        if self.idle.is_zero() {
-            return std::future::pending().await;
-        }
         loop {
-            let deadline = self.last.get() + self.idle;
+            let idle = self.idle.get();
+            if idle.is_zero() {
+                self.narrowed.notified().await;
+                continue;
+            }
+            let deadline = self.last.get() + idle;
             if Instant::now() >= deadline {
                 return;
             }
-            tokio::time::sleep_until(deadline).await;
+            tokio::select! {
+                () = tokio::time::sleep_until(deadline) => {}
+                () = self.narrowed.notified() => {}
+            }
         }
     }
 }
@@ -149,7 +178,7 @@ pub(super) async fn join(
                 (Some(Err(Fault::Sink)), Some(_)) => return Cause::BrokenB,
                 (Some(Ok(())), Some(Err(Fault::Sink))) => return Cause::BrokenA,
                 (Some(Ok(())), Some(Ok(()))) => return Cause::Closed,
-                (None, _) | (_, None) => {}
+                (None, _) | (_, None) => watch.narrow(),
             }
         }
     };

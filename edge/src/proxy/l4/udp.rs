@@ -12,6 +12,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use edge_config::snapshot::{StreamRoute, UpstreamId};
@@ -34,7 +35,7 @@ const ANSWER: Interest = Interest::READABLE.add(Interest::ERROR);
 
 #[derive(Debug, Clone, Copy)]
 pub struct UdpLimits {
-    /// Per address and worker; each holds a socket.
+    /// Per address and worker; each holds a socket. One address must not use up what is there for all.
     pub sessions: usize,
     /// A session without datagrams in either direction.
     pub idle: Duration,
@@ -55,6 +56,8 @@ pub struct Serving<T> {
     pub series: Arc<ListenerSeries>,
     /// Uniformly distributed numbers.
     pub draw: Box<dyn Fn() -> u32>,
+    /// Sessions of all addresses and workers together.
+    pub most: usize,
 }
 
 /// A session that is over.
@@ -79,6 +82,8 @@ pub struct Udp<T: Targets> {
     serving: RefCell<Serving<T>>,
     sessions: RefCell<HashMap<SocketAddr, Held<T>>>,
     scratch: RefCell<Box<[u8]>>,
+    /// Sessions of all addresses and workers.
+    all: Arc<AtomicUsize>,
     ended: Box<dyn Fn(&SessionEnd)>,
 }
 
@@ -96,6 +101,7 @@ struct Session<T: Targets> {
     /// In the generation that is served.
     upstream: Cell<UpstreamId>,
     _load: T::Load,
+    _counted: Counted,
     began: SystemTime,
     start: Instant,
     last: Cell<Instant>,
@@ -110,6 +116,7 @@ impl<T: Targets + 'static> Udp<T> {
         socket: UdpSocket,
         limits: UdpLimits,
         serving: Serving<T>,
+        all: Arc<AtomicUsize>,
         ended: Box<dyn Fn(&SessionEnd)>,
     ) -> Rc<Self> {
         Rc::new(Self {
@@ -118,6 +125,7 @@ impl<T: Targets + 'static> Udp<T> {
             serving: RefCell::new(serving),
             sessions: RefCell::default(),
             scratch: RefCell::new(vec![0; LARGEST].into_boxed_slice()),
+            all,
             ended,
         })
     }
@@ -229,6 +237,7 @@ impl<T: Targets + 'static> Udp<T> {
             return Err(UdpDrop::TableFull);
         }
         let serving = self.serving.borrow();
+        let counted = Counted::new(&self.all, serving.most).ok_or(UdpDrop::TableFull)?;
         let backends = serving.route.as_ref().map(|route| &*route.backends).unwrap_or_default();
         // "Invalid share must be dropped".
         let backend = choose(backends, (serving.draw)()).ok_or(UdpDrop::InvalidBackend)?;
@@ -246,6 +255,7 @@ impl<T: Targets + 'static> Udp<T> {
             backend: Arc::clone(&backend.reference),
             upstream: Cell::new(upstream),
             _load: load,
+            _counted: counted,
             began: SystemTime::now(),
             start: now,
             last: Cell::new(now),
@@ -338,6 +348,24 @@ impl<T: Targets + 'static> Udp<T> {
 
     fn drop_for(&self, drop: UdpDrop) {
         self.serving.borrow().series.count_udp_drop(drop);
+    }
+}
+
+/// A session among those of all workers, until it is dropped.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    /// `None` at the limit.
+    fn new(all: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+        // Made first, so that the count is taken back where it is one too many.
+        let counted = Self(Arc::clone(all));
+        (all.fetch_add(1, Ordering::Relaxed) < most).then_some(counted)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

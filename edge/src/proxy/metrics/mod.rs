@@ -106,6 +106,8 @@ impl Histogram {
 pub struct WorkerMetrics {
     /// Replaced by the worker with each generation; locked by it then and by a scrape only.
     series: Mutex<Arc<Series>>,
+    /// Of the newest generation that was prepared, which the worker has taken up or soon will.
+    newest: Mutex<Arc<Series>>,
     reasons: [Counter; Reason::COUNT],
     /// Generations that this worker has taken up.
     pub generations: Counter,
@@ -118,14 +120,20 @@ impl WorkerMetrics {
         Arc::default()
     }
 
-    /// Takes up a generation: its series, with the counts so far of everything that was there before. The worker keeps
-    /// them beside the snapshot, so that indices fit.
-    pub fn adopt(&self, snapshot: &Snapshot) -> Arc<Series> {
-        let mut current = self.series.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = Arc::new(Series::of(snapshot, &current));
-        *current = Arc::clone(&next);
-        self.generations.one();
+    /// The series of a generation to come, with the counts so far of everything that is there now. They are made
+    /// beside the worker: with thousands of routes it would be busy with them for milliseconds.
+    pub fn prepare(&self, snapshot: &Snapshot) -> Arc<Series> {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = Arc::new(Series::of(snapshot, &newest));
+        *newest = Arc::clone(&next);
         next
+    }
+
+    /// Takes up a generation with the series made for it. The worker keeps them beside the snapshot, so that indices
+    /// fit.
+    pub fn adopt(&self, series: &Arc<Series>) {
+        *self.series.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(series);
+        self.generations.one();
     }
 
     /// Counts something that Edge itself answered or ended.

@@ -1,11 +1,11 @@
 //! What is counted, per listener, port, route and upstream.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
 use edge_config::names::{ObjectKey, ObjectRef};
 use edge_config::snapshot::{ListenerId, Port, PortId, PortServe, RuleId, Snapshot, UpstreamId, UpstreamKey};
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::{Classes, Counter, Histogram};
 
@@ -130,17 +130,17 @@ pub struct UpstreamSeries {
 impl Series {
     /// The series of a snapshot; those that were there before go on counting.
     pub(super) fn of(snapshot: &Snapshot, before: &Self) -> Self {
-        let mut places: HashMap<&ObjectRef, usize> = HashMap::new();
+        // The rules of a route follow each other.
         let mut names: Vec<ObjectRef> = Vec::new();
-        let mut place_of = |route| {
-            *places.entry(route).or_insert_with(|| {
-                names.push(ObjectRef::clone(route));
-                names.len() - 1
-            })
-        };
-        let rules: Vec<usize> = snapshot.rules.iter().map(|rule| place_of(&rule.route)).collect();
+        let mut places: Vec<usize> = Vec::with_capacity(snapshot.rules.len());
+        for rule in &snapshot.rules {
+            if names.last() != Some(&rule.route) {
+                names.push(rule.route.clone());
+            }
+            places.push(names.len() - 1);
+        }
         let routes = carried(&before.routes, names.into_iter());
-        let rules = rules.into_iter().map(|place| Arc::clone(&routes[place].1)).collect();
+        let rules = places.into_iter().map(|place| Arc::clone(&routes[place].1)).collect();
         Self {
             listeners: carried(
                 &before.listeners,
@@ -181,11 +181,30 @@ fn carried<L: Eq + Hash + Clone, S: Default>(
     before: &[(L, Arc<S>)],
     labels: impl Iterator<Item = L>,
 ) -> Vec<(L, Arc<S>)> {
-    let mut known: HashMap<L, Arc<S>> = before.iter().cloned().collect();
-    labels
-        .map(|label| {
-            let series = Arc::clone(known.entry(label.clone()).or_default());
-            (label, series)
-        })
-        .collect()
+    // Most labels follow each other as they did before; only the others are looked up.
+    let mut places: Option<HashMap<&L, usize>> = None;
+    let mut new: HashMap<L, Arc<S>> = HashMap::new();
+    let mut next = 0;
+    let mut one = |label: L| {
+        let place = match before.get(next) {
+            Some((known, _)) if *known == label => Some(next),
+            _ => {
+                let places = places.get_or_insert_with(|| {
+                    before.iter().enumerate().map(|(place, (label, _))| (label, place)).collect()
+                });
+                places.get(&label).copied()
+            }
+        };
+        let Some((place, (known, series))) = place.and_then(|place| Some((place, before.get(place)?))) else {
+            let series = Arc::clone(new.entry(label.clone()).or_default());
+            return (label, series);
+        };
+        next = place + 1;
+        // The label of before, so that only one copy of its text is kept.
+        (known.clone(), Arc::clone(series))
+    };
+    let (fewest, _) = labels.size_hint();
+    let mut series = Vec::with_capacity(fewest);
+    series.extend(labels.map(&mut one));
+    series
 }

@@ -1,7 +1,7 @@
 use edge_config::names::{HostPattern, Kind, ObjectKey, ObjectRef};
 use edge_config::snapshot::{
-    Action, Balance, ClientSettings, Filters, Listener, ListenerId, ListenerServe, Port, PortId, PortServe, Rule,
-    RuleId, Snapshot, Timeouts, Upstream, UpstreamId, UpstreamKey, UpstreamProtocol,
+    Action, Balance, ClientSettings, Listener, ListenerId, ListenerServe, Port, PortId, PortServe, Rule, RuleId,
+    Snapshot, Timeouts, Upstream, UpstreamId, UpstreamKey, UpstreamProtocol,
 };
 
 use super::*;
@@ -32,7 +32,7 @@ fn snapshot(names: &[&str]) -> Snapshot {
         index: 0,
         name: None,
         grpc: false,
-        filters: Filters::default(),
+        filters: Arc::default(),
         action: Action::Forward(vec![]),
         timeouts: Timeouts::default(),
         retry: None,
@@ -42,20 +42,29 @@ fn snapshot(names: &[&str]) -> Snapshot {
     let upstream = |name: &&str| Upstream {
         key: UpstreamKey { object: object(Kind::Service, &format!("shop/{name}")), port: 80, variant: "".into() },
         protocol: UpstreamProtocol::Http1,
+        proxy_protocol: None,
         tls: None,
     };
     Snapshot {
         ports: vec![Port {
             gateway: ObjectKey::parse("infra/gw"),
             number: 80,
+            proxy_protocol: None,
             serve: PortServe::Tcp { listener: ListenerId(0) },
         }],
         listeners: names.iter().map(listener).collect(),
         // Two rules per route.
-        rules: names.iter().flat_map(|name| [rule(name), rule(name)]).collect(),
+        rules: names.iter().flat_map(|name| [rule(name), rule(name)]).map(Arc::new).collect(),
         upstreams: names.iter().map(upstream).collect(),
         ..Snapshot::default()
     }
+}
+
+/// As a worker does with a generation.
+fn take(worker: &WorkerMetrics, snapshot: &Snapshot) -> Arc<Series> {
+    let series = worker.prepare(snapshot);
+    worker.adopt(&series);
+    series
 }
 
 fn has(page: &str, line: &str) {
@@ -70,7 +79,7 @@ fn hasnt(page: &str, text: &str) {
 fn workers_are_added_up() {
     let workers = [WorkerMetrics::new(), WorkerMetrics::new()];
     for (number, worker) in (1u64..).zip(&workers) {
-        let series = worker.adopt(&snapshot(&["a", "b"]));
+        let series = take(worker, &snapshot(&["a", "b"]));
         let listener = series.listener(ListenerId(1)).unwrap();
         listener.responses.count(200);
         listener.responses.count(204);
@@ -126,7 +135,7 @@ fn labels_that_occur_twice_are_counted_once() {
     let udp = Port { serve: PortServe::Udp { listener: ListenerId(1) }, ..twice.ports[0].clone() };
     twice.ports.push(udp);
     for _ in 0..3 {
-        let series = worker.adopt(&twice);
+        let series = take(&worker, &twice);
         for index in 0..2 {
             series.upstream(UpstreamId(index)).unwrap().retries.one();
             series.port(PortId(index)).unwrap().accepted.one();
@@ -143,11 +152,11 @@ fn labels_that_occur_twice_are_counted_once() {
 #[test]
 fn series_follow_the_snapshot() {
     let worker = WorkerMetrics::new();
-    let first = worker.adopt(&snapshot(&["a", "b"]));
+    let first = take(&worker, &snapshot(&["a", "b"]));
     first.upstream(UpstreamId(1)).unwrap().retries.add(2);
     first.rule(RuleId(2)).unwrap().responses.count(200);
     // `b` moves to another index and `a` goes.
-    let second = worker.adopt(&snapshot(&["x", "c", "b"]));
+    let second = take(&worker, &snapshot(&["x", "c", "b"]));
     second.upstream(UpstreamId(2)).unwrap().retries.one();
     // A request of the old generation still counts.
     first.rule(RuleId(3)).unwrap().responses.count(200);
@@ -161,7 +170,7 @@ fn series_follow_the_snapshot() {
 #[test]
 fn every_family_is_declared_once_and_named_by_convention() {
     let worker = WorkerMetrics::new();
-    worker.adopt(&snapshot(&["a"]));
+    take(&worker, &snapshot(&["a"]));
     for format in [Format::Prometheus, Format::OpenMetrics] {
         let page = render(&[Arc::clone(&worker)], 0, format);
         let mut declared = std::collections::BTreeSet::new();
@@ -202,7 +211,7 @@ fn a_page_does_not_grow_with_routes_times_backends() {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let lines = |count: usize| {
         let worker = WorkerMetrics::new();
-        worker.adopt(&snapshot(&names[..count]));
+        take(&worker, &snapshot(&names[..count]));
         render(&[worker], 0, Format::Prometheus).lines().count()
     };
     assert_eq!(lines(50) - lines(40), lines(20) - lines(10));

@@ -15,6 +15,8 @@ pub struct Hello {
     pub server_name: Option<Box<str>>,
     /// As offered by ALPN, in the client's order.
     pub protocols: Vec<Box<[u8]>>,
+    /// Whether it offers a session to go on with (RFC 8446 §4.2.11). Only a hint: what comes of it rustls decides.
+    pub resumes: bool,
 }
 
 /// Why bytes are no acceptable ClientHello.
@@ -185,6 +187,7 @@ impl<'a> Reader<'a> {
 
 const SERVER_NAME: usize = 0;
 const ALPN: usize = 16;
+const PRE_SHARED_KEY: usize = 41;
 
 fn client_hello(body: &[u8]) -> Result<Hello, &'static str> {
     let mut reader = Reader(body);
@@ -214,6 +217,7 @@ fn client_hello(body: &[u8]) -> Result<Hello, &'static str> {
             SERVER_NAME => hello.server_name = server_name(content)?,
             ALPN if std::mem::replace(&mut offered, true) => return Err("two ALPN extensions"),
             ALPN => hello.protocols = protocols(content)?,
+            PRE_SHARED_KEY => hello.resumes = true,
             _ => {}
         }
     }

@@ -66,8 +66,11 @@ fn name_of(bytes: &[u8]) -> Result<Option<String>, String> {
 #[test]
 fn name_and_protocols_are_found_however_the_bytes_are_split() {
     let whole = real("Shop.Example", &["h2", "http/1.1"]);
-    let expected =
-        Hello { server_name: Some("shop.example".into()), protocols: vec![b"h2"[..].into(), b"http/1.1"[..].into()] };
+    let expected = Hello {
+        server_name: Some("shop.example".into()),
+        protocols: vec![b"h2"[..].into(), b"http/1.1"[..].into()],
+        resumes: false,
+    };
     for size in [1, 2, 3, 4, 5, 7, 100, 5000] {
         let bytes = refragment(&whole, size);
         let mut known = 0;

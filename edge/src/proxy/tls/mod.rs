@@ -9,7 +9,10 @@ use std::sync::{Arc, OnceLock};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
+pub mod handshake;
 pub mod hello;
+mod large;
+pub mod record;
 pub mod resolver;
 pub mod stream;
 pub mod table;

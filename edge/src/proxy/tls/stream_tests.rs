@@ -15,7 +15,15 @@ fn on_both<F: Future<Output = ()> + 'static>(test: impl Fn(Backend) -> F) {
     }
 }
 
-fn configs(versions: &[&'static rustls::SupportedProtocolVersion]) -> (Arc<ServerConfig>, UpstreamConfig) {
+/// Who makes the server's records, and the version.
+#[derive(Clone, Copy)]
+struct Way {
+    own: bool,
+    versions: &'static [&'static rustls::SupportedProtocolVersion],
+}
+
+fn configs(way: Way) -> (Arc<ServerConfig>, UpstreamConfig) {
+    let versions = way.versions;
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::new(vec!["a.example".into()]).unwrap().self_signed(&key).unwrap();
     let mut server = ServerConfig::builder_with_provider(Arc::clone(provider()))
@@ -27,6 +35,8 @@ fn configs(versions: &[&'static rustls::SupportedProtocolVersion]) -> (Arc<Serve
             rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
         )
         .unwrap();
+    server.enable_secret_extraction = way.own;
+    server.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().unwrap();
     server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let mut roots = RootCertStore::empty();
     roots.add(certificate.der().clone()).unwrap();
@@ -46,11 +56,8 @@ async fn sockets(backend: Backend) -> (Socket, Socket) {
     (near, Socket::from_std(far, backend).unwrap())
 }
 
-async fn pair(
-    backend: Backend,
-    versions: &[&'static rustls::SupportedProtocolVersion],
-) -> (TlsStream<Socket>, TlsStream<Socket>) {
-    let (server, client) = configs(versions);
+async fn pair(backend: Backend, way: Way) -> (TlsStream<Socket>, TlsStream<Socket>) {
+    let (server, client) = configs(way);
     let (near, far) = sockets(backend).await;
     let accept = async {
         let (hello, bytes) = hello::read(&far, Buffer::take()).await.unwrap();
@@ -61,7 +68,14 @@ async fn pair(
     (near.unwrap(), far)
 }
 
-const BOTH: [&[&rustls::SupportedProtocolVersion]; 2] = [&[&rustls::version::TLS12], &[&rustls::version::TLS13]];
+const ALL: [Way; 4] = [
+    Way { own: true, versions: &[&rustls::version::TLS13] },
+    Way { own: true, versions: &[&rustls::version::TLS12] },
+    Way { own: false, versions: &[&rustls::version::TLS13] },
+    Way { own: false, versions: &[&rustls::version::TLS12] },
+];
+/// With TLS 1.3.
+const NEW: [Way; 2] = [ALL[0], ALL[2]];
 
 fn text(text: &str) -> Chunk {
     Chunk::Pooled(Buffer::copy_of(text.as_bytes()))
@@ -82,9 +96,9 @@ async fn read_all(io: &impl Io) -> (io::Result<()>, Vec<u8>) {
 
 #[test]
 fn bytes_pass_and_close_notify_is_the_end() {
-    for versions in BOTH {
+    for way in ALL {
         on_both(move |backend| async move {
-            let (near, far) = pair(backend, versions).await;
+            let (near, far) = pair(backend, way).await;
             near.write(text("hello ")).await.0.unwrap();
             near.write(text("world")).await.0.unwrap();
             near.finish().await.unwrap();
@@ -101,9 +115,9 @@ fn bytes_pass_and_close_notify_is_the_end() {
 
 #[test]
 fn an_end_without_close_notify_is_an_error() {
-    for versions in BOTH {
+    for way in ALL {
         on_both(move |backend| async move {
-            let (near, far) = pair(backend, versions).await;
+            let (near, far) = pair(backend, way).await;
             near.write(text("part")).await.0.unwrap();
             near.get_ref().finish().await.unwrap();
             let (result, bytes) = read_all(&far).await;
@@ -115,106 +129,119 @@ fn an_end_without_close_notify_is_an_error() {
 
 #[test]
 fn both_directions_move_bulk_at_once() {
-    on_both(|backend| async move {
-        let (near, far) = pair(backend, BOTH[1]).await;
-        let big = bytes::Bytes::from((0..3 << 20).map(|i| (i % 251) as u8).collect::<Vec<u8>>());
-        let send = async |io: &TlsStream<Socket>| {
-            io.write(Chunk::Shared(big.slice(..1 << 20))).await.0.unwrap();
-            // Key updates in the middle, asked for from both sides.
-            io.session.borrow_mut().connection.refresh_traffic_keys().unwrap();
-            for chunk in big[1 << 20..].chunks(10_000) {
-                io.write(Chunk::Pooled(Buffer::copy_of(chunk))).await.0.unwrap();
-            }
-            io.finish().await.unwrap();
-        };
-        let (_, _, (one, from_far), (other, from_near)) =
-            tokio::join!(send(&near), send(&far), read_all(&near), read_all(&far));
-        one.unwrap();
-        other.unwrap();
-        assert!(from_far == big && from_near == big);
-    });
+    for way in NEW {
+        on_both(move |backend| async move {
+            let (near, far) = pair(backend, way).await;
+            let big = bytes::Bytes::from((0..3 << 20).map(|i| (i % 251) as u8).collect::<Vec<u8>>());
+            let send = async |io: &TlsStream<Socket>| {
+                io.write(Chunk::Shared(big.slice(..1 << 20))).await.0.unwrap();
+                // Key updates in the middle, asked for from both sides.
+                match &mut io.session.borrow_mut().layer {
+                    Layer::Rustls(connection) => connection.refresh_traffic_keys().unwrap(),
+                    Layer::Records(records) => records.ask_for_update(),
+                }
+                for chunk in big[1 << 20..].chunks(10_000) {
+                    io.write(Chunk::Pooled(Buffer::copy_of(chunk))).await.0.unwrap();
+                }
+                io.finish().await.unwrap();
+            };
+            let (_, _, (one, from_far), (other, from_near)) =
+                tokio::join!(send(&near), send(&far), read_all(&near), read_all(&far));
+            one.unwrap();
+            other.unwrap();
+            assert!(from_far == big && from_near == big);
+        });
+    }
 }
 
 #[test]
 fn quiet_and_readable_see_through_the_records() {
-    on_both(|backend| async move {
-        let (near, far) = pair(backend, BOTH[0]).await;
-        assert!(near.is_quiet() && far.is_quiet());
-        assert!(tokio::time::timeout(Duration::from_millis(5), far.readable()).await.is_err());
-        near.write(text("abcdef")).await.0.unwrap();
-        far.readable().await.unwrap();
-        // Read in part: the rest waits inside, where the socket knows nothing of it.
-        let mut small = Buffer::take();
-        small.append(&vec![0; crate::proxy::buffer::BUFFER_SIZE - 2]);
-        assert_eq!(far.read(small).await.0.unwrap(), 2);
-        assert!(!far.is_quiet());
-        far.readable().await.unwrap();
-        assert_eq!(far.read(Buffer::take()).await.0.unwrap(), 4);
-        assert!(far.is_quiet());
-    });
+    // Not where the tickets of rustls come unasked.
+    for way in [ALL[0], ALL[1], ALL[3]] {
+        on_both(move |backend| async move {
+            let (near, far) = pair(backend, way).await;
+            assert!(near.is_quiet() && far.is_quiet());
+            assert!(tokio::time::timeout(Duration::from_millis(5), far.readable()).await.is_err());
+            near.write(text("abcdef")).await.0.unwrap();
+            far.readable().await.unwrap();
+            // Read in part: the rest waits inside, where the socket knows nothing of it.
+            let mut small = Buffer::take();
+            small.append(&vec![0; crate::proxy::buffer::BUFFER_SIZE - 2]);
+            assert_eq!(far.read(small).await.0.unwrap(), 2);
+            assert!(!far.is_quiet());
+            far.readable().await.unwrap();
+            assert_eq!(far.read(Buffer::take()).await.0.unwrap(), 4);
+            assert!(far.is_quiet());
+        });
+    }
 }
 
 #[test]
 fn garbage_is_answered_with_an_alert_and_an_error() {
-    on_both(|backend| async move {
-        let (near, far) = pair(backend, BOTH[1]).await;
-        near.get_ref().write(text("\x17\x03\x03\x00\x20................................")).await.0.unwrap();
-        let error = far.read(Buffer::take()).await.0.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-        // The peer hears about it (after the tickets, which it does not look at here).
-        let (result, _) = read_all(&near).await;
-        assert!(result.unwrap_err().to_string().contains("BadRecordMac"));
-    });
+    for way in NEW {
+        on_both(move |backend| async move {
+            let (near, far) = pair(backend, way).await;
+            near.get_ref().write(text("\x17\x03\x03\x00\x20................................")).await.0.unwrap();
+            let error = far.read(Buffer::take()).await.0.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+            // The peer hears about it (after the tickets, which it does not look at here).
+            let (result, _) = read_all(&near).await;
+            assert!(result.unwrap_err().to_string().contains("BadRecordMac"));
+        });
+    }
 }
 
 #[test]
 fn a_wrong_name_is_refused_with_a_readable_reason() {
-    on_both(|backend| async move {
-        let (server, mut client) = configs(BOTH[1]);
-        client.name = "b.example".try_into().unwrap();
-        let (near, far) = sockets(backend).await;
-        let accept = async {
-            let (_, bytes) = hello::read(&far, Buffer::take()).await.unwrap();
-            TlsStream::accept(far, &server, bytes).await.unwrap_err().to_string()
-        };
-        let (near, far) = tokio::join!(TlsStream::connect(near, &client), accept);
-        let near = near.unwrap_err().to_string();
-        assert!(near.starts_with("certificate is for another name: expected \"b.example\", given"), "{near}");
-        assert_eq!(far, "peer refused with alert BadCertificate");
-    });
+    for way in NEW {
+        on_both(move |backend| async move {
+            let (server, mut client) = configs(way);
+            client.name = "b.example".try_into().unwrap();
+            let (near, far) = sockets(backend).await;
+            let accept = async {
+                let (_, bytes) = hello::read(&far, Buffer::take()).await.unwrap();
+                TlsStream::accept(far, &server, bytes).await.unwrap_err().to_string()
+            };
+            let (near, far) = tokio::join!(TlsStream::connect(near, &client), accept);
+            let near = near.unwrap_err().to_string();
+            assert!(near.starts_with("certificate is for another name: expected \"b.example\", given"), "{near}");
+            assert_eq!(far, "peer refused with alert BadCertificate");
+        });
+    }
 }
 
 #[test]
 fn a_hello_in_single_bytes_over_single_byte_records() {
-    on_both(|backend| async move {
-        let (server, client) = configs(BOTH[1]);
-        let (near, far) = sockets(backend).await;
-        let mut connection = ClientConnection::new(Arc::clone(&client.config), client.name.clone()).unwrap();
-        let mut whole = Vec::new();
-        connection.write_tls(&mut whole).unwrap();
-        let send = async {
-            for byte in &whole[5..] {
-                for part in [&[0x16, 3, 1][..], &[0, 1, *byte]] {
-                    near.write(Chunk::Pooled(Buffer::copy_of(part))).await.0.unwrap();
-                    tokio::task::yield_now().await;
+    for way in NEW {
+        on_both(move |backend| async move {
+            let (server, client) = configs(way);
+            let (near, far) = sockets(backend).await;
+            let mut connection = ClientConnection::new(Arc::clone(&client.config), client.name.clone()).unwrap();
+            let mut whole = Vec::new();
+            connection.write_tls(&mut whole).unwrap();
+            let send = async {
+                for byte in &whole[5..] {
+                    for part in [&[0x16, 3, 1][..], &[0, 1, *byte]] {
+                        near.write(Chunk::Pooled(Buffer::copy_of(part))).await.0.unwrap();
+                        tokio::task::yield_now().await;
+                    }
                 }
-            }
-            let session = RefCell::new(Box::new(Session { connection: connection.into(), incoming: None }));
-            let stream = TlsStream { io: near, session, sending: Mutex::new(()), busy: Cell::new(false) };
-            while stream.inspect(|connection| connection.is_handshaking()) {
-                assert!(stream.receive().await.unwrap());
-                while stream.session.borrow_mut().feed().unwrap() {}
-                stream.send(&[]).await.unwrap();
-            }
-            stream
-        };
-        let accept = async {
-            let (hello, bytes) = hello::read(&far, Buffer::take()).await.unwrap();
-            assert_eq!(hello.server_name.as_deref(), Some("a.example"));
-            TlsStream::accept(far, &server, bytes).await.unwrap()
-        };
-        let (near, far) = tokio::join!(send, accept);
-        near.write(text("hi")).await.0.unwrap();
-        assert_eq!(far.read(Buffer::take()).await.0.unwrap(), 2);
-    });
+                let stream = TlsStream::new(near, Layer::Rustls(Box::new(connection.into())), None);
+                while stream.session.borrow().agreed().is_none() {
+                    assert!(stream.receive().await.unwrap());
+                    while stream.session.borrow_mut().feed().unwrap() {}
+                    stream.send(&[]).await.unwrap();
+                }
+                stream
+            };
+            let accept = async {
+                let (hello, bytes) = hello::read(&far, Buffer::take()).await.unwrap();
+                assert_eq!(hello.server_name.as_deref(), Some("a.example"));
+                TlsStream::accept(far, &server, bytes).await.unwrap()
+            };
+            let (near, far) = tokio::join!(send, accept);
+            near.write(text("hi")).await.0.unwrap();
+            assert_eq!(far.read(Buffer::take()).await.0.unwrap(), 2);
+        });
+    }
 }

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use edge_config::names::{CertId, ObjectRef};
+use edge_config::settings::TlsRecords;
 use edge_config::snapshot::{
     ClientValidation, Listener, ListenerId, ListenerServe, Snapshot, Terminate, TrustId, UpstreamId, UpstreamKey,
     UpstreamProtocol, UpstreamTls,
@@ -26,8 +27,10 @@ use super::trust::TrustStore;
 use super::verify::{ClientMode, ClientVerifier, UpstreamVerifier};
 use crate::certs::table::{CertEntry, CertTable};
 
-/// TLS 1.3 tickets after a full handshake: a browser opens a few connections at once and may use each only once.
+/// TLS 1.3 tickets after a full handshake: a browser opens a few connections at once and may use each only once. After a
+/// resumed one, the ticket that was used is replaced.
 const TICKETS: usize = 2;
+const TICKETS_RESUMED: usize = 1;
 /// Sessions kept per upstream; every endpoint of it answers to the same name, which is the key of the store.
 const UPSTREAM_SESSIONS: usize = 8;
 
@@ -64,9 +67,11 @@ pub enum TlsSubject {
 }
 
 impl TlsTable {
-    /// `None` for a listener that terminates no TLS, or has no certificate at all: the connection is closed.
-    pub fn listener(&self, id: ListenerId) -> Option<&Arc<ServerConfig>> {
-        self.listeners.get(id.index())?.as_ref().map(|served| &served.config)
+    /// For a client that offers a session (`resumes`) or does not. `None` for a listener that terminates no TLS, or has no
+    /// certificate at all: the connection is closed.
+    pub fn listener(&self, id: ListenerId, resumes: bool) -> Option<&Arc<ServerConfig>> {
+        let served = self.listeners.get(id.index())?.as_ref()?;
+        Some(if resumes { &served.resuming } else { &served.config })
     }
 
     /// `None` for an upstream without TLS; the error is why its TLS cannot be used, and it must not be called without.
@@ -83,12 +88,15 @@ struct Served {
     context: Context,
     entries: Vec<Arc<CertEntry>>,
     config: Arc<ServerConfig>,
+    /// The same but for the number of tickets.
+    resuming: Arc<ServerConfig>,
 }
 
 /// What a session is bound to, besides the listener.
 #[derive(Debug, Clone)]
 struct Context {
     http: bool,
+    records: TlsRecords,
     client: Option<(ClientMode, Arc<TrustStore>)>,
 }
 
@@ -101,7 +109,7 @@ impl PartialEq for Context {
             }
             _ => false,
         };
-        client && self.http == other.http
+        client && self.http == other.http && self.records == other.records
     }
 }
 
@@ -119,12 +127,14 @@ struct Called {
 pub fn tls_table(
     snapshot: &Snapshot,
     certificates: &CertTable,
+    records: TlsRecords,
     previous: Option<&TlsTable>,
 ) -> (TlsTable, Vec<TlsReason>) {
     let empty = TlsTable::default();
     let mut build = Build {
         snapshot,
         certificates,
+        records,
         previous: previous.unwrap_or(&empty),
         table: TlsTable::default(),
         reasons: Vec::new(),
@@ -149,6 +159,7 @@ pub fn tls_table(
 struct Build<'a> {
     snapshot: &'a Snapshot,
     certificates: &'a CertTable,
+    records: TlsRecords,
     previous: &'a TlsTable,
     table: TlsTable,
     reasons: Vec<TlsReason>,
@@ -178,10 +189,13 @@ impl Build<'_> {
             ClientValidation::Required { trust } => Some((ClientMode::Required, self.trust(trust))),
             ClientValidation::Requested { trust } => Some((ClientMode::Requested, self.trust(trust))),
         };
-        let context = Context { http, client };
-        let served = |entries, context, config| {
+        let context = Context { http, records: self.records, client };
+        let served = |entries, context, config: ServerConfig| {
             let (parent, name) = (listener.parent.clone(), listener.name.clone());
-            Some(Arc::new(Served { parent, name, context, entries, config: Arc::new(config) }))
+            let mut resuming: ServerConfig = ServerConfig::clone(&config);
+            resuming.send_tls13_tickets = config.send_tls13_tickets.min(TICKETS_RESUMED);
+            let (config, resuming) = (Arc::new(config), Arc::new(resuming));
+            Some(Arc::new(Served { parent, name, context, entries, config, resuming }))
         };
         let Some(before) = before.filter(|before| before.context == context) else {
             let config = self.server_config(id, &entries, &context);
@@ -230,6 +244,8 @@ impl Build<'_> {
         if context.http {
             config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         }
+        // What Records are made from.
+        config.enable_secret_extraction = context.records == TlsRecords::Own;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         // A resumed session is not verified again. Where a certificate is required, each connection shows it anew: a CA

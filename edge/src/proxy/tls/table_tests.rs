@@ -59,6 +59,7 @@ fn snapshot(listeners: &[&str], client_validation: ClientValidation) -> Snapshot
         upstreams: vec![Upstream {
             key: UpstreamKey { object: object(Kind::Service, "s"), port: 443, variant: "tls".into() },
             protocol: UpstreamProtocol::Http2,
+            proxy_protocol: None,
             tls: Some(tls),
         }],
         trust: vec![Trust { source: "ca".into(), certificates: vec![Arc::from(&**entry_der())] }],
@@ -78,29 +79,34 @@ fn entry_der() -> std::rc::Rc<Vec<u8>> {
 fn what_did_not_change_is_taken_over() {
     let (old, new) = (entry("a.example"), entry("a.example"));
     let first = snapshot(&["one", "two"], ClientValidation::Off);
-    let (before, reasons) = tls_table(&first, &table(&[("a", &old)]), None);
+    let (before, reasons) = tls_table(&first, &table(&[("a", &old)]), TlsRecords::Own, None);
     assert_eq!(reasons, []);
-    let config = |table: &TlsTable, id| Arc::clone(table.listener(ListenerId(id)).unwrap());
+    let config = |table: &TlsTable, id| Arc::clone(table.listener(ListenerId(id), false).unwrap());
     let called = |table: &TlsTable| Arc::clone(&table.upstream(UpstreamId(0)).unwrap().unwrap().config);
 
     // Listeners are told apart by name, not by place.
-    let (same, _) = tls_table(&snapshot(&["two", "one"], ClientValidation::Off), &table(&[("a", &old)]), Some(&before));
+    let (same, _) = tls_table(
+        &snapshot(&["two", "one"], ClientValidation::Off),
+        &table(&[("a", &old)]),
+        TlsRecords::Own,
+        Some(&before),
+    );
     assert!(Arc::ptr_eq(&config(&same, 0), &config(&before, 1)) && Arc::ptr_eq(&config(&same, 1), &config(&before, 0)));
     assert!(Arc::ptr_eq(&called(&same), &called(&before)));
     assert!(!Arc::ptr_eq(&config(&before, 0).ticketer, &config(&before, 1).ticketer));
 
     // A renewal keeps the tickets, and is seen on both sides.
-    let (renewed, _) = tls_table(&first, &table(&[("a", &new)]), Some(&before));
+    let (renewed, _) = tls_table(&first, &table(&[("a", &new)]), TlsRecords::Own, Some(&before));
     assert!(!Arc::ptr_eq(&config(&renewed, 0), &config(&before, 0)));
     assert!(Arc::ptr_eq(&config(&renewed, 0).ticketer, &config(&before, 0).ticketer));
     assert!(!Arc::ptr_eq(&called(&renewed), &called(&before)));
 
     // Another rule for client certificates does not; and where one is required nothing is resumed.
     let requested = ClientValidation::Requested { trust: TrustId(0) };
-    let (asked, _) = tls_table(&snapshot(&["one"], requested), &table(&[("a", &old)]), Some(&before));
+    let (asked, _) = tls_table(&snapshot(&["one"], requested), &table(&[("a", &old)]), TlsRecords::Own, Some(&before));
     assert!(!Arc::ptr_eq(&config(&asked, 0).ticketer, &config(&before, 0).ticketer));
     let required = ClientValidation::Required { trust: TrustId(0) };
-    let (strict, _) = tls_table(&snapshot(&["one"], required), &table(&[("a", &old)]), Some(&before));
+    let (strict, _) = tls_table(&snapshot(&["one"], required), &table(&[("a", &old)]), TlsRecords::Own, Some(&before));
     assert_eq!(config(&strict, 0).send_tls13_tickets, 0);
     assert!(!config(&strict, 0).ticketer.enabled());
 }
@@ -112,8 +118,8 @@ fn what_cannot_be_is_said() {
         tls.hostname = "not a name".into();
     }
     snapshot.trust[0].certificates = vec![Arc::from(&b"junk"[..])];
-    let (built, reasons) = tls_table(&snapshot, &CertTable::default(), None);
-    assert!(built.listener(ListenerId(0)).is_none());
+    let (built, reasons) = tls_table(&snapshot, &CertTable::default(), TlsRecords::Own, None);
+    assert!(built.listener(ListenerId(0), false).is_none());
     assert!(built.upstream(UpstreamId(0)).unwrap().is_err());
     assert!(built.upstream(UpstreamId(1)).is_none());
     let texts: Vec<String> = reasons.iter().map(|reason| format!("{:?}: {}", reason.subject, reason.text)).collect();

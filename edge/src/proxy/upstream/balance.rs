@@ -54,9 +54,9 @@ pub fn pick<'e>(
     turn: &Cell<usize>,
     random: &Random,
     avoid: Option<SocketAddr>,
-    now: Instant,
+    now: impl Fn() -> Instant,
 ) -> Option<&'e Rc<Endpoint>> {
-    let usable = |endpoint: &Rc<Endpoint>| !endpoint.is_passed_over(now) && Some(endpoint.address) != avoid;
+    let usable = |endpoint: &Rc<Endpoint>| !endpoint.is_passed_over_at(&now) && Some(endpoint.address) != avoid;
     let first = choose(candidates, balance, turn, random)?;
     if usable(first) {
         return Some(first);
@@ -107,7 +107,7 @@ mod tests {
         let (turn, random) = (Cell::new(0), Random::new(7));
         let mut counts = vec![0; candidates.len()];
         for _ in 0..3000 {
-            let picked = pick(candidates, balance, &turn, &random, avoid, Instant::now()).unwrap();
+            let picked = pick(candidates, balance, &turn, &random, avoid, Instant::now).unwrap();
             counts[usize::from(picked.address.port()) - 1] += 1;
         }
         counts
@@ -121,7 +121,7 @@ mod tests {
             }
         }
         assert_eq!(spread(&endpoints(3), Balance::RoundRobin, None), [1000, 1000, 1000]);
-        assert!(pick(&[], Balance::Random, &Cell::new(0), &Random::new(1), None, Instant::now()).is_none());
+        assert!(pick(&[], Balance::Random, &Cell::new(0), &Random::new(1), None, Instant::now).is_none());
     }
 
     #[test]

@@ -7,13 +7,16 @@ use std::time::Instant;
 use super::endpoint::Endpoint;
 use super::stream::{Counted, Stream};
 use super::{Upstream, UpstreamProtocol};
+use crate::proxy::body::Chunk;
+use crate::proxy::buffer::Buffer;
 use crate::proxy::clock::Clock;
 use crate::proxy::h1::upstream::Connection;
 use crate::proxy::h2::client::{BeginError, Call, Place, Settings};
 use crate::proxy::h2::wire::{self, Flusher, Wire};
-use crate::proxy::io::{Backend, Socket};
+use crate::proxy::io::{Backend, Io as _, Socket};
 use crate::proxy::limits::Limits;
 use crate::proxy::message::RequestHead;
+use crate::proxy::proxy_protocol::{self, Origin};
 use crate::proxy::tls::stream::{TlsError, TlsStream};
 
 /// Why there is no connection; nothing of the request was sent.
@@ -36,6 +39,8 @@ pub struct Dialer<'a> {
     pub clock: &'a Rc<Clock>,
     pub backend: Backend,
     pub limits: &'a Limits,
+    /// The client's connection, for endpoints that are told of it.
+    pub origin: Option<Origin>,
 }
 
 /// A connection to an endpoint, for one exchange: an HTTP/1 connection of its own, or a stream of a shared HTTP/2 one.
@@ -49,6 +54,8 @@ pub struct Lease {
     /// Whether it was used before, and so may turn out to be closed.
     pub reused: bool,
     most_idle: usize,
+    /// The only client that the connection is for, if so.
+    client: Option<Origin>,
 }
 
 impl Lease {
@@ -58,6 +65,7 @@ impl Lease {
         fresh: bool,
         dialer: Dialer<'_>,
     ) -> Result<Self, DialError> {
+        let client = dialer.origin.filter(|_| upstream.proxy_protocol.is_some());
         let mut lease = Self {
             epoch: endpoint.epoch(),
             endpoint,
@@ -66,6 +74,7 @@ impl Lease {
             place: None,
             call: None,
             most_idle: dialer.limits.upstream_idle_connections,
+            client,
         };
         lease.endpoint.add_in_flight();
         if upstream.protocol == UpstreamProtocol::Http2 {
@@ -75,7 +84,7 @@ impl Lease {
             return Ok(lease);
         }
         if !fresh {
-            lease.connection = lease.endpoint.take(dialer.limits.upstream_idle_timeout);
+            lease.connection = lease.endpoint.take(dialer.limits.upstream_idle_timeout, client);
             lease.reused = lease.connection.is_some();
         }
         if lease.connection.is_none() {
@@ -110,7 +119,7 @@ impl Lease {
     /// Ends the exchange. `sent`: the whole request was sent.
     pub fn finish(mut self, sent: bool) {
         if let Some(connection) = self.connection.take().filter(|connection| sent && connection.is_clean()) {
-            self.endpoint.put(connection, self.epoch, self.most_idle);
+            self.endpoint.put(connection, self.epoch, self.most_idle, self.client);
         }
     }
 }
@@ -149,7 +158,10 @@ async fn place(upstream: &Upstream, endpoint: &Endpoint, dialer: Dialer<'_>) -> 
         stream_idle_timeout: dialer.limits.stream_idle_timeout,
         secure: upstream.tls.is_some(),
     };
-    let connections = endpoint.connections(settings, dialer.clock);
+    let connections = match dialer.origin.filter(|_| upstream.proxy_protocol.is_some()) {
+        None => endpoint.connections(settings, dialer.clock),
+        Some(client) => endpoint.connections_of(client, settings, dialer),
+    };
     let dial = async || -> Result<(Wire, Flusher), DialError> {
         let (wire, flusher) = match open(upstream, endpoint, dialer).await? {
             Stream::Plain(socket) => wire::plain(socket, b"")?,
@@ -182,6 +194,14 @@ async fn open(upstream: &Upstream, endpoint: &Endpoint, dialer: Dialer<'_>) -> R
         Some(Err(why)) => return Err(DialError::Unusable(why.clone())),
     };
     let socket = Socket::connect(endpoint.address, dialer.backend).await?;
+    if let Some(version) = upstream.proxy_protocol {
+        // Before TLS: it is for whatever accepts the connection.
+        let Some(origin) = &dialer.origin else {
+            return Err(DialError::Unusable("there is no client to tell the endpoint of".into()));
+        };
+        let header = proxy_protocol::encode(version, origin);
+        socket.write(Chunk::Pooled(Buffer::copy_of(header.as_slice()))).await.0?;
+    }
     let Some(config) = config else { return Ok(Stream::Plain(socket)) };
     let stream = TlsStream::connect(socket, config).await.map_err(|error| match error {
         TlsError::Io(error) => DialError::Connect(error),

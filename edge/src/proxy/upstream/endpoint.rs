@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::dial::Dialer;
 use super::stream::Stream;
-use crate::proxy::clock::Clock;
+use crate::proxy::clock::{Clock, recent};
 use crate::proxy::h1::upstream::Connection;
 use crate::proxy::h2::client::{Connections, Settings};
+use crate::proxy::proxy_protocol::Origin;
 
 /// Connect failures in a row after which an endpoint is passed over for a while.
 const FAILURES: u32 = 3;
@@ -22,6 +24,8 @@ pub struct Endpoint {
     idle: RefCell<Vec<Idle>>,
     /// HTTP/2 connections, which many requests share.
     shared: RefCell<Option<Rc<Connections>>>,
+    /// The same, each for one client, the longest unused first.
+    of_clients: RefCell<Vec<(Origin, Rc<Connections>)>>,
     in_flight: Cell<u32>,
     failures: Cell<u32>,
     passed_over_until: Cell<Option<Instant>>,
@@ -48,7 +52,10 @@ impl Drop for InFlight {
 
 struct Idle {
     connection: Box<Connection<Stream>>,
-    since: Instant,
+    /// By [`recent`].
+    since: Duration,
+    /// It has told the endpoint of this client, and is for no other.
+    client: Option<Origin>,
 }
 
 impl Endpoint {
@@ -57,6 +64,7 @@ impl Endpoint {
             address,
             idle: RefCell::default(),
             shared: RefCell::default(),
+            of_clients: RefCell::default(),
             in_flight: Cell::new(0),
             failures: Cell::new(0),
             passed_over_until: Cell::new(None),
@@ -82,30 +90,43 @@ impl Endpoint {
     }
 
     /// A connection that is still good.
-    pub(super) fn take(&self, timeout: Duration) -> Option<Box<Connection<Stream>>> {
+    pub(super) fn take(&self, timeout: Duration, client: Option<Origin>) -> Option<Box<Connection<Stream>>> {
         loop {
-            let idle = self.idle.borrow_mut().pop()?;
-            if idle.since.elapsed() < timeout && idle.connection.is_quiet() {
+            let mut all = self.idle.borrow_mut();
+            // All are nobody's, or each is somebody's; in the first case the last one is taken.
+            let place = all.iter().rposition(|idle| idle.client == client)?;
+            let idle = all.remove(place);
+            drop(all);
+            if recent().saturating_sub(idle.since) < timeout && idle.connection.is_quiet() {
                 return Some(idle.connection);
             }
         }
     }
 
     /// Puts a clean connection aside, unless there are enough.
-    pub(super) fn put(&self, connection: Box<Connection<Stream>>, epoch: u32, most: usize) {
+    pub(super) fn put(&self, connection: Box<Connection<Stream>>, epoch: u32, most: usize, client: Option<Origin>) {
         let mut idle = self.idle.borrow_mut();
-        if epoch == self.epoch.get() && idle.len() < most {
-            idle.push(Idle { connection, since: Instant::now() });
+        if epoch != self.epoch.get() || most == 0 {
+            return;
         }
+        if idle.len() >= most {
+            if client.is_none() {
+                return;
+            }
+            // Of those that are for one client each, the oldest is the least likely to be asked for again.
+            idle.remove(0);
+        }
+        idle.push(Idle { connection, since: recent(), client });
     }
 
     pub fn idle_connections(&self) -> usize {
         self.idle.borrow().len()
     }
 
-    pub(super) fn sweep(&self, now: Instant, timeout: Duration) {
+    pub(super) fn sweep(&self, timeout: Duration) {
+        let now = recent();
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|idle| now.saturating_duration_since(idle.since) < timeout && idle.connection.is_quiet());
+        idle.retain(|idle| now.saturating_sub(idle.since) < timeout && idle.connection.is_quiet());
     }
 
     /// The HTTP/2 connections of this endpoint; other settings need other connections.
@@ -117,11 +138,31 @@ impl Endpoint {
         }
     }
 
+    /// The same for one client, of which a bounded number is remembered. What is forgotten ends with its last request.
+    pub(super) fn connections_of(&self, client: Origin, settings: Settings, dialer: Dialer<'_>) -> Rc<Connections> {
+        let mut all = self.of_clients.borrow_mut();
+        let known = all.iter().rposition(|(other, known)| *other == client && *known.settings() == settings);
+        let entry = match known {
+            Some(place) => all.remove(place),
+            None => {
+                all.retain(|(other, known)| *other != client && !known.is_over());
+                (client, Rc::new(Connections::new(settings, dialer.clock)))
+            }
+        };
+        let connections = Rc::clone(&entry.1);
+        all.push(entry);
+        if all.len() > dialer.limits.upstream_idle_connections.max(1) {
+            all.remove(0);
+        }
+        connections
+    }
+
     /// Drops what is idle now and what comes back later. Requests in progress go on.
     pub(super) fn retire(&self) {
         self.epoch.set(self.epoch.get().wrapping_add(1));
         self.idle.borrow_mut().clear();
         self.shared.borrow_mut().take();
+        self.of_clients.borrow_mut().clear();
     }
 
     pub fn note_success(&self) {
@@ -143,7 +184,12 @@ impl Endpoint {
     }
 
     pub fn is_passed_over(&self, now: Instant) -> bool {
-        self.passed_over_until.get().is_some_and(|until| now < until)
+        self.is_passed_over_at(|| now)
+    }
+
+    /// The same, for who would have to look at the clock: usually nobody has to.
+    pub fn is_passed_over_at(&self, now: impl FnOnce() -> Instant) -> bool {
+        self.passed_over_until.get().is_some_and(|until| now() < until)
     }
 
     /// Why connecting failed last, while it does.

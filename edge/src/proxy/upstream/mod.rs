@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use edge_config::snapshot::{
-    Balance, Endpoint as EndpointSpec, EndpointSet, EndpointState, Endpoints, Snapshot, UpstreamKey, UpstreamProtocol,
+    Balance, Endpoint as EndpointSpec, EndpointSet, EndpointState, Endpoints, ProxyVersion, Snapshot, UpstreamKey,
+    UpstreamProtocol,
 };
 use foldhash::{HashMap, HashMapExt as _};
 
@@ -57,6 +58,7 @@ pub trait Download: Source {
 pub struct Upstream {
     pub key: UpstreamKey,
     pub protocol: UpstreamProtocol,
+    pub proxy_protocol: Option<ProxyVersion>,
     /// The error is why its TLS cannot be used; it is then never called without.
     pub tls: Option<Result<UpstreamConfig, Box<str>>>,
     pub series: Option<Arc<UpstreamSeries>>,
@@ -76,7 +78,7 @@ impl Upstream {
     /// Chooses an endpoint; ready ones first, draining ones only when there is none. `avoid` has just failed.
     pub fn pick(&self, balance: Balance, random: &Random, avoid: Option<SocketAddr>) -> Option<Rc<Endpoint>> {
         let candidates = if self.ready.is_empty() { &self.draining } else { &self.ready };
-        balance::pick(candidates, balance, &self.shared.turn, random, avoid, Instant::now()).cloned()
+        balance::pick(candidates, balance, &self.shared.turn, random, avoid, Instant::now).cloned()
     }
 
     /// The endpoint of a pinned session, as long as it may take requests at all.
@@ -123,6 +125,7 @@ impl Upstreams {
             if let Some(old) = old
                 && same_tls
                 && old.protocol == upstream.protocol
+                && old.proxy_protocol == upstream.proxy_protocol
                 && Arc::ptr_eq(&old.source, &source)
             {
                 built.push(Rc::clone(old));
@@ -137,10 +140,10 @@ impl Upstreams {
     }
 
     /// Drops idle connections that are too old or were closed by the endpoint.
-    pub fn sweep(&self, now: Instant, timeout: std::time::Duration) {
+    pub fn sweep(&self, timeout: std::time::Duration) {
         for shared in self.shared.values() {
             for endpoint in shared.endpoints.borrow().values() {
-                endpoint.sweep(now, timeout);
+                endpoint.sweep(timeout);
             }
         }
     }
@@ -193,6 +196,7 @@ fn assemble(
     Upstream {
         key: upstream.key.clone(),
         protocol: upstream.protocol,
+        proxy_protocol: upstream.proxy_protocol,
         tls,
         series: None,
         ready,

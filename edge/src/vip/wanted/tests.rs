@@ -47,7 +47,7 @@ fn snapshot() -> Snapshot {
         hosts.insert(HostPattern::Any, ListenerId(listener));
         hosts
     };
-    let port = |number, serve| Port { gateway: gateway.clone(), number, serve };
+    let port = |number, serve| Port { gateway: gateway.clone(), number, proxy_protocol: None, serve };
     let tls = Terminate { certificates: vec![id()], client_validation: ClientValidation::Off };
     Snapshot {
         vips: vec![vip(VIP), vip("192.0.2.11")],

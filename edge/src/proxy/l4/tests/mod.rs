@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use edge_config::names::{Kind, ObjectKey, ObjectRef};
-use edge_config::snapshot::{Backend, Filters, StreamRoute, Target, UpstreamId};
+use edge_config::snapshot::{Backend, StreamRoute, Target, UpstreamId};
 
 use super::{Targets, choose};
 
@@ -89,7 +89,7 @@ pub fn route(backends: &[(u32, Option<u32>)]) -> StreamRoute {
             Some(id) => Target::Upstream(UpstreamId(*id)),
             None => Target::Invalid { status: 500, reason: "gone".into() },
         },
-        filters: Filters::default(),
+        filters: Default::default(),
     };
     StreamRoute {
         route: ObjectRef::new(Kind::TCPRoute, ObjectKey::parse("a/b")),

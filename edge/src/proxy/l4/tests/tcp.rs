@@ -6,7 +6,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 
 use super::super::tcp::{Connect, Refusal, Summary, dial};
-use super::super::{Cause, TunnelEnd, abandon, relay::relay, reset, tunnel};
+use super::super::{Cause, Quiet, TunnelEnd, abandon, relay::relay, reset, tunnel};
 use super::*;
 use crate::proxy::buffer::Buffer;
 use crate::proxy::io::{Backend as IoBackend, Socket, uring};
@@ -18,6 +18,42 @@ async fn pair() -> (TcpStream, TcpStream) {
     (near.unwrap(), far.unwrap().0)
 }
 
+/// A tunnel of which one direction has ended lives for ever as well.
+fn quiet(open: Duration) -> Quiet {
+    Quiet { open, half_closed: Duration::ZERO }
+}
+
+#[test]
+fn a_half_closed_tunnel_in_which_nothing_moves_ends() {
+    let half_closed = Duration::from_millis(150);
+    on_a_worker(async move {
+        for (open, expected) in [(Duration::ZERO, half_closed), (Duration::from_millis(50), Duration::from_millis(50))]
+        {
+            assert_eq!(Quiet { open, half_closed }.narrowed(), expected);
+        }
+        let wrap = |stream: TcpStream| Socket::from_std(stream.into_std().unwrap(), IoBackend::Epoll).unwrap();
+        for is_spliced in [true, false] {
+            let ((mut client, a), (b, mut server)) = (pair().await, pair().await);
+            let idle = Quiet { open: Duration::ZERO, half_closed };
+            let end = spawn_local(async move {
+                if is_spliced {
+                    tunnel(&a, &b, None, idle, &()).await
+                } else {
+                    relay(&wrap(a), &wrap(b), None, idle, &()).await
+                }
+            });
+            // Open on both sides there is no bound.
+            tokio::time::sleep(half_closed * 2).await;
+            client.write_all(b"hello").await.unwrap();
+            assert_eq!(exact(&mut server, 5).await, "hello");
+            client.shutdown().await.unwrap();
+            assert_eq!(all(&mut server).await, b"");
+            let end = end.await.unwrap();
+            assert_eq!(end, TunnelEnd { a_to_b: 5, b_to_a: 0, cause: Cause::Idle });
+        }
+    });
+}
+
 /// Two connections through a tunnel, which runs as a task.
 struct Joined {
     client: TcpStream,
@@ -27,7 +63,7 @@ struct Joined {
 
 async fn joined(first: &'static [u8], idle: Duration) -> Joined {
     let ((client, a), (b, server)) = (pair().await, pair().await);
-    let end = spawn_local(async move { tunnel(&a, &b, Some(Buffer::copy_of(first)), idle, &()).await });
+    let end = spawn_local(async move { tunnel(&a, &b, Some(Buffer::copy_of(first)), quiet(idle), &()).await });
     Joined { client, server, end }
 }
 
@@ -36,7 +72,7 @@ async fn relayed(backend: IoBackend, idle: Duration) -> Joined {
     let ((client, a), (b, server)) = (pair().await, pair().await);
     let wrap = |stream: TcpStream| Socket::from_std(stream.into_std().unwrap(), backend).unwrap();
     let (a, b) = (wrap(a), wrap(b));
-    let end = spawn_local(async move { relay(&a, &b, Some(Buffer::copy_of(b"first ")), idle, &()).await });
+    let end = spawn_local(async move { relay(&a, &b, Some(Buffer::copy_of(b"first ")), quiet(idle), &()).await });
     Joined { client, server, end }
 }
 
@@ -206,7 +242,7 @@ async fn served(route: Option<edge_config::snapshot::StreamRoute>, targets: &Fix
     let task = spawn_local(async move {
         let mut summary = Summary::default();
         let end = match dial(route.as_ref(), &targets, 0, &mut summary).await {
-            Ok((upstream, _load)) => Ok(tunnel(&accepted, &upstream, None, Duration::ZERO, &()).await),
+            Ok((upstream, _load)) => Ok(tunnel(&accepted, &upstream, None, quiet(Duration::ZERO), &()).await),
             Err(reason) => {
                 reset(accepted);
                 Err(reason)

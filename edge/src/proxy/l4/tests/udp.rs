@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::net::UdpSocket;
 use tokio::task::spawn_local;
@@ -23,6 +24,7 @@ fn serving(backends: &[(u32, Option<u32>)], targets: &Fixed, series: &Arc<Listen
         series: Arc::clone(series),
         // Draws that are spread evenly.
         draw: Box::new(move || draws.replace(draws.get().wrapping_add(0x9e37_79b9))),
+        most: usize::MAX,
     }
 }
 
@@ -37,6 +39,7 @@ fn start(address: &str, backends: &[(u32, Option<u32>)], targets: &Fixed, limits
         UdpSocket::from_std(socket).unwrap(),
         limits,
         serving(backends, targets, &series),
+        Arc::default(),
         Box::new(move |end| log.borrow_mut().push(end.clone())),
     );
     spawn_local(Rc::clone(&udp).run());
@@ -86,6 +89,36 @@ impl Client {
         self.send(to, text).await;
         self.answer().await.expect("an answer").0
     }
+}
+
+#[test]
+fn the_bound_of_all_addresses_holds_for_each() {
+    on_a_worker(async {
+        let targets = Fixed::new(&[&[echo("a").await]]);
+        let all = Arc::<AtomicUsize>::default();
+        let series = Arc::<ListenerSeries>::default();
+        let open = || async {
+            let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let address = socket.local_addr().unwrap();
+            let serving = Serving { most: 2, ..serving(&[(1, Some(0))], &targets, &series) };
+            let udp = Udp::start(socket, UdpLimits::default(), serving, Arc::clone(&all), Box::new(|_| ()));
+            spawn_local(Rc::clone(&udp).run());
+            (udp, address)
+        };
+        let ((one, first), (two, second)) = (open().await, open().await);
+        let clients = [Client::new().await, Client::new().await, Client::new().await];
+        for (client, address) in clients.iter().zip([first, second]) {
+            client.send(address, "x").await;
+            assert_eq!(client.answer().await, Some(("ax".to_owned(), address)));
+        }
+        clients[2].send(first, "x").await;
+        until("it is dropped", || series.udp_dropped[UdpDrop::TableFull as usize].value() == 1).await;
+        assert_eq!((one.sessions(), two.sessions(), all.load(Ordering::Relaxed)), (1, 1, 2));
+        two.close();
+        until("the place is free", || all.load(Ordering::Relaxed) == 1).await;
+        clients[2].send(first, "y").await;
+        assert_eq!(clients[2].answer().await, Some(("ay".to_owned(), first)));
+    });
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn generation(number: u64, address: SocketAddr, backends: Backends<'_>, endpoint
         },
         serve,
     };
-    let port = |serve| Port { gateway: gateway.clone(), number: address.port(), serve };
+    let port = |serve| Port { gateway: gateway.clone(), number: address.port(), proxy_protocol: None, serve };
     let snapshot = Snapshot {
         sockets: vec![
             Socket { address, transport: Transport::Tcp, port: PortId(0) },
@@ -58,6 +58,7 @@ fn generation(number: u64, address: SocketAddr, backends: Backends<'_>, endpoint
                     variant: "".into(),
                 },
                 protocol: UpstreamProtocol::Stream,
+                proxy_protocol: None,
                 tls: None,
             })
             .collect(),

@@ -1,0 +1,233 @@
+//! What a compile leaves for the next one: the outcomes of routes, to be taken again where all that they follow from is
+//! the same. Taking one again gives what judging anew would give, byte for byte (property
+//! `what_was_compiled_before_changes_nothing`); it only saves the work, and the memory of a second copy.
+//!
+//! In: the inputs of both compiles. Out: outcomes. It decides nothing; in doubt it has no outcome.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use foldhash::{HashMap, HashSet, HashSetExt};
+
+use super::backends::{Identity, Upstreams};
+use super::gateways::{GatewayState, Profile};
+use super::policies::{RoutePolicies, Traffic};
+use super::routes::{L7, Outcome};
+use crate::inputs::{Inputs, Meta, Object, Objects};
+use crate::names::{Kind, ObjectKey, ObjectRef};
+use crate::settings::Settings;
+use crate::snapshot::Snapshot;
+
+pub(super) struct Memo {
+    inputs: Arc<Inputs>,
+    snapshot: Arc<Snapshot>,
+    stage: Stage,
+    identities: Vec<(Identity, Arc<str>)>,
+    outcomes: HashMap<ObjectRef, Arc<Outcome>>,
+}
+
+/// What earlier steps of compile decided for all routes.
+#[derive(PartialEq)]
+pub(super) struct Stage {
+    profiles: Vec<Profile>,
+    /// Of every listener.
+    listener_guards: Vec<Option<Arc<str>>>,
+    traffic: BTreeMap<ObjectRef, Traffic>,
+    guards: BTreeMap<ObjectRef, Arc<str>>,
+}
+
+impl Stage {
+    pub fn of(gateways: &[GatewayState<'_>], policies: &RoutePolicies) -> Self {
+        let listeners = gateways.iter().flat_map(|gateway| &gateway.listeners);
+        Self {
+            profiles: gateways.iter().map(|gateway| gateway.profile.clone()).collect(),
+            listener_guards: listeners.map(|listener| listener.guard.clone()).collect(),
+            traffic: policies.traffic.clone(),
+            guards: policies.guards.clone(),
+        }
+    }
+}
+
+impl Memo {
+    pub fn new(
+        inputs: Arc<Inputs>,
+        snapshot: Arc<Snapshot>,
+        stage: Stage,
+        identities: Vec<(Identity, Arc<str>)>,
+        outcomes: Vec<(ObjectRef, Arc<Outcome>)>,
+    ) -> Self {
+        Self { inputs, snapshot, stage, identities, outcomes: outcomes.into_iter().collect() }
+    }
+
+    /// Access to the outcomes if what all routes follow from is as it was.
+    pub fn recall<'m>(
+        &'m self,
+        inputs: &'m Inputs,
+        gateways: &[GatewayState<'_>],
+        policies: &RoutePolicies,
+    ) -> Option<Recall<'m>> {
+        let is_same = surroundings_are_same(&self.inputs, inputs) && self.stage == Stage::of(gateways, policies);
+        is_same.then(|| Recall {
+            memo: self,
+            services: changed(&self.inputs.services, &inputs.services),
+            backends: changed(&self.inputs.backends, &inputs.backends),
+        })
+    }
+}
+
+/// The outcomes of one earlier compile, seen from a later one.
+pub(super) struct Recall<'m> {
+    memo: &'m Memo,
+    services: HashSet<&'m ObjectKey>,
+    backends: HashSet<&'m ObjectKey>,
+}
+
+impl<'m> Recall<'m> {
+    /// The outcome of a route if it would be the same again; its upstreams are then in the list, with the same numbers.
+    pub fn outcome(&self, object: &ObjectRef, route: L7<'_>, upstreams: &mut Upstreams) -> Option<&'m Arc<Outcome>> {
+        let outcome = self.memo.outcomes.get(object)?;
+        let before = &self.memo.inputs;
+        // A place matters to problems only.
+        let is_same =
+            match route {
+                L7::Http(now) => before.http_routes.get(&object.key).is_some_and(|then| {
+                    std::ptr::eq(&**then, now) || (outcome.problems.is_empty() && are_same(then, now))
+                }),
+                L7::Grpc(now) => before.grpc_routes.get(&object.key).is_some_and(|then| {
+                    std::ptr::eq(&**then, now) || (outcome.problems.is_empty() && are_same(then, now))
+                }),
+            };
+        if !is_same {
+            return None;
+        }
+        let mut next = upstreams.list.len();
+        for id in &outcome.upstreams {
+            let (identity, _) = self.memo.identities.get(id.index())?;
+            let changed = if identity.kind == Kind::Backend { &self.backends } else { &self.services };
+            if changed.contains(&identity.object) {
+                return None;
+            }
+            match upstreams.identities.get(id.index()) {
+                Some((now, _)) if now == identity => {}
+                // It would be added now.
+                None if id.index() == next && !upstreams.is_known(identity) => next += 1,
+                _ => return None,
+            }
+        }
+        for id in outcome.upstreams.iter().filter(|id| id.index() >= upstreams.list.len()).copied().collect::<Vec<_>>()
+        {
+            let (identity, text) = self.memo.identities.get(id.index())?;
+            let upstream = self.memo.snapshot.upstreams.get(id.index())?;
+            upstreams.add(identity.clone(), Arc::clone(text), upstream.clone());
+        }
+        Some(outcome)
+    }
+}
+
+/// Whether everything but routes, Services, Backends and endpoints is the same for a route. Places do not count.
+fn surroundings_are_same(a: &Inputs, b: &Inputs) -> bool {
+    // Without `..`, so that a new kind of object is thought of here.
+    let Inputs {
+        settings,
+        gateway_classes,
+        gateways,
+        listener_sets,
+        http_routes: _,
+        grpc_routes: _,
+        // They are attached after HTTPRoutes and GRPCRoutes.
+        tls_routes: _,
+        tcp_routes: _,
+        udp_routes: _,
+        reference_grants,
+        backend_tls_policies,
+        namespaces,
+        services: _,
+        endpoint_slices: _,
+        secrets,
+        config_maps,
+        issuers,
+        cluster_issuers,
+        certificates,
+        address_pools,
+        l2_advertisements,
+        bgp_peers,
+        bgp_advertisements,
+        communities,
+        bfd_profiles,
+        client_traffic_policies,
+        backend_traffic_policies,
+        security_policies,
+        envoy_proxies,
+        backends: _,
+        // Addresses change nothing about a route.
+        assigned: _,
+        unusable,
+    } = a;
+    settings_are_same(settings, &b.settings)
+        && all_same(gateway_classes, &b.gateway_classes)
+        && all_same(gateways, &b.gateways)
+        && all_same(listener_sets, &b.listener_sets)
+        && all_same(reference_grants, &b.reference_grants)
+        && all_same(backend_tls_policies, &b.backend_tls_policies)
+        && all_same(namespaces, &b.namespaces)
+        && all_same(secrets, &b.secrets)
+        && all_same(config_maps, &b.config_maps)
+        && all_same(issuers, &b.issuers)
+        && all_same(cluster_issuers, &b.cluster_issuers)
+        && all_same(certificates, &b.certificates)
+        && all_same(address_pools, &b.address_pools)
+        && all_same(l2_advertisements, &b.l2_advertisements)
+        && all_same(bgp_peers, &b.bgp_peers)
+        && all_same(bgp_advertisements, &b.bgp_advertisements)
+        && all_same(communities, &b.communities)
+        && all_same(bfd_profiles, &b.bfd_profiles)
+        && all_same(client_traffic_policies, &b.client_traffic_policies)
+        && all_same(backend_traffic_policies, &b.backend_traffic_policies)
+        && all_same(security_policies, &b.security_policies)
+        && all_same(envoy_proxies, &b.envoy_proxies)
+        && *unusable == b.unusable
+}
+
+/// Of the settings that compile reads; the texts of manifests are not among them.
+fn settings_are_same(a: &Settings, b: &Settings) -> bool {
+    a.controller_names == b.controller_names
+        && a.pools == b.pools
+        && a.proxy == b.proxy
+        && a.certificates == b.certificates
+}
+
+fn all_same<T: PartialEq>(a: &Objects<T>, b: &Objects<T>) -> bool {
+    a.len() == b.len() && a.values().zip(b.values()).all(|(a, b)| Arc::ptr_eq(a, b) || are_same(a, b))
+}
+
+/// Whether two objects differ in nothing but the place where they are written.
+fn are_same<T: PartialEq>(a: &Object<T>, b: &Object<T>) -> bool {
+    let Meta { key, labels, annotations, generation, created, origin: _ } = &a.meta;
+    *key == b.meta.key
+        && *labels == b.meta.labels
+        && *annotations == b.meta.annotations
+        && *generation == b.meta.generation
+        && *created == b.meta.created
+        && a.spec == b.spec
+}
+
+/// The names of objects that are not in both, or not the same in both.
+fn changed<'k, T: PartialEq>(a: &'k Objects<T>, b: &'k Objects<T>) -> HashSet<&'k ObjectKey> {
+    let mut changed = HashSet::new();
+    let (mut left, mut right) = (a.iter().peekable(), b.iter().peekable());
+    loop {
+        match (left.peek(), right.peek()) {
+            (Some((one, _)), Some((other, _))) if one < other => changed.extend(left.next().map(|(key, _)| key)),
+            (Some((one, then)), Some((other, now))) if one == other => {
+                if !Arc::ptr_eq(then, now) && !are_same(then, now) {
+                    changed.insert(*other);
+                }
+                left.next();
+                right.next();
+            }
+            (_, Some(_)) => changed.extend(right.next().map(|(key, _)| key)),
+            (Some(_), None) => changed.extend(left.next().map(|(key, _)| key)),
+            (None, None) => return changed,
+        }
+    }
+}

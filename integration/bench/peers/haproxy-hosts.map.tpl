@@ -1,0 +1,3 @@
+@@route
+@host@ u@ups@
+@@end
