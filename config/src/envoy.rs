@@ -23,11 +23,34 @@ pub struct ClientTrafficPolicySpec {
     pub connection: Option<ClientConnection>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<ClientTimeout>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathSettings>,
     /// The older form; `proxyProtocol` goes before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enable_proxy_protocol: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<ClientProxyProtocol>,
+}
+
+/// An absent member leaves what edge.toml says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PathSettings {
+    /// `%2F` and `%5C`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub escaped_slashes_action: Option<EscapedSlashesAction>,
+    /// `false` merges them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disable_merge_slashes: Option<bool>,
+}
+
+open_enum! {
+    pub enum EscapedSlashesAction {
+        KeepUnchanged = "KeepUnchanged",
+        RejectRequest = "RejectRequest",
+        UnescapeAndForward = "UnescapeAndForward",
+        UnescapeAndRedirect = "UnescapeAndRedirect",
+    }
 }
 
 /// PROXY protocol headers from load balancers in front.

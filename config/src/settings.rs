@@ -211,10 +211,56 @@ pub struct ProxySettings {
     pub drain_timeout: Duration,
     /// Entries of `X-Forwarded-For` that are trusted, at most 16; a ClientTrafficPolicy overrides it.
     pub trusted_hops: u32,
+    /// A ClientTrafficPolicy overrides it, member by member.
+    pub path: PathPolicy,
+    /// Bytes per second that a client's body, and a client's reading of a response, must reach on average while it is
+    /// waited for; 0 is off.
+    pub min_body_rate: u32,
+    /// So long a body may be waited for in all before the rate counts.
+    pub min_body_rate_grace: Duration,
     /// Whether connections begin with a PROXY protocol header; a ClientTrafficPolicy overrides it. `None`: they do not.
     pub proxy_protocol: Option<ProxyPresence>,
     /// Whose headers are believed.
     pub proxy_protocol_from: Vec<AddressRange>,
+}
+
+/// What becomes of paths that several servers could take for different ones, before they are matched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct PathPolicy {
+    pub escaped_slashes: EscapedSlashes,
+    pub dot_segments: DotSegments,
+    pub repeated_slashes: RepeatedSlashes,
+}
+
+/// `%2F` and `%5C`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub enum EscapedSlashes {
+    #[default]
+    Reject,
+    /// Matched and forwarded as they are.
+    Keep,
+    /// They become slashes.
+    Unescape,
+    /// The client is sent to the path in which they are slashes (307).
+    Redirect,
+}
+
+/// `.` and `..`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub enum DotSegments {
+    #[default]
+    Reject,
+    /// RFC 3986 §5.2.4
+    Resolve,
+}
+
+/// `//`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub enum RepeatedSlashes {
+    /// An empty segment is a segment (RFC 3986 §3.3).
+    #[default]
+    Keep,
+    Merge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -316,6 +362,9 @@ impl Default for ProxySettings {
             upstream_idle_connections: 256,
             drain_timeout: Duration::from_secs(30),
             trusted_hops: 0,
+            path: PathPolicy::default(),
+            min_body_rate: 240,
+            min_body_rate_grace: Duration::from_secs(10),
             proxy_protocol: None,
             proxy_protocol_from: Vec::new(),
         }

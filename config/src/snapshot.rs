@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::hosts::HostMap;
 use crate::matching::RouteTable;
 use crate::names::{CertId, HostPattern, ObjectKey, ObjectRef};
-use crate::settings::AddressRange;
+use crate::settings::{AddressRange, PathPolicy};
 
 pub use filters::{Cors, Filters, HeaderEdits, Mirror, Origin, PathEdit, Redirect, Rewrite, Scheme};
 
@@ -215,6 +215,7 @@ pub struct ClientSettings {
     pub head_timeout: Duration,
     /// Bytes buffered per connection and direction, where a policy sets it.
     pub buffer_limit: Option<u64>,
+    pub path: PathPolicy,
 }
 
 /// A rule of an HTTPRoute or GRPCRoute.
@@ -271,6 +272,8 @@ pub struct Timeouts {
     pub request: Option<Duration>,
     /// One try at a backend.
     pub backend_request: Option<Duration>,
+    /// The route says in so many words that a request has no limit ("0s"): it streams, and has no minimum rate either.
+    pub streams: bool,
 }
 
 /// HTTPRouteRetry. Connection errors and backend timeouts are retried even when no code is named.

@@ -167,7 +167,7 @@ fn a_tunnel_outlives_the_timeouts_of_its_rule() {
         });
         let limit = Some(Duration::from_millis(100));
         let mut limited = rule(0);
-        limited.timeouts = Timeouts { request: limit, backend_request: limit };
+        limited.timeouts = Timeouts { request: limit, backend_request: limit, ..Timeouts::default() };
         let rig = Rig::new(io, vec![("", limited)], vec![vec![origin.address]]);
         let mut client = rig.client();
         client.send("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n");

@@ -13,13 +13,15 @@ use super::context::{Context, Fault, by_age, condition};
 use super::gateways::{GatewayState, Profile};
 use super::listeners::Class;
 use crate::envoy::{
-    BackendProxyVersion, BackendTrafficPolicySpec, ClientTrafficPolicySpec, LoadBalancerType, SecurityPolicySpec,
+    BackendProxyVersion, BackendTrafficPolicySpec, ClientTrafficPolicySpec, EscapedSlashesAction, LoadBalancerType,
+    SecurityPolicySpec,
 };
 use crate::gateway::{ParentReference, PolicyTargetRef};
 use crate::inputs::{Meta, Object, Objects};
 use crate::names::{Kind, ObjectKey, ObjectRef};
 use crate::problem::Severity;
 use crate::report::{ObjectReport, ParentReport};
+use crate::settings::{EscapedSlashes, RepeatedSlashes};
 use crate::snapshot::{Balance, ClientSettings, ProxyPresence, ProxyVersion};
 
 /// Stands for "no timeout" where a duration is needed; far enough away, and safe to add to a clock.
@@ -184,6 +186,7 @@ pub(super) fn client_traffic(
                 idle_timeout: proxy.idle_timeout,
                 head_timeout: proxy.head_timeout,
                 buffer_limit: None,
+                path: proxy.path,
             };
             if let Some(policy) = policy {
                 apply(&policy.spec, &mut client);
@@ -237,6 +240,21 @@ fn apply(spec: &ClientTrafficPolicySpec, client: &mut ClientSettings) {
     }
     if let Some(limit) = spec.connection.as_ref().and_then(|connection| connection.buffer_limit) {
         client.buffer_limit = Some(limit.0);
+    }
+    if let Some(path) = &spec.path {
+        client.path.escaped_slashes = match path.escaped_slashes_action {
+            Some(EscapedSlashesAction::KeepUnchanged) => EscapedSlashes::Keep,
+            Some(EscapedSlashesAction::RejectRequest) => EscapedSlashes::Reject,
+            Some(EscapedSlashesAction::UnescapeAndForward) => EscapedSlashes::Unescape,
+            Some(EscapedSlashesAction::UnescapeAndRedirect) => EscapedSlashes::Redirect,
+            // An unknown value was refused with the object; absent, edge.toml's holds.
+            Some(EscapedSlashesAction::Other(_)) | None => client.path.escaped_slashes,
+        };
+        client.path.repeated_slashes = match path.disable_merge_slashes {
+            Some(true) => RepeatedSlashes::Keep,
+            Some(false) => RepeatedSlashes::Merge,
+            None => client.path.repeated_slashes,
+        };
     }
     let Some(http) = spec.timeout.as_ref().and_then(|timeout| timeout.http) else { return };
     if let Some(idle) = http.idle_timeout {

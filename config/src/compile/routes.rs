@@ -303,8 +303,10 @@ fn draft<'a>(
     };
     for draft in &mut drafts.rules {
         draft.rule.balance = traffic.balance.unwrap_or_default();
-        if let (None, Some(timeout)) = (draft.rule.timeouts.request, traffic.request_timeout) {
-            draft.rule.timeouts.request = Some(timeout).filter(|timeout| !timeout.is_zero());
+        let timeouts = &mut draft.rule.timeouts;
+        if let (None, false, Some(timeout)) = (timeouts.request, timeouts.streams, traffic.request_timeout) {
+            timeouts.request = Some(timeout).filter(|timeout| !timeout.is_zero());
+            timeouts.streams = timeout.is_zero();
         }
     }
     drafts

@@ -92,6 +92,7 @@ fn timeouts(spec: Option<&HttpRouteTimeouts>) -> Timeouts {
     spec.map_or_else(Timeouts::default, |spec| Timeouts {
         request: limit(spec.request),
         backend_request: limit(spec.backend_request),
+        streams: spec.request.is_some_and(|timeout| timeout.0.is_zero()),
     })
 }
 

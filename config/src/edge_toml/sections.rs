@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use super::reader::{Section, Sink};
 use crate::names::{Kind, ObjectKey};
 use crate::settings::{
-    AccessLog, AddressRange, BindVips, CertificateSettings, ControlSettings, IoBackend, LogFormat, LogLevel,
-    LogSettings, ManifestSource, PatchSource, PatchTarget, PatchType, Pool, ProxySettings, SecretSource, Settings,
-    TextSource, TlsRecords, VipSettings,
+    AccessLog, AddressRange, BindVips, CertificateSettings, ControlSettings, DotSegments, EscapedSlashes, IoBackend,
+    LogFormat, LogLevel, LogSettings, ManifestSource, PatchSource, PatchTarget, PatchType, Pool, ProxySettings,
+    RepeatedSlashes, SecretSource, Settings, TextSource, TlsRecords, VipSettings,
 };
 use crate::snapshot::ProxyPresence;
 use crate::suggest;
@@ -247,6 +247,19 @@ fn proxy(mut section: Section<'_>, proxy: &mut ProxySettings, sink: &mut Sink<'_
     let idle = section.integer(sink, "upstream_idle_connections", 0, 1_000_000);
     set(&mut proxy.upstream_idle_connections, narrow(idle));
     set(&mut proxy.trusted_hops, narrow(section.integer(sink, "trusted_hops", 0, 16)));
+    let escaped = [
+        ("reject", EscapedSlashes::Reject),
+        ("keep", EscapedSlashes::Keep),
+        ("unescape", EscapedSlashes::Unescape),
+        ("redirect", EscapedSlashes::Redirect),
+    ];
+    set(&mut proxy.path.escaped_slashes, section.word(sink, "escaped_slashes", &escaped));
+    let dots = [("reject", DotSegments::Reject), ("resolve", DotSegments::Resolve)];
+    set(&mut proxy.path.dot_segments, section.word(sink, "dot_segments", &dots));
+    let repeated = [("keep", RepeatedSlashes::Keep), ("merge", RepeatedSlashes::Merge)];
+    set(&mut proxy.path.repeated_slashes, section.word(sink, "repeated_slashes", &repeated));
+    set(&mut proxy.min_body_rate, narrow(section.integer(sink, "min_body_rate", 0, 1_000_000_000)));
+    set(&mut proxy.min_body_rate_grace, section.duration(sink, "min_body_rate_grace"));
     let presences =
         [("off", None), ("optional", Some(ProxyPresence::Optional)), ("required", Some(ProxyPresence::Required))];
     let start = section.value_start("proxy_protocol");

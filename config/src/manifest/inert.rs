@@ -107,7 +107,6 @@ fn paths(kind: Kind) -> &'static [&'static str] {
             "spec.http1",
             "spec.http2",
             "spec.http3",
-            "spec.path",
             "spec.scheme",
             "spec.targetSelectors",
             "spec.tcpKeepalive",

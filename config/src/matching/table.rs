@@ -29,6 +29,8 @@ pub struct Matched {
     pub index: u32,
     /// How many bytes of the path a PathPrefix covered, without a trailing slash: what ReplacePrefixMatch replaces.
     pub prefix: usize,
+    /// The match names the method, as opposed to taking every one.
+    pub by_method: bool,
 }
 
 impl RouteTable {
@@ -117,7 +119,13 @@ impl Matches {
         let range = self.sorted.get(from as usize..to as usize)?;
         range.iter().find_map(|entry| {
             let prefix = entry.path.matches(request.path)?;
-            entry.conditions_hold(request).then_some(Matched { rule: entry.rule, index: entry.index, prefix })
+            let by_method = entry.method.is_some();
+            entry.conditions_hold(request).then_some(Matched {
+                rule: entry.rule,
+                index: entry.index,
+                prefix,
+                by_method,
+            })
         })
     }
 }

@@ -9,7 +9,7 @@ use crate::certmanager::{CertificateSpec, IssuerSpec, PrivateKeyAlgorithm, Rotat
 use crate::core::{EndpointAddressType, EndpointSlice, PortProtocol, ServiceSpec, ServiceType};
 use crate::envoy::{
     BackendProtocol, BackendProxyVersion, BackendSpec, BackendTrafficPolicySpec, BackendType, ClientTrafficPolicySpec,
-    ConsistentHashType, LoadBalancerType,
+    ConsistentHashType, EscapedSlashesAction, LoadBalancerType,
 };
 use crate::gateway::{BackendTlsPolicySpec, PolicyTargetRef, ReferenceGrantSpec, SubjectAltNameType, WellKnownCa};
 use crate::metallb::IpAddressPoolSpec;
@@ -256,6 +256,10 @@ pub fn client_traffic_policy(spec: &ClientTrafficPolicySpec, faults: &mut Faults
     if hops.and_then(|hops| hops.num_trusted_hops).is_some_and(|hops| hops > 16) {
         let path = "spec.clientIPDetection.xForwardedFor.numTrustedHops";
         faults.error(path, "is out of range, expected 0 to 16");
+    }
+    if let Some(action) = spec.path.as_ref().and_then(|path| path.escaped_slashes_action.as_ref()) {
+        let path = "spec.path.escapedSlashesAction";
+        faults.known(path, action.as_str(), action.is_known(), EscapedSlashesAction::KNOWN);
     }
 }
 

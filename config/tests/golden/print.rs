@@ -107,6 +107,7 @@ fn client() -> ClientSettings {
         idle_timeout: proxy.idle_timeout,
         head_timeout: proxy.head_timeout,
         buffer_limit: None,
+        path: proxy.path,
     }
 }
 

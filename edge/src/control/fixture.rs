@@ -56,7 +56,13 @@ fn hosts(pairs: &[(&str, u32)]) -> HostMap<ListenerId> {
 
 fn client() -> ClientSettings {
     let seconds = Duration::from_secs;
-    ClientSettings { trusted_hops: 0, idle_timeout: seconds(60), head_timeout: seconds(10), buffer_limit: None }
+    ClientSettings {
+        trusted_hops: 0,
+        idle_timeout: seconds(60),
+        head_timeout: seconds(10),
+        buffer_limit: None,
+        path: Default::default(),
+    }
 }
 
 fn listener(name: &str, port: u16, hostname: &str, serve: ListenerServe) -> Listener {

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
@@ -39,6 +40,9 @@ pub enum StreamError {
     Closed,
     #[error("nothing moved for too long")]
     Stalled,
+    /// Something moves, and too little.
+    #[error("slower than the least rate")]
+    TooSlow,
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -72,6 +76,14 @@ pub trait Source {
     fn begin_tunnel(&mut self) {}
 }
 
+/// How a client goes away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaving {
+    /// It sends no more; it may still wait for its answer.
+    Perhaps,
+    Gone,
+}
+
 /// Where a response goes to.
 pub trait Sink {
     /// Sends an interim (1xx) response at once. HTTP/1.0 clients get none.
@@ -85,6 +97,20 @@ pub trait Sink {
 
     /// Sends what is held back, because the source is going to wait.
     async fn flush(&mut self) -> Result<(), StreamError>;
+
+    /// Ready at a sign that the client goes away; takes no byte. HTTP/2 tells by resetting the stream.
+    fn poll_leaving(&mut self, _cx: &mut Context<'_>) -> Poll<Leaving> {
+        Poll::Pending
+    }
+
+    /// Waits until it has gone beyond doubt.
+    async fn gone(&mut self) {
+        std::future::pending().await
+    }
+
+    /// Nothing more is to be read from this client: its connection ends with the response, where it carries one request
+    /// at a time.
+    fn close(&mut self) {}
 
     /// Ends the body properly. A sink that is dropped instead makes the truncation visible to the client.
     async fn finish(&mut self, trailers: Option<&Fields>) -> Result<(), StreamError>;

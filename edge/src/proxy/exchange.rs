@@ -8,6 +8,7 @@
 pub mod answer;
 pub mod forward;
 pub mod mirror;
+pub mod pace;
 pub mod record;
 pub mod relay;
 pub mod replay;
@@ -19,6 +20,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use edge_config::matching::Matched;
+use edge_config::settings::PathPolicy;
 use edge_config::snapshot::{Action, Backend, Rule, Target, UpstreamId};
 
 use self::answer::Answer;
@@ -30,6 +32,7 @@ use super::body::{Sink, Source, StreamError};
 use super::filters;
 use super::filters::forwarded::Sender;
 use super::message::{Length, RequestHead, ResponseHead, Span};
+use super::path;
 use super::reason::Reason;
 use super::worker::{Arrival, Current, Patience, Worker};
 
@@ -82,6 +85,7 @@ pub async fn run_unless<S: Source, K: Sink>(
         Err(Failure::Client(error)) => {
             record.fail(match error {
                 StreamError::Stalled => Reason::StreamStalled,
+                StreamError::TooSlow => Reason::TooSlow,
                 StreamError::Malformed(what) => Reason::BadRequest(what),
                 StreamError::Closed | StreamError::Io(_) => Reason::ClientClosed,
             });
@@ -118,7 +122,17 @@ async fn respond<S: Source, K: Sink>(
 ) -> Result<(), Failure> {
     let found = match find(current, arrival, request, record) {
         Ok(found) => found,
-        Err(answer) => return refuse(answer, request.is_grpc(), response, sink, record).await,
+        Err(Made::Answer(answer)) => {
+            if matches!(answer.status, 400 | 501) {
+                sink.close();
+            }
+            return refuse(answer, request.is_grpc(), response, sink, record).await;
+        }
+        Err(Made::Redirect { status, location }) => {
+            fill_redirect(status, location, response);
+            record.answered(status, Reason::Redirect);
+            return answer::send(sink, response, None).await.map_err(Failure::Client);
+        }
     };
     let buffer_limit = found.place.listener.client.buffer_limit;
     source.limit_buffer(buffer_limit);
@@ -164,11 +178,7 @@ async fn respond<S: Source, K: Sink>(
             }
         }
         Err(Made::Redirect { status, location }) => {
-            response.clear();
-            response.status = status;
-            response.length = Length::None;
-            answer::date(response);
-            response.fields.add(b"location", location.as_bytes());
+            fill_redirect(status, location, response);
             filters::headers::apply(&rule.filters.response_headers, &mut response.fields);
             decorate_cors(rule, origin.as_deref(), response);
             record.answered(status, Reason::Redirect);
@@ -180,21 +190,54 @@ async fn respond<S: Source, K: Sink>(
     }
 }
 
-/// Listener, sender, rule.
+fn fill_redirect(status: u16, location: String, response: &mut ResponseHead) {
+    response.clear();
+    response.status = status;
+    response.length = Length::None;
+    answer::date(response);
+    response.fields.add(b"location", location.as_bytes());
+}
+
+/// Listener, sender, path, rule.
 fn find<'g>(
     current: &'g Current,
     arrival: &Arrival,
     request: &mut RequestHead,
     record: &mut Record,
-) -> Result<Found<'g>, Answer> {
-    let place = route::listener(current, arrival, request)?;
+) -> Result<Found<'g>, Made> {
+    let place = route::listener(current, arrival, request).map_err(Made::Answer)?;
     record.listener = Some(place.id);
     arrival.patience.set(Some(Patience::of(&place.listener.client)));
     let sender = filters::forwarded::apply(request, arrival.peer.ip(), place.listener.client.trusted_hops);
     record.client = sender.client;
-    let (rule, matched) = route::rule(current.snapshot(), place, request)?;
+    if !request.path_marks.is_plain() {
+        settle_path(place.listener.client.path, sender, request)?;
+    }
+    let (rule, matched) = route::rule(current.snapshot(), place, request).map_err(Made::Answer)?;
     record.rule = Some(matched.rule);
     Ok(Found { place, sender, rule, matched })
+}
+
+/// Makes the path the one that is matched and forwarded, or sends the client there.
+fn settle_path(policy: PathPolicy, sender: Sender, request: &mut RequestHead) -> Result<(), Made> {
+    let bad = |why| Made::Answer(Answer::new(400, Reason::BadRequest(why)));
+    let settled = path::settle(request.path().as_bytes(), request.path_marks, policy).map_err(bad)?;
+    let text = String::from_utf8(settled.path.into_owned()).map_err(|_| bad("path is not ASCII"))?;
+    if !settled.redirect {
+        request.set_path(&text);
+        return Ok(());
+    }
+    // A gRPC client follows no redirect, and without an authority there is no URL.
+    if request.is_grpc() || request.authority().is_empty() {
+        return Err(bad("path has an encoded slash"));
+    }
+    let scheme = if sender.https { "https" } else { "http" };
+    let mut location = format!("{scheme}://{}{text}", request.authority());
+    if let Some(query) = request.query() {
+        location.push('?');
+        location.push_str(query);
+    }
+    Err(Made::Redirect { status: 307, location })
 }
 
 /// What Edge makes itself instead of forwarding.
@@ -291,6 +334,9 @@ async fn respond_for_rule<K: Sink>(
     sink: &mut K,
     record: &mut Record,
 ) -> Result<(), Failure> {
+    if answer.status == 408 {
+        sink.close();
+    }
     let body = answer.fill(rule.grpc || request.is_grpc(), response);
     filters::headers::apply(&rule.filters.response_headers, &mut response.fields);
     decorate_cors(rule, origin, response);

@@ -33,6 +33,8 @@ impl Limits {
             connect_timeout: settings.connect_timeout,
             upstream_idle_timeout: settings.upstream_idle_timeout,
             upstream_idle_connections: settings.upstream_idle_connections,
+            min_body_rate: settings.min_body_rate,
+            min_body_rate_grace: settings.min_body_rate_grace,
         }
     }
 }

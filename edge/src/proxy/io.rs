@@ -9,6 +9,7 @@ pub mod uring;
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
+use std::task::{Context, Poll};
 
 use super::body::Chunk;
 use super::buffer::Buffer;
@@ -32,6 +33,13 @@ pub trait Io: 'static {
     /// Writes the whole chunk and gives it back. When it is dropped before it is done, abort the connection.
     async fn write(&self, chunk: Chunk) -> (io::Result<()>, Chunk);
 
+    /// Ready when the peer has ended its direction or the connection is broken. Takes no byte and makes no system call. An
+    /// end behind bytes that were not read yet may not be seen. For one party at a time.
+    fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<Closed>;
+
+    /// Waits until the connection is broken. May be dropped at any time.
+    async fn broken(&self);
+
     /// The next write is the last: what ends our direction may go with it. [`finish`](Self::finish) follows.
     fn last(&self) {}
 
@@ -46,6 +54,28 @@ pub trait Io: 'static {
 
     /// Whether nothing has arrived, not even an end: what a pooled connection must be to be used again.
     fn is_quiet(&self) -> bool;
+}
+
+/// What is known of a peer that closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// It sends no more.
+    Ended,
+    /// It takes no more either.
+    Broken,
+}
+
+impl Closed {
+    /// What readiness for reading says. Bytes alone say nothing, and who waits behind them is not woken.
+    fn of(ready: tokio::io::Ready) -> Poll<Self> {
+        if ready.is_error() || ready.is_write_closed() {
+            Poll::Ready(Self::Broken)
+        } else if ready.is_read_closed() {
+            Poll::Ready(Self::Ended)
+        } else {
+            Poll::Pending
+        }
+    }
 }
 
 /// Which back end a worker uses.
@@ -129,6 +159,20 @@ impl Io for Socket {
         match self {
             Self::Epoll(socket) => socket.write(chunk).await,
             Self::Uring(socket) => socket.write(chunk).await,
+        }
+    }
+
+    fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<Closed> {
+        match self {
+            Self::Epoll(socket) => socket.poll_closed(cx),
+            Self::Uring(socket) => socket.poll_closed(cx),
+        }
+    }
+
+    async fn broken(&self) {
+        match self {
+            Self::Epoll(socket) => socket.broken().await,
+            Self::Uring(socket) => socket.broken().await,
         }
     }
 

@@ -18,6 +18,9 @@ pub struct Limits {
     pub upstream_idle_timeout: Duration,
     /// Per endpoint and worker.
     pub upstream_idle_connections: usize,
+    /// Bytes per second that a client must reach while it is waited for; 0: none.
+    pub min_body_rate: u32,
+    pub min_body_rate_grace: Duration,
 }
 
 impl Default for Limits {
@@ -33,6 +36,8 @@ impl Default for Limits {
             connect_timeout: Duration::from_secs(5),
             upstream_idle_timeout: Duration::from_secs(60),
             upstream_idle_connections: 256,
+            min_body_rate: 240,
+            min_body_rate_grace: Duration::from_secs(10),
         }
     }
 }

@@ -7,6 +7,8 @@
 
 use std::ops::Range;
 
+use super::path::Marks;
+
 /// A piece of a head's buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Span {
@@ -229,8 +231,10 @@ pub struct RequestHead {
     pub authority: Span,
     /// `authority` without port, in lower case: the key of routing.
     pub host: Span,
-    /// Absolute path as received (no dot segments, no encoded slash: refused on the way in). `*` for OPTIONS.
+    /// Absolute path, canonical once `path_marks` are settled by the listener's policy ([`super::path`]), which is before
+    /// anything is matched. `*` for OPTIONS.
     pub path: Span,
+    pub path_marks: Marks,
     /// Without the `?`.
     pub query: Option<Span>,
     pub version: Version,

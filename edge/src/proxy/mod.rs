@@ -29,6 +29,7 @@ pub mod limits;
 pub mod listening;
 pub mod message;
 pub mod metrics;
+pub mod path;
 pub mod proxy_protocol;
 pub mod reason;
 pub mod secure;

@@ -63,11 +63,13 @@ reasons! {
     HeadTimeout => "head_timeout",
     /// A body, in either direction, stopped moving.
     StreamStalled => "stream_stalled",
+    /// A client sent a body, or read a response, below the least rate (408, or the connection is reset).
+    TooSlow => "too_slow",
     /// A tunnel stopped moving.
     TunnelIdle => "tunnel_idle",
     /// A head or another bounded thing is larger than its limit (413, 414, 431).
     TooLarge => "too_large",
-    /// An Expect or Upgrade that cannot be met (417, 426).
+    /// A method, version, transfer coding or Expect that is not offered (417, 501, 505).
     Unsupported => "unsupported",
     /// A limit of connections, streams or sessions is reached.
     Overloaded => "overloaded",

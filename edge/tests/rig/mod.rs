@@ -3,8 +3,8 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use edge::proxy::access_log::AccessLog;
@@ -15,6 +15,7 @@ use edge::proxy::{BindFailure, Generation, Proxy, ProxyOptions};
 use edge_config::hosts::HostMap;
 use edge_config::matching::{PathMatch, RouteMatch, RouteTable};
 use edge_config::names::{HostPattern, Kind, ObjectKey, ObjectRef};
+use edge_config::settings::PathPolicy;
 use edge_config::snapshot::*;
 
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -34,6 +35,8 @@ pub struct Rig {
     pub address: SocketAddr,
     number: AtomicU64,
     limits: Limits,
+    /// Of every listener from the next publication on.
+    pub path: Mutex<PathPolicy>,
 }
 
 impl Rig {
@@ -71,7 +74,7 @@ impl Rig {
         let options = ProxyOptions { workers: 2, backend: Some(backend), tokens: Tokens::new(b"test").unwrap(), log };
         let first = generation(0, Snapshot::default(), Vec::new(), limits);
         let proxy = Proxy::start(options, first).unwrap();
-        let rig = Self { proxy, address, number: AtomicU64::new(0), limits };
+        let rig = Self { proxy, address, number: AtomicU64::new(0), limits, path: Mutex::default() };
         rig.publish(rules, upstreams);
         rig
     }
@@ -94,6 +97,7 @@ impl Rig {
         for listener in &mut snapshot.listeners {
             listener.client.idle_timeout = self.limits.idle_timeout;
             listener.client.head_timeout = self.limits.head_timeout;
+            listener.client.path = *self.path.lock().unwrap();
         }
         snapshot.sockets = addresses.iter().map(socket).collect();
         let failures = self.proxy.publish(generation(number, snapshot, endpoints, self.limits));
@@ -145,7 +149,7 @@ pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-pub fn wait_for(condition: impl Fn() -> bool) {
+pub fn wait_for(mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < end, "waited in vain");
@@ -212,6 +216,7 @@ fn snapshot(address: SocketAddr, rules: Vec<(&str, Rule)>, upstreams: Vec<Vec<So
                 idle_timeout: Duration::from_secs(60),
                 head_timeout: Duration::from_secs(10),
                 buffer_limit: None,
+                path: Default::default(),
             },
             serve: ListenerServe::Http { routes },
         }],

@@ -159,6 +159,7 @@ pub fn listener(name: &str, host: &str, serve: ListenerServe) -> Listener {
             idle_timeout: Duration::from_secs(60),
             head_timeout: Duration::from_secs(10),
             buffer_limit: None,
+            path: Default::default(),
         },
         serve,
     }

@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use edge_config::matching::Matched;
@@ -16,10 +17,11 @@ use edge_config::snapshot::Rule;
 use super::Chosen;
 use super::answer::Answer;
 use super::mirror::Copies;
+use super::pace::Pace;
 use super::record::{Record, unix_seconds};
 use super::relay::{Failure, Relayed, Try};
 use super::replay::Body;
-use crate::proxy::body::{Sink, Source, StreamError};
+use crate::proxy::body::{Leaving, Sink, Source, StreamError};
 use crate::proxy::clock::Elapsed;
 use crate::proxy::filters;
 use crate::proxy::filters::forwarded::Sender;
@@ -91,7 +93,9 @@ impl Forward<'_, '_> {
         let mirrors = mirrors.into_iter().map(Vec::as_slice);
         let copies = Copies::start(self.worker, self.current, mirrors, request, self.client);
         let (begun, switched, replayable) = (Cell::new(false), Cell::new(false), Cell::new(true));
-        let mut body = Body::new(source, self.rule.retry.is_some(), copies, &replayable);
+        let paced = !self.rule.grpc && !self.rule.timeouts.streams && !request.is_grpc();
+        let pace = Pace::new(&self.worker.clock, &self.current.generation.limits, paced);
+        let mut body = Body::new(source, self.rule.retry.is_some(), copies, pace, &replayable);
         let mut sink = Watched { sink, begun: &begun, switched: &switched };
         let deadline = self.rule.timeouts.request.map(|limit| record.begun() + limit);
         let result = {
@@ -259,6 +263,7 @@ impl Forward<'_, '_> {
             decorate: &decorate,
             tunnel_timer: &tunnel_timer,
             buffer_limit: self.buffer_limit,
+            pace: &|| Pace::new(&self.worker.clock, limits, !self.rule.grpc && !request.is_grpc()),
         };
         let result = match lease.call(request) {
             Some(Ok(call)) => {
@@ -299,6 +304,7 @@ impl Forward<'_, '_> {
             Err(Failure::Client(StreamError::Stalled)) if !sink.begun.get() => {
                 failed(408, Reason::StreamStalled, Again::No)
             }
+            Err(Failure::Client(StreamError::TooSlow)) if !sink.begun.get() => failed(408, Reason::TooSlow, Again::No),
             Err(failure) => {
                 if sink.begun.get() {
                     record.status = response.status;
@@ -368,6 +374,18 @@ impl<K: Sink> Sink for Watched<'_, K> {
         self.begun.set(true);
         self.switched.set(head.status == 101);
         self.sink.head(head).await
+    }
+
+    fn poll_leaving(&mut self, cx: &mut Context<'_>) -> Poll<Leaving> {
+        self.sink.poll_leaving(cx)
+    }
+
+    async fn gone(&mut self) {
+        self.sink.gone().await;
+    }
+
+    fn close(&mut self) {
+        self.sink.close();
     }
 
     async fn chunk(&mut self, chunk: crate::proxy::body::Chunk) -> Result<(), StreamError> {

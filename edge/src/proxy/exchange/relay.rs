@@ -4,9 +4,13 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;
+use std::time::Duration;
 
+use futures_util::future::{Either, select};
+
+use super::pace::Pace;
 use super::replay::Body;
-use crate::proxy::body::{Sink, Source, StreamError};
+use crate::proxy::body::{Leaving, Sink, Source, StreamError};
 use crate::proxy::clock::Timer;
 use crate::proxy::l4::Quiet;
 use crate::proxy::message::{RequestHead, ResponseHead};
@@ -15,6 +19,9 @@ use crate::proxy::upstream::{Download, Upload};
 
 /// Interim responses that an endpoint may send before the final one.
 const MOST_INTERIM: u32 = 16;
+
+/// How long the answer to a client that sends no more may take before it is found out whether it is still there.
+const LEAVING: Duration = Duration::from_secs(1);
 
 /// How a try failed.
 #[derive(Debug)]
@@ -41,6 +48,8 @@ pub struct Try<'a, D> {
     pub tunnel_timer: &'a dyn Fn() -> (Timer, Quiet),
     /// Bytes held at once per direction, where the listener limits them.
     pub buffer_limit: Option<u64>,
+    /// How slowly the client may read.
+    pub pace: &'a dyn Fn() -> Pace,
 }
 
 /// What a try achieved.
@@ -94,7 +103,8 @@ impl<D: Fn(&mut ResponseHead)> Try<'_, D> {
             beside.run(upload.as_mut(), pin!(self.final_head(&mut down, response, sink))).await??;
             if response.status != 101 {
                 (self.decorate)(response);
-                let bytes = beside.run(upload.as_mut(), pin!(body_of(&mut down, response, sink))).await??;
+                let bytes =
+                    beside.run(upload.as_mut(), pin!(body_of(&mut down, response, sink, (self.pace)()))).await??;
                 return Ok(Relayed { sent: beside.sent, bytes });
             }
         }
@@ -122,14 +132,27 @@ impl<D: Fn(&mut ResponseHead)> Try<'_, D> {
         sink: &mut K,
     ) -> Result<(), Failure> {
         for count in 0..=MOST_INTERIM {
-            if let Err(error) = down.head(response).await {
+            let head = {
+                let mut head = pin!(down.head(response));
+                let waited = poll_fn(|cx| match head.as_mut().poll(cx) {
+                    Poll::Ready(head) => Poll::Ready(Ok(head)),
+                    Poll::Pending => sink.poll_leaving(cx).map(Err),
+                });
+                match waited.await {
+                    Ok(head) => head,
+                    Err(Leaving::Gone) => return Err(Failure::Client(StreamError::Closed)),
+                    // Rare: its memory is not every connection's.
+                    Err(Leaving::Perhaps) => Box::pin(unless_gone(head, sink)).await?,
+                }
+            };
+            if let Err(error) = head {
                 return Err(match error {
                     StreamError::Closed | StreamError::Io(_) if count == 0 => {
                         Failure::Unanswered(Reason::BackendClosed)
                     }
                     StreamError::Closed | StreamError::Io(_) => Failure::Endpoint(Reason::BackendClosed),
                     StreamError::Malformed(_) => Failure::Endpoint(Reason::BackendMalformed),
-                    StreamError::Stalled => Failure::Endpoint(Reason::BackendTimeout),
+                    StreamError::Stalled | StreamError::TooSlow => Failure::Endpoint(Reason::BackendTimeout),
                 });
             }
             match response.status {
@@ -190,28 +213,83 @@ impl<D: Fn(&mut ResponseHead)> Try<'_, D> {
     }
 }
 
+/// Waits for a head while the client may be gone. One that ends its direction may still wait for its answer (RFC 9112 §9.6):
+/// an interim response, which tells it nothing, is answered by a reset where nobody is left.
+async fn unless_gone<T, K: Sink>(mut head: Pin<&mut impl Future<Output = T>>, sink: &mut K) -> Result<T, Failure> {
+    let patience = pin!(tokio::time::sleep(LEAVING));
+    if let Either::Left((head, _)) = select(head.as_mut(), patience).await {
+        return Ok(head);
+    }
+    let ask = ResponseHead { status: 100, ..ResponseHead::default() };
+    let mut early = None;
+    {
+        // Written to its end, whatever comes meanwhile.
+        let mut ask = pin!(sink.interim(&ask));
+        poll_fn(|cx| {
+            if early.is_none()
+                && let Poll::Ready(head) = head.as_mut().poll(cx)
+            {
+                early = Some(head);
+            }
+            ask.as_mut().poll(cx)
+        })
+        .await
+        .map_err(Failure::Client)?;
+    }
+    if let Some(head) = early {
+        return Ok(head);
+    }
+    match select(head, pin!(sink.gone())).await {
+        Either::Left((head, _)) => Ok(head),
+        Either::Right(_) => Err(Failure::Client(StreamError::Closed)),
+    }
+}
+
 /// The response from its head on.
-async fn body_of<W: Download, K: Sink>(down: &mut W, response: &ResponseHead, sink: &mut K) -> Result<u64, Failure> {
-    sink.head(response).await.map_err(Failure::Client)?;
+async fn body_of<W: Download, K: Sink>(
+    down: &mut W,
+    response: &ResponseHead,
+    sink: &mut K,
+    mut pace: Pace,
+) -> Result<u64, Failure> {
+    let mut begun = false;
     let mut bytes = 0;
     loop {
-        match down.next().await {
-            Ok(Some(chunk)) => {
-                bytes += chunk.as_slice().len() as u64;
-                sink.chunk(chunk).await.map_err(Failure::Client)?;
-                if !down.is_ready() {
-                    sink.flush().await.map_err(Failure::Client)?;
-                }
-            }
-            Ok(None) => break,
-            // From here on there is no other answer: the client must see that it is cut off.
-            Err(StreamError::Stalled) => return Err(Failure::Truncated(Reason::StreamStalled)),
-            Err(StreamError::Malformed(_)) => return Err(Failure::Truncated(Reason::BackendMalformed)),
-            Err(StreamError::Closed | StreamError::Io(_)) => return Err(Failure::Truncated(Reason::BackendClosed)),
+        if !begun && !down.is_ready() {
+            // The body may take its time; the head need not wait for it.
+            sink.head(response).await.map_err(Failure::Client)?;
+            sink.flush().await.map_err(Failure::Client)?;
+            begun = true;
+        }
+        let next = match down.next().await {
+            Ok(next) => next,
+            // What came with the head is looked at before the head is passed on: there still is another answer.
+            Err(error) if !begun => return Err(Failure::Endpoint(body_fault(&error))),
+            // From here on there is none: the client must see that it is cut off.
+            Err(error) => return Err(Failure::Truncated(body_fault(&error))),
+        };
+        if !begun {
+            sink.head(response).await.map_err(Failure::Client)?;
+            begun = true;
+        }
+        let Some(chunk) = next else { break };
+        bytes += chunk.as_slice().len() as u64;
+        pace.moved(chunk.as_slice().len());
+        pace.hold(sink.chunk(chunk)).await.map_err(Failure::Client)?;
+        if !down.is_ready() {
+            pace.hold(sink.flush()).await.map_err(Failure::Client)?;
         }
     }
     sink.finish(down.trailers().as_ref()).await.map_err(Failure::Client)?;
     Ok(bytes)
+}
+
+fn body_fault(error: &StreamError) -> Reason {
+    match error {
+        StreamError::Stalled | StreamError::TooSlow => Reason::StreamStalled,
+        StreamError::Malformed(_) => Reason::BackendMalformed,
+        StreamError::Closed | StreamError::Io(_) => Reason::BackendClosed,
+    }
 }
 
 enum UploadError {

@@ -6,6 +6,7 @@ use std::cell::Cell;
 use bytes::Bytes;
 
 use super::mirror::Copies;
+use super::pace::Pace;
 use crate::proxy::body::{Chunk, Source, StreamError};
 use crate::proxy::filters::forwarded::is_claim;
 use crate::proxy::message::Fields;
@@ -25,16 +26,28 @@ pub struct Body<'a, S> {
     ended: bool,
     trailers: Option<Fields>,
     copies: Copies,
+    pace: Pace,
     /// Bytes read from the client.
     pub received: u64,
 }
 
 impl<'a, S: Source> Body<'a, S> {
     /// `keep`: the rule allows further tries. `replayable` tells whether they are still possible.
-    pub fn new(source: &'a mut S, keep: bool, copies: Copies, replayable: &'a Cell<bool>) -> Self {
+    pub fn new(source: &'a mut S, keep: bool, copies: Copies, pace: Pace, replayable: &'a Cell<bool>) -> Self {
         replayable.set(true);
         let kept = keep.then(Vec::new);
-        Self { source, kept, kept_bytes: 0, sent: 0, replayable, ended: false, trailers: None, copies, received: 0 }
+        Self {
+            source,
+            kept,
+            kept_bytes: 0,
+            sent: 0,
+            replayable,
+            ended: false,
+            trailers: None,
+            copies,
+            pace,
+            received: 0,
+        }
     }
 
     /// Whether all that was read so far can be sent again; it changes while the body is read.
@@ -58,7 +71,7 @@ impl<'a, S: Source> Body<'a, S> {
         if self.ended {
             return Ok(None);
         }
-        let Some(chunk) = self.source.next().await? else {
+        let Some(chunk) = self.pace.hold(self.source.next()).await? else {
             self.ended = true;
             self.trailers = self.source.trailers();
             // Some backends merge them into the head, where these are ours.
@@ -70,6 +83,7 @@ impl<'a, S: Source> Body<'a, S> {
         };
         let bytes = chunk.as_slice();
         self.received += bytes.len() as u64;
+        self.pace.moved(bytes.len());
         self.copies.push(bytes);
         match &mut self.kept {
             Some(kept) if self.kept_bytes + bytes.len() <= MOST_KEPT => {

@@ -4,6 +4,7 @@
 use edge_config::snapshot::{PathEdit, Rewrite};
 
 use crate::proxy::message::RequestHead;
+pub use crate::proxy::path::is_final as is_path;
 
 /// The path that a modifier made is no path that may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -40,29 +41,6 @@ pub(super) fn parts<'e>(edit: &'e PathEdit, path: &str, prefix: usize) -> (usize
             (covered, if replacement.is_empty() && !goes_on { "/" } else { replacement })
         }
     }
-}
-
-/// Whether a text may be the path of a request: absolute, visible ASCII, no query or fragment, no dot segment also when
-/// its dots are escaped.
-pub fn is_path(text: &str) -> bool {
-    text.starts_with('/')
-        && text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'\\'))
-        && !text.split('/').any(is_dot_segment)
-}
-
-fn is_dot_segment(segment: &str) -> bool {
-    let mut rest = segment;
-    let mut dots = 0;
-    while !rest.is_empty() {
-        let Some(after) =
-            rest.strip_prefix('.').or_else(|| rest.strip_prefix("%2e")).or_else(|| rest.strip_prefix("%2E"))
-        else {
-            return false;
-        };
-        rest = after;
-        dots += 1;
-    }
-    matches!(dots, 1 | 2)
 }
 
 #[cfg(test)]

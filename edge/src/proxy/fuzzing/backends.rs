@@ -7,13 +7,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use edge_config::hosts::HostMap;
 use edge_config::matching::{PathMatch, RouteMatch, RouteTable};
 use edge_config::names::{HostPattern, Kind, ObjectKey, ObjectRef};
+use edge_config::settings::PathPolicy;
 use edge_config::snapshot::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -26,7 +28,7 @@ use crate::proxy::buffer::Buffer;
 use crate::proxy::filters::session::Tokens;
 use crate::proxy::h1::upstream::Connection;
 use crate::proxy::health::Health;
-use crate::proxy::io::{Backend as IoBackend, Io, Socket as IoSocket};
+use crate::proxy::io::{Backend as IoBackend, Closed, Io, Socket as IoSocket};
 use crate::proxy::limits::Limits;
 use crate::proxy::metrics::WorkerMetrics;
 use crate::proxy::upstream::stream::Stream;
@@ -84,6 +86,14 @@ impl Io for ClientIo {
     async fn write(&self, chunk: Chunk) -> (io::Result<()>, Chunk) {
         self.0.received.borrow_mut().extend_from_slice(chunk.as_slice());
         (Ok(()), chunk)
+    }
+
+    fn poll_closed(&self, _: &mut Context<'_>) -> Poll<Closed> {
+        Poll::Pending
+    }
+
+    async fn broken(&self) {
+        std::future::pending().await
     }
 
     async fn finish(&self) -> io::Result<()> {
@@ -270,6 +280,7 @@ fn generation(limits: Limits) -> Generation {
                 idle_timeout: limits.idle_timeout,
                 head_timeout: limits.head_timeout,
                 buffer_limit: None,
+                path: PathPolicy::default(),
             },
             serve: ListenerServe::Http { routes },
         }],

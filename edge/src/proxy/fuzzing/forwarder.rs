@@ -141,7 +141,8 @@ pub fn requests(input: &[u8]) {
     }
     let has_head = rest.windows(4).any(|window| window == b"\r\n\r\n");
     // A connection that begins with a line of no HTTP/1 at all is closed without a word.
-    let is_foreign = truth.used == 0 && !rest.split(|byte| *byte == b'\n').next().is_some_and(|line| line.contains(&b'/'));
+    let is_foreign =
+        truth.used == 0 && !rest.split(|byte| *byte == b'\n').next().is_some_and(|line| line.contains(&b'/'));
     let has_head = has_head && !is_foreign;
     if let (Stop::Malformed(what), false, true) = (truth.stop, was_reset, has_head) {
         let refused = last.is_some_and(|last| last.status >= 400 && !last.keeps_alive);

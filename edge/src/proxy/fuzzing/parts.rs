@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use edge_config::settings::{DotSegments, EscapedSlashes, PathPolicy, RepeatedSlashes};
 use edge_config::snapshot::ProxyVersion;
 
 use super::Dice;
@@ -10,6 +11,7 @@ use crate::proxy::h1::chunked::Decoder;
 use crate::proxy::h1::parse::{self, Framing, HeadLimits};
 use crate::proxy::h1::target as split_target;
 use crate::proxy::message::{Fields, Length, RequestHead, ResponseHead, Scheme};
+use crate::proxy::path;
 use crate::proxy::proxy_protocol::{self, Start};
 use crate::proxy::tls::hello::{self, Parsed};
 
@@ -35,6 +37,10 @@ pub fn request_head(input: &[u8]) {
     let Some(length) = head_end(input) else { return };
     let mut head = RequestHead::default();
     let Ok(connection) = parse::request(&input[..length], Scheme::Http, LIMITS, &mut head) else { return };
+    // What the listener's policy refuses is refused before anything is matched.
+    if path::settle(head.path().as_bytes(), head.path_marks, PathPolicy::default()).is_err() {
+        return;
+    }
     let mut seen = reference::requests(&input[..length]);
     let request = seen.partial.take().or_else(|| seen.complete.pop());
     let Some(request) = request else { panic!("accepted, but {:?}: {head:?}", seen.stop) };
@@ -148,15 +154,27 @@ pub fn request_target(input: &[u8]) {
         assert!(input.iter().all(|byte| byte.is_ascii_graphic() && !b"/?#@\\,%".contains(byte)), "{input:?}");
     }
     // Only what the request line lets through comes here.
-    if !input.iter().all(u8::is_ascii_graphic) {
+    if !input.starts_with(b"/") || !input.iter().all(u8::is_ascii_graphic) {
         return;
     }
-    let Ok(encoded) = split_target::check_path(input) else { return };
-    let normal = split_target::decode_unreserved(input);
-    assert_eq!(normal != input, encoded);
-    assert_eq!(split_target::check_path(&normal), Ok(false), "not normal: {normal:?}");
-    let lossy = String::from_utf8_lossy(&percent_decoded(&normal)).into_owned();
-    assert!(!lossy.split('/').any(|segment| matches!(segment, "." | "..")), "{lossy}");
+    let mut head = RequestHead::default();
+    if path::store(input, &mut head).is_err() {
+        return;
+    }
+    for escaped_slashes in [EscapedSlashes::Keep, EscapedSlashes::Unescape] {
+        let policy = PathPolicy {
+            escaped_slashes,
+            dot_segments: DotSegments::Resolve,
+            repeated_slashes: RepeatedSlashes::Merge,
+        };
+        let Ok(settled) = path::settle(head.path().as_bytes(), head.path_marks, policy) else { continue };
+        let normal = settled.path.into_owned();
+        let mut again = RequestHead::default();
+        assert_eq!(path::store(&normal, &mut again), Ok(()), "{normal:?}");
+        assert_eq!(again.path().as_bytes(), normal, "not normal");
+        let lossy = String::from_utf8_lossy(&percent_decoded(&normal)).into_owned();
+        assert!(!lossy.split('/').any(|segment| matches!(segment, "." | "..")), "{lossy}");
+    }
 }
 
 fn percent_decoded(text: &[u8]) -> Vec<u8> {

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use super::fields::MOST_LENGTH;
 use crate::proxy::buffer::Buffer;
 
 /// Extension bytes in one body. More than a few are only ever sent to burden us.
@@ -96,6 +97,7 @@ impl Decoder {
                 Ok(State::Extension)
             }
             (State::SizeLf, b'\n', _) if self.size == 0 => Ok(State::Done),
+            (State::SizeLf, b'\n', _) if self.size > MOST_LENGTH => Err("chunk is too long"),
             (State::SizeLf, b'\n', _) => Ok(State::Data),
             (State::DataCr, b'\r', _) => Ok(State::DataLf),
             (State::DataLf, b'\n', _) => Ok(State::FirstDigit),
@@ -205,6 +207,8 @@ mod tests {
             "5;a\rb\r\n",
             "00000000000000001\r\nx\r\n",
             "fffffffffffffffff\r\n",
+            "ffffffffffffffff\r\n",
+            "8000000000000000\r\n",
             "5\r\r\nhello\r\n",
             "1_0\r\n",
             "5\r\nhello\r0\r\n",

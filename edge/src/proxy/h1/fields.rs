@@ -61,12 +61,29 @@ pub(super) fn check_field(line: &httparse::Header<'_>) -> Result<(), &'static st
     Ok(())
 }
 
+/// The longest body that has a length: more does not fit the signed numbers that many servers count with.
+pub(in crate::proxy) const MOST_LENGTH: u64 = i64::MAX as u64;
+
 /// RFC 9110 §8.6: digits only. No sign, no list, no space inside, no overflow.
-fn content_length(value: &[u8]) -> Result<u64, &'static str> {
+pub(in crate::proxy) fn content_length(value: &[u8]) -> Result<u64, &'static str> {
     if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
         return Err("invalid Content-Length");
     }
-    Ok(value.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0')))
+    match value.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0')) {
+        length @ 0..=MOST_LENGTH => Ok(length),
+        _ => Err("invalid Content-Length"),
+    }
+}
+
+/// RFC 9110 §9.1: methods have a case. One that differs from a usual method in nothing else is another method to us and
+/// the same to many servers, down to whether a response to it has a body.
+pub(in crate::proxy) fn check_method(method: &[u8]) -> Result<(), &'static str> {
+    const USUAL: [&[u8]; 9] = [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE", b"CONNECT"];
+    if method.iter().any(u8::is_ascii_lowercase) && USUAL.iter().any(|usual| method.eq_ignore_ascii_case(usual)) {
+        return Err("method in the wrong case");
+    }
+    // The first line of the HTTP/2 preface begins with it (RFC 9113 §11.6 reserves the name).
+    if method == b"PRI" { Err("PRI is no method") } else { Ok(()) }
 }
 
 /// The connection options that mean something to us, and whether there are others.
@@ -127,18 +144,73 @@ pub(super) fn copy_fields(
     }
 }
 
-/// A field that is about one connection, or about framing.
-pub(super) struct Hop;
+/// What becomes of a trailer field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::proxy) enum Trailer {
+    Keep,
+    Drop,
+    /// It would frame or route the message once more.
+    Refuse,
+}
+
+/// RFC 9110 §6.5.1: no field that frames, routes, authenticates, or is to be known before the content.
+pub(in crate::proxy) fn trailer(name: &[u8]) -> Trailer {
+    const REFUSED: [&[u8]; 3] = [b"content-length", b"transfer-encoding", b"host"];
+    const DROPPED: [&[u8]; 26] = [
+        b"age",
+        b"authorization",
+        b"cache-control",
+        b"content-encoding",
+        b"content-range",
+        b"content-type",
+        b"cookie",
+        b"date",
+        b"expect",
+        b"expires",
+        b"if-match",
+        b"if-modified-since",
+        b"if-none-match",
+        b"if-range",
+        b"if-unmodified-since",
+        b"location",
+        b"max-forwards",
+        b"pragma",
+        b"range",
+        b"retry-after",
+        b"set-cookie",
+        b"trailer",
+        b"vary",
+        b"warning",
+        b"www-authenticate",
+        b"origin",
+    ];
+    let is = |other: &&[u8]| name.eq_ignore_ascii_case(other);
+    if REFUSED.iter().any(is) {
+        Trailer::Refuse
+    } else if Hop::of(name).is_some() || is_alias_of_own(name) || DROPPED.iter().chain(&OWN_FIELDS).any(is) {
+        Trailer::Drop
+    } else {
+        Trailer::Keep
+    }
+}
+
+/// A field that is about one connection, about framing, or for a proxy of the client (RFC 9110 §7.6.1, §11.7).
+pub(in crate::proxy) struct Hop;
 
 impl Hop {
     pub fn of(name: &[u8]) -> Option<Self> {
         let names: &[&[u8]] = match name.len() {
             2 => &[b"te"],
+            // CGI makes a variable of it that many programs take for their own proxy setting.
+            5 => &[b"proxy"],
             7 => &[b"upgrade"],
             10 => &[b"connection", b"keep-alive"],
             14 => &[b"content-length", b"http2-settings"],
             16 => &[b"proxy-connection"],
             17 => &[b"transfer-encoding"],
+            18 => &[b"proxy-authenticate"],
+            19 => &[b"proxy-authorization"],
+            25 => &[b"proxy-authentication-info"],
             _ => return None,
         };
         names.iter().any(|hop| name.eq_ignore_ascii_case(hop)).then_some(Self)

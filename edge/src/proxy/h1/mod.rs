@@ -2,7 +2,7 @@
 
 pub mod chunked;
 pub mod encode;
-mod fields;
+pub(super) mod fields;
 pub mod parse;
 pub mod reader;
 pub mod serve;

@@ -6,10 +6,12 @@
 
 use std::mem::MaybeUninit;
 
-pub(in crate::proxy) use super::fields::is_alias_of_own;
-use super::fields::{Hop, OWN_FIELDS, Options, Special, check_field, copy_fields, trim};
+use super::fields::{
+    Options, Special, Trailer, check_field, check_method, copy_fields, is_alias_of_own, trailer, trim,
+};
 use super::target::{self, Target};
 use crate::proxy::message::{Fields, Length, RequestHead, ResponseHead, Scheme, Version};
+use crate::proxy::path;
 
 /// Field lines that one head can ever have, whatever the limit says (the range of `max_fields` in edge.toml).
 const MOST_FIELDS: usize = 1000;
@@ -115,6 +117,7 @@ pub fn request(
     };
     head.version = if version == 0 { Version::Http10 } else { Version::Http11 };
     head.scheme = scheme;
+    check_method(method.as_bytes()).map_err(Malformed)?;
     head.method = head.fields.store(method.as_bytes());
     if method == "CONNECT" {
         return Err(NotImplemented("CONNECT"));
@@ -155,6 +158,10 @@ pub fn request(
         matches!(name.len(), 4 | 6) && (name.eq_ignore_ascii_case(b"host") || name.eq_ignore_ascii_case(b"expect"))
             || is_alias_of_own(name)
     });
+    // RFC 9110 §9.3.8
+    if method == "TRACE" && framing.has_body() {
+        return Err(Malformed("TRACE with content"));
+    }
     let keep_alive = match head.version {
         Version::Http10 => options.keep_alive && !options.close,
         _ => !options.close,
@@ -241,22 +248,10 @@ pub fn trailers(bytes: &[u8], limits: HeadLimits, fields: &mut Fields) -> Result
     for line in lines {
         let name = line.name.as_bytes();
         check_field(line)?;
-        let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
-        if is(b"content-length") || is(b"transfer-encoding") || is(b"host") {
-            return Err("trailer section has a framing field");
-        }
-        let drop = Hop::of(name).is_some()
-            || is(b"trailer")
-            || is(b"authorization")
-            || is(b"cookie")
-            || is(b"set-cookie")
-            || is(b"content-encoding")
-            || is(b"content-type")
-            || is(b"content-range")
-            || is_alias_of_own(name)
-            || OWN_FIELDS.iter().any(|own| is(own));
-        if !drop {
-            fields.add_lower(name, line.value);
+        match trailer(name) {
+            Trailer::Keep => fields.add_lower(name, line.value),
+            Trailer::Drop => {}
+            Trailer::Refuse => return Err("trailer section has a framing field"),
         }
     }
     Ok(())
@@ -299,17 +294,22 @@ fn request_framing(special: &Special<'_>, version: Version) -> Result<Framing, R
         (Some(encoding), None) if encoding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
         (Some(encoding), None) => {
             let last = trim(encoding.rsplit(|byte| *byte == b',').next().unwrap_or_default());
-            let codings = encoding.split(|byte| *byte == b',').map(trim);
-            let chunked = codings.filter(|coding| coding.eq_ignore_ascii_case(b"chunked")).count();
+            let codings = || encoding.split(|byte| *byte == b',').map(trim);
+            let chunked = codings().filter(|coding| coding.eq_ignore_ascii_case(b"chunked")).count();
             // RFC 9112 §6.3: without chunked as the last coding the length is unknown, hence malformed; a coding that
             // we do not know, properly ended by chunked, is 501 (§6.1).
-            if chunked == 1 && last.eq_ignore_ascii_case(b"chunked") {
+            if chunked == 1 && last.eq_ignore_ascii_case(b"chunked") && codings().all(is_token) {
                 Err(NotImplemented("a transfer coding other than chunked"))
             } else {
                 Err(Malformed("invalid Transfer-Encoding"))
             }
         }
     }
+}
+
+/// RFC 9110 §5.6.2.
+fn is_token(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
 }
 
 /// Sets authority, host, path and query (RFC 9112 §3.2, §3.3).
@@ -354,8 +354,11 @@ fn target_of(head: &mut RequestHead, target: &[u8], special: &Special<'_>) -> Re
     let host = authority.get(..host).unwrap_or_default();
     // A trailing dot only says that the name is complete.
     head.host = head.fields.store_lower(host.strip_suffix(b".").unwrap_or(host));
-    let encoded = path != b"*" && target::check_path(path).map_err(bad)?;
-    head.path = if encoded { head.fields.store(&target::decode_unreserved(path)) } else { head.fields.store(path) };
+    if path == b"*" {
+        head.path = head.fields.store(path);
+    } else {
+        path::store(path, head).map_err(bad)?;
+    }
     head.query = query.map(|query| head.fields.store(query));
     Ok(())
 }

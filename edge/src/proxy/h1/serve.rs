@@ -10,7 +10,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,12 +19,12 @@ use super::encode::{self, Client};
 use super::parse::{self, Connection, Framing, RequestError};
 use super::reader::{HeadError, Reader};
 use super::writer::Writer;
-use crate::proxy::body::{Chunk, Sink, Source, StreamError};
+use crate::proxy::body::{Chunk, Leaving, Sink, Source, StreamError};
 use crate::proxy::buffer::Buffer;
 use crate::proxy::clock::Pulse;
 use crate::proxy::exchange::answer::{self, Answer};
 use crate::proxy::exchange::{self, End, Record};
-use crate::proxy::io::Io;
+use crate::proxy::io::{Closed, Io};
 use crate::proxy::limits::Limits;
 use crate::proxy::message::{Fields, Length, RequestHead, ResponseHead, Scheme, Version};
 use crate::proxy::reason::Reason;
@@ -485,6 +485,22 @@ impl<I: Io> Sink for ClientSink<'_, I> {
             self.idle = Duration::ZERO;
         }
         Ok(())
+    }
+
+    fn poll_leaving(&mut self, cx: &mut Context<'_>) -> Poll<Leaving> {
+        self.io.poll_closed(cx).map(|closed| match closed {
+            // A body that was not asked for yet will not come any more.
+            Closed::Ended if !self.state.owes_continue.get() => Leaving::Perhaps,
+            Closed::Ended | Closed::Broken => Leaving::Gone,
+        })
+    }
+
+    async fn gone(&mut self) {
+        self.io.broken().await;
+    }
+
+    fn close(&mut self) {
+        self.state.close.set(true);
     }
 
     async fn chunk(&mut self, chunk: Chunk) -> Result<(), StreamError> {

@@ -1,7 +1,6 @@
 //! What a request is aimed at: the request-target and the authority, checked and split (RFC 9112 §3.2, RFC 3986).
 //!
-//! One reading only: whatever another party could take for something else is refused. Percent-encoded unreserved
-//! characters are the one thing that is rewritten, because RFC 3986 §6.2.2.2 makes both spellings the same path.
+//! One reading only: whatever another party could take for something else is refused. Paths are [`crate::proxy::path`]'s.
 
 use std::ops::Range;
 
@@ -59,67 +58,6 @@ fn path_and_query(target: &[u8], start: usize) -> Result<(Range<usize>, Option<R
     }
     let end = question.unwrap_or(target.len());
     Ok((start..end, question.map(|at| at + 1..target.len())))
-}
-
-/// Checks a path for what two parties could read differently: dot segments, and encoded characters that are special
-/// once decoded. Says whether it has encoded unreserved characters, which [`decode_unreserved`] then rewrites.
-pub fn check_path(path: &[u8]) -> Result<bool, Refusal> {
-    let mut encoded = false;
-    // How many dots the segment has so far; none counts any more once it has something else.
-    let mut dots = Some(0);
-    let mut at = 0;
-    while let Some(&raw) = path.get(at) {
-        let (byte, length) = if raw == b'%' {
-            let byte = escape(path, at).ok_or("path has a broken percent-encoding")?;
-            match byte {
-                b'/' => return Err("path has an encoded slash"),
-                b'\\' => return Err("path has an encoded backslash"),
-                0..=0x1f | 0x7f => return Err("path has an encoded control character"),
-                _ => encoded |= is_unreserved(byte),
-            }
-            (byte, 3)
-        } else {
-            (raw, 1)
-        };
-        if raw == b'/' {
-            if matches!(dots, Some(1 | 2)) {
-                return Err("path has a dot segment");
-            }
-            dots = Some(0);
-        } else {
-            dots = dots.filter(|_| byte == b'.').map(|count: u32| count.saturating_add(1));
-        }
-        at += length;
-    }
-    if matches!(dots, Some(1 | 2)) { Err("path has a dot segment") } else { Ok(encoded) }
-}
-
-/// Writes a checked path with its encoded unreserved characters decoded (RFC 3986 §6.2.2.2).
-pub fn decode_unreserved(path: &[u8]) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(path.len());
-    let mut at = 0;
-    while let Some(&byte) = path.get(at) {
-        match escape(path, at).filter(|_| byte == b'%') {
-            Some(byte) if is_unreserved(byte) => {
-                decoded.push(byte);
-                at += 3;
-            }
-            _ => {
-                decoded.push(byte);
-                at += 1;
-            }
-        }
-    }
-    decoded
-}
-
-fn escape(path: &[u8], at: usize) -> Option<u8> {
-    let digit = |at: usize| path.get(at).and_then(|byte| (*byte as char).to_digit(16));
-    u8::try_from(digit(at + 1)? * 16 + digit(at + 2)?).ok()
-}
-
-fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 /// Checks `host[:port]` and gives the length of the host. A registered name is held to letters, digits, `-`, `.` and
@@ -190,43 +128,6 @@ mod tests {
             assert!(split(bad.as_bytes()).is_err(), "{bad:?}");
         }
         assert!(split(b"/a?x\\y").is_ok(), "a query is opaque");
-    }
-
-    #[test]
-    fn paths_that_can_be_read_twice_are_refused() {
-        for good in ["/", "/a//b", "/a.b/..c/...", "/%20%3F%25", "/a;b=c", "//"] {
-            assert_eq!(check_path(good.as_bytes()), Ok(false), "{good}");
-        }
-        for bad in [
-            "/.",
-            "/..",
-            "/a/../b",
-            "/a/./b",
-            "/%2e",
-            "/%2E%2e/x",
-            "/.%2e",
-            "/a%2fb",
-            "/a%2Fb",
-            "/a%5cb",
-            "/a%00b",
-            "/a%0ab",
-            "/a%",
-            "/a%2",
-            "/a%zz",
-            "/a%+1",
-        ] {
-            assert!(check_path(bad.as_bytes()).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn encoded_unreserved_characters_are_decoded_and_nothing_else() {
-        for (from, to) in
-            [("/%61dmin", "/admin"), ("/%7Euser%2d", "/~user-"), ("/a%2561", "/a%2561"), ("/%20%41", "/%20A")]
-        {
-            assert!(check_path(from.as_bytes()).unwrap() || from == to, "{from}");
-            assert_eq!(decode_unreserved(from.as_bytes()), to.as_bytes());
-        }
     }
 
     #[test]

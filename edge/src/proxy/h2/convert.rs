@@ -7,9 +7,11 @@
 use std::ops::Range;
 
 use super::hpack::encode;
-use crate::proxy::h1::parse::{HeadLimits, RequestError, is_alias_of_own};
+use crate::proxy::h1::fields::{self, Hop, Trailer, is_alias_of_own};
+use crate::proxy::h1::parse::{HeadLimits, RequestError};
 use crate::proxy::h1::target::{self, Target};
 use crate::proxy::message::{Fields, Length, RequestHead, ResponseHead, Scheme, Span, Version};
+use crate::proxy::path;
 
 /// Why a block is no head that we take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -105,15 +107,7 @@ fn check_value(value: &[u8]) -> Result<(), &'static str> {
 
 /// Fields that live on as members of a head, or that belong to one connection (RFC 9110 §7.6.1).
 fn is_taken_out(name: &[u8]) -> bool {
-    matches!(name, b"host" | b"content-length" | b"te" | b"expect" | b"http2-settings")
-}
-
-/// RFC 9110 §8.6, as strictly as in HTTP/1.
-fn content_length(digits: &[u8]) -> Result<u64, &'static str> {
-    if digits.is_empty() || digits.len() > 19 || !digits.iter().all(u8::is_ascii_digit) {
-        return Err("invalid Content-Length");
-    }
-    Ok(digits.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0')))
+    matches!(name, b"host" | b"expect") || Hop::of(name).is_some()
 }
 
 /// A Content-Length, of which there may be one.
@@ -122,7 +116,7 @@ struct GivenLength(Option<u64>);
 
 impl GivenLength {
     fn take(&mut self, value: &[u8]) -> Result<(), &'static str> {
-        match self.0.replace(content_length(value)?) {
+        match self.0.replace(fields::content_length(value)?) {
             Some(_) => Err("more than one Content-Length"),
             None => Ok(()),
         }
@@ -265,6 +259,11 @@ impl<'h> RequestBlock<'h> {
         if let Some(error) = refused {
             return Err(error.into());
         }
+        fields::check_method(head.method().as_bytes()).map_err(Malformed)?;
+        // RFC 9110 §9.3.8
+        if head.method() == "TRACE" && !ended {
+            return Err(Malformed("TRACE with content").into());
+        }
         authorities(authority, host, scheme, head).map_err(Malformed)?;
         paths(path, head).map_err(Malformed)?;
         head.expect_continue &= !ended;
@@ -320,13 +319,7 @@ fn paths(given: Span, head: &mut RequestHead) -> Result<(), &'static str> {
         Target::Absolute { .. } => return Err(":path is no path"),
         Target::Origin { path, query } => (path, query),
     };
-    let path_text = text.get(path.clone()).unwrap_or_default();
-    head.path = if target::check_path(path_text)? {
-        let decoded = target::decode_unreserved(path_text);
-        head.fields.store(&decoded)
-    } else {
-        given.part(path)
-    };
+    path::keep(given.part(path), head)?;
     head.query = query.map(|query| given.part(query));
     Ok(())
 }
@@ -422,12 +415,10 @@ impl TrailerBlock {
             // RFC 9113 §8.1: "Pseudo-header fields MUST NOT appear in trailer sections".
             Line::Pseudo => self.lines.broken = Some("pseudo-header in trailers"),
             // What frames or routes a message must not be there (RFC 9110 §6.5.1).
-            Line::Regular => match name {
-                b"content-length" | b"host" => self.lines.broken = Some("framing field in trailers"),
-                b"trailer" | b"authorization" | b"cookie" | b"set-cookie" | b"content-encoding" | b"content-type"
-                | b"content-range" => {}
-                _ if is_taken_out(name) || is_alias_of_own(name) => {}
-                _ => self.fields.add(name, value),
+            Line::Regular => match fields::trailer(name) {
+                Trailer::Keep => self.fields.add(name, value),
+                Trailer::Drop => {}
+                Trailer::Refuse => self.lines.broken = Some("trailer section has a framing field"),
             },
         }
     }

@@ -320,7 +320,7 @@ fn malformed_requests_are_refused_one_by_one() {
         let (mut client, connection) = h2::client::handshake(socket).await.unwrap();
         tokio::task::spawn_local(async move { connection.await.unwrap() });
         for (uri, host, status) in [
-            ("http://a.example/../b", None, 400),
+            ("http://a.example/..;/b", None, 400),
             ("http://a.example/", Some("b.example"), 400),
             ("http://a.example/ok", Some("a.example"), 200),
         ] {

@@ -6,13 +6,16 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::Shutdown;
+use std::task::{Context, Poll};
 
+use futures_util::FutureExt as _;
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::proxy::body::Chunk;
 use crate::proxy::buffer::Buffer;
+use crate::proxy::io::Closed;
 
 /// Runs a worker on a runtime of its own.
 pub fn run<F: Future>(future: F) -> io::Result<F::Output> {
@@ -92,6 +95,22 @@ impl Socket {
                 Err(error) => return (Err(error), chunk),
             }
         }
+    }
+
+    pub fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<Closed> {
+        match std::task::ready!(self.stream.poll_read_ready(cx)) {
+            // It is ready, so that this does not wait.
+            Ok(()) => match self.stream.ready(Interest::READABLE).now_or_never() {
+                Some(Ok(ready)) => Closed::of(ready),
+                _ => Poll::Ready(Closed::Broken),
+            },
+            Err(_) => Poll::Ready(Closed::Broken),
+        }
+    }
+
+    pub async fn broken(&self) {
+        // A reactor that is gone counts as broken.
+        let _ = self.stream.ready(Interest::ERROR).await;
     }
 
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {

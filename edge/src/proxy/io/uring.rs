@@ -13,6 +13,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::task::{Context, Poll};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -21,6 +22,7 @@ use tokio_uring::net::TcpStream;
 
 use crate::proxy::body::Chunk;
 use crate::proxy::buffer::Buffer;
+use crate::proxy::io::Closed;
 
 /// Submission queue entries per worker. More operations than this in one turn are submitted in several calls.
 const ENTRIES: u32 = 1024;
@@ -102,6 +104,22 @@ impl Socket {
     pub async fn readable(&self) -> io::Result<()> {
         // The readiness stays: only a read that finds nothing takes it away.
         poll_fn(|cx| self.ready.poll_read_ready(cx)).await.map(|mut guard| guard.retain_ready())
+    }
+
+    pub fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<Closed> {
+        match std::task::ready!(self.ready.poll_read_ready(cx)) {
+            Ok(mut guard) => {
+                guard.retain_ready();
+                Closed::of(guard.ready())
+            }
+            Err(_) => Poll::Ready(Closed::Broken),
+        }
+    }
+
+    pub async fn broken(&self) {
+        if let Ok(mut guard) = self.ready.ready(Interest::ERROR).await {
+            guard.retain_ready();
+        }
     }
 
     pub async fn read(&self, buffer: Buffer) -> (io::Result<usize>, Buffer) {

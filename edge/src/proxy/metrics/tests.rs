@@ -17,6 +17,7 @@ fn snapshot(names: &[&str]) -> Snapshot {
         idle_timeout: Duration::ZERO,
         head_timeout: Duration::ZERO,
         buffer_limit: None,
+        path: Default::default(),
     };
     let listener = |name: &&str| Listener {
         parent: object(Kind::Gateway, "infra/gw"),

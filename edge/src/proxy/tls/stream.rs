@@ -10,6 +10,7 @@
 use std::cell::{Cell, RefCell};
 use std::io::{self, BufRead as _, Read as _, Write as _};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use rustls::{ClientConnection, Connection, ServerConfig, ServerConnection};
 use tokio::sync::Mutex;
@@ -22,7 +23,7 @@ use super::table::UpstreamConfig;
 use super::verify::explain;
 use crate::proxy::body::Chunk;
 use crate::proxy::buffer::{BUFFER_SIZE, Buffer};
-use crate::proxy::io::Io;
+use crate::proxy::io::{Closed, Io};
 
 /// Why there is no TLS connection.
 #[derive(Debug, thiserror::Error)]
@@ -222,6 +223,14 @@ impl<S: Io> Io for TlsStream<S> {
             Ok(false) => (self.send_alone(chunk.as_slice()).await, chunk),
             Err(error) => (Err(error), chunk),
         }
+    }
+
+    fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<Closed> {
+        self.io.poll_closed(cx)
+    }
+
+    async fn broken(&self) {
+        self.io.broken().await;
     }
 
     async fn finish(&self) -> io::Result<()> {

@@ -30,7 +30,13 @@ fn object(kind: Kind, name: &str) -> ObjectRef {
 /// A terminating listener per name, and one upstream with TLS.
 fn snapshot(listeners: &[&str], client_validation: ClientValidation) -> Snapshot {
     let timeout = std::time::Duration::from_secs(1);
-    let client = ClientSettings { trusted_hops: 0, idle_timeout: timeout, head_timeout: timeout, buffer_limit: None };
+    let client = ClientSettings {
+        trusted_hops: 0,
+        idle_timeout: timeout,
+        head_timeout: timeout,
+        buffer_limit: None,
+        path: Default::default(),
+    };
     let listener = |name: &&str| Listener {
         parent: object(Kind::Gateway, "gateway"),
         name: (*name).into(),

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use crate::proxy::body::Chunk;
 use crate::proxy::buffer::Buffer;
-use crate::proxy::io::{Io, Socket};
+use crate::proxy::io::{Closed, Io, Socket};
 use crate::proxy::metrics::UpstreamSeries;
 use crate::proxy::tls::stream::TlsStream;
 
@@ -49,6 +50,20 @@ impl Io for Stream {
         match self {
             Self::Plain(io) => io.write(chunk).await,
             Self::Tls(io) => io.write(chunk).await,
+        }
+    }
+
+    fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<Closed> {
+        match self {
+            Self::Plain(io) => io.poll_closed(cx),
+            Self::Tls(io) => io.poll_closed(cx),
+        }
+    }
+
+    async fn broken(&self) {
+        match self {
+            Self::Plain(io) => io.broken().await,
+            Self::Tls(io) => io.broken().await,
         }
     }
 

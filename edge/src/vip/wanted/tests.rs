@@ -26,6 +26,7 @@ fn listener(name: &str, serve: ListenerServe) -> Listener {
         idle_timeout: std::time::Duration::from_secs(60),
         head_timeout: std::time::Duration::from_secs(10),
         buffer_limit: None,
+        path: Default::default(),
     };
     Listener {
         parent: ObjectRef::new(Kind::Gateway, ObjectKey::new("shop", "web")),

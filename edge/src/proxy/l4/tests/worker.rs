@@ -35,6 +35,7 @@ fn generation(number: u64, address: SocketAddr, backends: Backends<'_>, endpoint
             idle_timeout: Duration::from_secs(60),
             head_timeout: Duration::from_secs(10),
             buffer_limit: None,
+            path: Default::default(),
         },
         serve,
     };
