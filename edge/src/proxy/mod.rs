@@ -127,7 +127,7 @@ pub struct Proxy {
     backend: Backend,
     /// Generations that workers may still hold. They end here, because to free a large one takes milliseconds that no
     /// worker has.
-    retired: Mutex<Vec<Arc<Wanted>>>,
+    retired: Mutex<Vec<(Arc<Generation>, Vec<Arc<Series>>)>>,
 }
 
 impl Proxy {
@@ -205,7 +205,8 @@ impl Proxy {
         let wanted = Arc::new(Wanted { generation: Arc::new(generation), series, sockets, mode: Mode::Serve });
         let before = self.wanted.send_replace(wanted);
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        retired.push(before);
+        // Not its sockets: one that nobody accepts on must be closed.
+        retired.push((Arc::clone(&before.generation), before.series.clone()));
         drop(retired);
         self.forget();
         failures
@@ -214,12 +215,9 @@ impl Proxy {
     /// Frees the generations that no worker holds any more. To be called now and then.
     pub fn forget(&self) {
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_held = |wanted: &Arc<Wanted>| {
-            Arc::strong_count(wanted) > 1
-                || Arc::strong_count(&wanted.generation) > 1
-                || wanted.series.iter().any(|series| Arc::strong_count(series) > 1)
-        };
-        retired.retain(is_held);
+        retired.retain(|(generation, series)| {
+            Arc::strong_count(generation) > 1 || series.iter().any(|series| Arc::strong_count(series) > 1)
+        });
     }
 
     /// The newest generation that every worker serves.
