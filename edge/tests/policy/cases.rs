@@ -7,6 +7,10 @@ use edge_config::settings::{DotSegments, EscapedSlashes, PathPolicy, RepeatedSla
 pub enum Want {
     /// This status, an end, and nothing at the backend.
     Refused(u16),
+    /// An end without an answer, and nothing at the backend.
+    Closed,
+    /// The first part is answered and forwarded, the second gets this status, an end, and nothing more at the backend.
+    After(u16),
     /// This status; the backend has a request that is visibly incomplete.
     CutOff(u16),
     /// Nothing at the backend, and the client is sent to this URL.
@@ -302,7 +306,10 @@ fn lines(cases: &mut Cases) {
         let request = format!("{}GET / HTTP/1.1\r\nHost: a\r\n\r\n", "\r\n".repeat(count));
         cases.forwarded("line-empty", &format!("{count} of them"), request, &get("/"));
     }
-    cases.refused("line-empty-many", 400, "3 of them", "\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let many = |before: &str| format!("{before}\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes();
+    let first = "GET /first HTTP/1.1\r\nHost: a\r\n\r\n";
+    cases.add("foreign", "3 empty lines", vec![many("")], PathPolicy::default(), Want::Closed);
+    cases.add("line-empty-many", "3 of them", vec![first.into(), many("")], PathPolicy::default(), Want::After(400));
     for line in [
         "X: y\r\n z\r\n",
         "X: y\r\n\tz\r\n",
@@ -419,8 +426,6 @@ fn request_line(cases: &mut Cases) {
         "GET / HTTP/1.1 ",
         "GET / HTTP/1.1\t",
         "GET / x HTTP/1.1",
-        "GET",
-        "GET ",
         "GET/ HTTP/1.1",
         "/ HTTP/1.1",
         " / HTTP/1.1",
@@ -429,6 +434,10 @@ fn request_line(cases: &mut Cases) {
         "GET /\u{a0}HTTP/1.1",
     ] {
         cases.start_line("request-line", 400, line);
+    }
+    for line in ["GET", "GET ", "GET x", "\x16\x03\x01", "EHLO a", "*1"] {
+        let bytes = [line.as_bytes(), b"\r\nHost: a\r\n\r\n", BEHIND].concat();
+        cases.add("foreign", &line.escape_debug().to_string(), vec![bytes], PathPolicy::default(), Want::Closed);
     }
     for method in ["G(T", "G@T", "G/T", "\"GET\"", "G:T", "GET,", "G\u{e9}T", "{GET}", "G[T"] {
         cases.start_line("method", 400, format!("{method} / HTTP/1.1"));

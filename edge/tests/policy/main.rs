@@ -38,7 +38,8 @@ fn every_rule_has_cases_and_every_case_a_rule() {
     let mut seen = BTreeMap::new();
     for case in cases::all() {
         let answer = match &case.want {
-            Want::Refused(status) | Want::CutOff(status) => status.to_string(),
+            Want::Refused(status) | Want::CutOff(status) | Want::After(status) => status.to_string(),
+            Want::Closed => "closed".to_owned(),
             Want::Redirected(_) => "307".to_owned(),
             Want::Forwarded(_) => "forwarded".to_owned(),
         };
@@ -126,7 +127,7 @@ fn judge(case: &Case, rig: &Rig, recorder: &Recorder) -> Result<(), String> {
     }
     let answer = match case.want {
         Want::Forwarded(_) | Want::Redirected(_) => client.head(),
-        Want::Refused(_) | Want::CutOff(_) => client.rest(),
+        Want::Refused(_) | Want::CutOff(_) | Want::Closed | Want::After(_) => client.rest(),
     };
     received.extend(recorder.take());
     let text = received.escape_ascii().to_string();
@@ -141,6 +142,19 @@ fn judge(case: &Case, rig: &Rig, recorder: &Recorder) -> Result<(), String> {
                 return fault("the connection is not closed");
             }
             if !received.is_empty() { fault("the backend has something") } else { Ok(()) }
+        }
+        Want::Closed if answer.is_empty() && received.is_empty() => Ok(()),
+        Want::Closed => fault("an answer, or the backend has something"),
+        Want::After(expected) => {
+            let rest = answer.split_once("ok").map_or("", |(_, rest)| rest);
+            if !rest.starts_with(&format!("HTTP/1.1 {expected} ")) || rest.matches("HTTP/1.1 ").count() != 1 {
+                return fault("not one answer to each");
+            }
+            if received.windows(6).filter(|bytes| bytes == b"HTTP/1").count() == 1 {
+                Ok(())
+            } else {
+                fault("more than one request")
+            }
         }
         Want::CutOff(expected) => {
             if !status(*expected) || !answer.contains("\r\nconnection: close\r\n") {
