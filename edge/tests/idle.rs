@@ -68,7 +68,7 @@ static ALLOCATOR: Counting = Counting;
 /// The keys of a cipher lie in aws-lc's own memory, which is not counted: two of them, each below this.
 const CIPHER: usize = 640;
 const MOST: usize = 6000;
-const CONNECTIONS: usize = 200;
+const CONNECTIONS: usize = 400;
 
 #[test]
 fn an_idle_connection_inside_tls_is_small() {

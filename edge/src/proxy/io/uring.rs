@@ -143,6 +143,9 @@ impl Socket {
                     // (0) must stay visible, because it is not told twice.
                     if count > 0 && count < room {
                         ready.clear_ready();
+                        // What was told while the ring read is not taken away by that, and may have been read: who
+                        // then waited would be told of bytes that are not there.
+                        let _ = self.is_quiet();
                     } else {
                         ready.retain_ready();
                     }
