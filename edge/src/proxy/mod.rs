@@ -79,6 +79,12 @@ struct Wanted {
     mode: Mode,
 }
 
+/// What is left of a generation that is no longer wanted. Not its sockets: one that nobody accepts on must be closed.
+struct Retired {
+    generation: Arc<Generation>,
+    series: Vec<Arc<Series>>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Serve,
@@ -127,7 +133,7 @@ pub struct Proxy {
     backend: Backend,
     /// Generations that workers may still hold. They end here, because to free a large one takes milliseconds that no
     /// worker has.
-    retired: Mutex<Vec<(Arc<Generation>, Vec<Arc<Series>>)>>,
+    retired: Mutex<Vec<Retired>>,
 }
 
 impl Proxy {
@@ -205,8 +211,7 @@ impl Proxy {
         let wanted = Arc::new(Wanted { generation: Arc::new(generation), series, sockets, mode: Mode::Serve });
         let before = self.wanted.send_replace(wanted);
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        // Not its sockets: one that nobody accepts on must be closed.
-        retired.push((Arc::clone(&before.generation), before.series.clone()));
+        retired.push(Retired { generation: Arc::clone(&before.generation), series: before.series.clone() });
         drop(retired);
         self.forget();
         failures
@@ -215,7 +220,7 @@ impl Proxy {
     /// Frees the generations that no worker holds any more. To be called now and then.
     pub fn forget(&self) {
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        retired.retain(|(generation, series)| {
+        retired.retain(|Retired { generation, series }| {
             Arc::strong_count(generation) > 1 || series.iter().any(|series| Arc::strong_count(series) > 1)
         });
     }
