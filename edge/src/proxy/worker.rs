@@ -33,7 +33,7 @@ use super::{Mode, Shared, Wanted, access_log};
 
 /// How often idle upstream connections are looked at.
 const SWEEP: Duration = Duration::from_secs(5);
-/// How often the health of endpoints is told to the control side.
+/// How often the health of endpoints is told to the control side, and free memory is given back.
 const POST: Duration = Duration::from_secs(1);
 
 /// Until accepting is tried again, doubled up to the longest.
@@ -390,6 +390,7 @@ async fn chores(worker: Rc<Worker>) {
         if now.duration_since(posted) >= POST {
             posted = now;
             worker.shared.health.post(worker.index, &worker.upstreams.borrow(), now);
+            crate::memory::give_back_what_lies_idle();
         }
     }
 }
