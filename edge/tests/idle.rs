@@ -2,68 +2,17 @@
 
 // A failed expectation is what a test is for.
 #![allow(clippy::panic, clippy::unwrap_used)]
-#![allow(unsafe_code)] // a counting allocator
 
+mod counting;
 mod rig;
 mod secure;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use edge_config::snapshot::UpstreamProtocol;
 use rig::{Origin, on_both, rule, wait_for};
 use secure::{Ca, SecureRig, cert_table, client_config, connect, https, snapshot, upstream};
-
-struct Counting;
-
-/// Bytes that the workers have taken and not given back.
-static HELD: AtomicUsize = AtomicUsize::new(0);
-
-thread_local! {
-    static IS_WORKER: Cell<Option<bool>> = const { Cell::new(None) };
-    static ASKING: Cell<bool> = const { Cell::new(false) };
-}
-
-fn is_worker() -> bool {
-    let known = IS_WORKER.try_with(|known| match known.get() {
-        Some(known) => known,
-        None if ASKING.replace(true) => false,
-        None => {
-            // The name itself may allocate, hence the guard.
-            let is_worker = std::thread::current().name().is_some_and(|name| name.starts_with("worker-"));
-            ASKING.set(false);
-            known.set(Some(is_worker));
-            is_worker
-        }
-    });
-    known == Ok(true)
-}
-
-// SAFETY: everything is passed on to the system's allocator unchanged.
-// JUSTIFICATION: memory can be counted in no other way.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if is_worker() {
-            HELD.fetch_add(layout.size(), Ordering::Relaxed);
-        }
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        if is_worker() {
-            HELD.fetch_sub(layout.size(), Ordering::Relaxed);
-        }
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// The keys of a cipher lie in aws-lc's own memory, which is not counted: two of them, each below this.
 const CIPHER: usize = 640;
@@ -103,9 +52,9 @@ fn an_idle_connection_inside_tls_is_small() {
         let warm: Vec<_> = (0..CONNECTIONS).map(|_| open()).collect();
         drop(warm);
         wait_for(|| rig.proxy.connections() == 0);
-        let before = HELD.load(Ordering::Relaxed);
+        let before = counting::held();
         let mut connections: Vec<_> = (0..CONNECTIONS).map(|_| open()).collect();
-        let each = || HELD.load(Ordering::Relaxed).saturating_sub(before) / CONNECTIONS + 2 * CIPHER;
+        let each = || counting::held().saturating_sub(before) / CONNECTIONS + 2 * CIPHER;
         // A connection that was in use keeps what it used for a second or so.
         let start = std::time::Instant::now();
         while each() > MOST && start.elapsed() < rig::PATIENCE {

@@ -1,7 +1,6 @@
 //! Accepting: a connection becomes a task, which serves it as its port says. A failure to accept only ever waits; a panic
 //! costs its connection.
 
-use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -74,17 +73,7 @@ fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, local: Socket
     if let Some(series) = &series {
         series.accepted.one();
     }
-    let arrival = Arrival {
-        peer,
-        local,
-        proxied: None,
-        secure: false,
-        server_name: None,
-        verified: None,
-        tls: None,
-        at: Instant::now(),
-        patience: Cell::default(),
-    };
+    let arrival = Arrival::new(peer, local);
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
         let _place = place;

@@ -100,10 +100,8 @@ fn ends_as_dots(segment: Segment) -> Result<bool, Refusal> {
 
 /// Looks at a path and stores it in a head, with its encoded unreserved characters decoded.
 pub fn store(path: &[u8], head: &mut RequestHead) -> Result<(), Refusal> {
-    let marks = look(path)?;
-    head.path = if marks.encoded { head.fields.store(&decode_unreserved(path)) } else { head.fields.store(path) };
-    head.path_marks = marks;
-    Ok(())
+    let stored = head.fields.store(path);
+    keep(stored, head)
 }
 
 /// The same for a path that the head has stored already.

@@ -71,6 +71,21 @@ pub struct Proxied {
 }
 
 impl Arrival {
+    /// A connection of which nothing is known but its ends.
+    pub fn new(peer: SocketAddr, local: SocketAddr) -> Self {
+        Self {
+            peer,
+            local,
+            proxied: None,
+            secure: false,
+            server_name: None,
+            verified: None,
+            tls: None,
+            at: Instant::now(),
+            patience: Cell::default(),
+        }
+    }
+
     /// The connection as its client sees it.
     pub fn origin(&self) -> Origin {
         Origin { source: self.peer, destination: self.destination() }

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use edge_config::hosts::HostMap;
 use edge_config::matching::{PathMatch, RouteMatch, RouteTable};
@@ -183,17 +183,7 @@ impl Plane {
             backends.push(tokio::task::spawn_local(serve(number, far, Rc::clone(&script), Rc::clone(&seen))));
         }
         drop(current);
-        let arrival = Arrival {
-            peer: "192.0.2.1:5000".parse().unwrap(),
-            local: LOCAL,
-            proxied: None,
-            secure: false,
-            server_name: None,
-            verified: None,
-            tls: None,
-            at: Instant::now(),
-            patience: Cell::default(),
-        };
+        let arrival = Arrival::new("192.0.2.1:5000".parse().unwrap(), LOCAL);
         Self { worker, arrival, seen, backends, clock }
     }
 
