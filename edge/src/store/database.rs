@@ -34,6 +34,9 @@ pub(super) enum DatabaseError {
     Sled(#[from] sled::Error),
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// sled holds an exclusive lock on its file for as long as a database is open.
+    #[error("another process has it open")]
+    InUse,
     #[error("sled panicked: {0}")]
     Panic(String),
     #[error("switched off after an earlier panic")]
@@ -41,12 +44,21 @@ pub(super) enum DatabaseError {
 }
 
 impl DatabaseError {
+    /// sled reports a lock that it did not get as an error of kind `Other`, with the cause in the text only.
+    fn of_open(error: sled::Error) -> Self {
+        match &error {
+            sled::Error::Io(io) if io.to_string().starts_with("could not acquire lock") => Self::InUse,
+            _ => Self::Sled(error),
+        }
+    }
+
     /// Whether the files themselves are at fault, so that a fresh database in their place would do better.
     pub(super) fn blames_files(&self) -> bool {
         let io = match self {
             Self::Sled(sled::Error::Io(error)) | Self::Io(error) => error,
             Self::Sled(_) | Self::Panic(_) => return true,
-            Self::Off => return false,
+            // Somebody's live database is the last thing to move.
+            Self::InUse | Self::Off => return false,
         };
         !matches!(
             io.kind(),
@@ -73,7 +85,8 @@ impl Database {
                 .cache_capacity(CACHE)
                 // Flushes are explicit; nothing is written behind our back.
                 .flush_every_ms(None)
-                .open()?;
+                .open()
+                .map_err(DatabaseError::of_open)?;
             let mut trees = Vec::new();
             let mut found = Vec::new();
             for keyspace in Keyspace::ALL {

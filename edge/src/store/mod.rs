@@ -30,10 +30,10 @@ use zeroize::Zeroizing;
 pub use content::{SessionSecret, StoredCertificate};
 use content::{decode_addresses, decode_assignments, encode_addresses, encode_assignments};
 use copies::{Copies, sync_directory, write_whole};
-use database::Database;
+use database::{Database, DatabaseError};
 use record::{Keyspace, Record};
 
-/// How long the directory may be somebody else's before it counts as in use.
+/// How long the directory or the database may be somebody else's before it counts as in use.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// The key of keyspaces that hold one record.
@@ -477,9 +477,14 @@ fn open_database(directory: &Path, notices: &mut Vec<String>) -> (Option<Databas
         notices.push(format!("{}: {error}; only plain copies are kept", path.display()));
         return (None, Vec::new());
     }
-    let error = match Database::open(&path) {
-        Ok((database, found)) => return (Some(database), found),
-        Err(error) => error,
+    let until = Instant::now() + LOCK_PATIENCE;
+    let error = loop {
+        match Database::open(&path) {
+            Ok((database, found)) => return (Some(database), found),
+            // A child between fork and exec shares our locks for that long.
+            Err(DatabaseError::InUse) if Instant::now() < until => std::thread::sleep(LOCK_PAUSE),
+            Err(error) => break error,
+        }
     };
     if !error.blames_files() {
         notices.push(format!("{}: {error}; only plain copies are kept", path.display()));

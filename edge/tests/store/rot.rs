@@ -120,6 +120,30 @@ fn either_half_suffices_and_a_third_kind_of_file_harms_nothing() {
 }
 
 #[test]
+fn a_database_that_somebody_has_open_is_left_alone() {
+    let directory = filled();
+    let file = fs::File::open(directory.path().join("state/db")).unwrap();
+    file.lock().unwrap();
+    let opened = Store::open(directory.path());
+    assert!(opened.notices.iter().any(|notice| notice.contains("another process has it open")), "{:?}", opened.notices);
+    child::check(&opened.store, LAST, LAST).unwrap();
+    assert!(!directory.path().join("state.broken-1").exists());
+    drop(opened);
+    file.unlock().unwrap();
+    heals(directory.path(), "released");
+
+    // A lock that lasts no longer than a child needs to become another program is waited for.
+    let file = fs::File::open(directory.path().join("state/db")).unwrap();
+    file.lock().unwrap();
+    let brief = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        drop(file);
+    });
+    assert_eq!(heals(directory.path(), "held for a moment"), Vec::<String>::new());
+    brief.join().unwrap();
+}
+
+#[test]
 fn broken_databases_are_kept_but_not_without_end() {
     let directory = filled();
     for round in 1..=8 {
