@@ -96,9 +96,10 @@ impl Authority {
     }
 }
 
-/// A new key without a certificate, as PEM.
-pub fn fresh_key() -> io::Result<String> {
-    Ok(KeyPair::generate().map_err(io::Error::other)?.serialize_pem())
+/// A new key without a certificate, as PEM: the private and the public half.
+pub fn key_halves() -> io::Result<(String, String)> {
+    let key = KeyPair::generate().map_err(io::Error::other)?;
+    Ok((key.serialize_pem(), key.public_key_pem()))
 }
 
 pub fn certificates(pem: &str) -> io::Result<Vec<CertificateDer<'static>>> {

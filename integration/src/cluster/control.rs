@@ -48,7 +48,9 @@ impl ControlPlane {
         let names = [&*address, "127.0.0.1", "10.96.0.1", "localhost", "kubernetes.default.svc"];
         keep(dir, "apiserver", &ca.sign(&Leaf { dns: &names, ..Leaf::default() }).unwrap());
         keep(dir, "kubelet-client", &user(&ca, "kube-apiserver", "system:masters"));
-        std::fs::write(dir.join("service-accounts.key"), pki::fresh_key().unwrap()).unwrap();
+        let (private, public) = pki::key_halves().unwrap();
+        std::fs::write(dir.join("service-accounts.key"), private).unwrap();
+        std::fs::write(dir.join("service-accounts.pub"), public).unwrap();
         std::fs::write(dir.join("admin.kubeconfig"), kubeconfig(&ca, "admin", "system:masters")).unwrap();
         let controllers = kubeconfig(&ca, "system:kube-controller-manager", "");
         std::fs::write(dir.join("controllers.kubeconfig"), controllers).unwrap();
@@ -135,7 +137,7 @@ fn apiserver(dir: &Path) -> Vec<String> {
         "--kubelet-preferred-address-types=InternalIP".to_owned(),
         "--authorization-mode=Node,RBAC".to_owned(),
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-        format!("--service-account-key-file={}", path("service-accounts.key")),
+        format!("--service-account-key-file={}", path("service-accounts.pub")),
         format!("--service-account-signing-key-file={}", path("service-accounts.key")),
         format!("--service-cluster-ip-range={SERVICES}"),
         "--allow-privileged=true".to_owned(),
