@@ -17,9 +17,10 @@ use edge_integration::netns;
 use tokio::signal::unix::{SignalKind, signal};
 
 const USAGE: &str =
-    "usage: cluster [--prefix TEXT] [--parallel N] up|control-plane|conformance [REGEX] [-- SUITE-FLAG…]
+    "usage: cluster [--prefix TEXT] [--parallel N] up|node|control-plane|conformance [REGEX] [-- SUITE-FLAG…]
   up             control plane, node and edge, until a signal
-  control-plane  without node and edge
+  node           without the edge
+  control-plane  without the edge and without a node
   conformance    the Gateway API's conformance suite, or those of its tests that match";
 
 struct Options {
@@ -51,6 +52,9 @@ fn main() -> ExitCode {
         return stay(&mut cluster);
     }
     cluster.start_node();
+    if options.command == "node" {
+        return stay(&mut cluster);
+    }
     cluster.start_edge();
     if options.command == "up" {
         println!("edge:          edgectl --socket {}", cluster.dir().join("edged.sock").display());
@@ -117,7 +121,7 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
             "--prefix" => options.prefix = value()?,
             "--parallel" => options.parallel = value()?.parse().map_err(|_| "--parallel: expected a number")?,
             "--" => options.flags = words.by_ref().collect(),
-            "up" | "control-plane" | "conformance" if options.command.is_empty() => options.command = word,
+            "up" | "node" | "control-plane" | "conformance" if options.command.is_empty() => options.command = word,
             _ if options.command == "conformance" && options.only.is_none() && !word.starts_with('-') => {
                 // An empty word is a make variable that was not set.
                 options.only = Some(word).filter(|word| !word.is_empty());

@@ -131,7 +131,7 @@ impl Cluster {
         let node = Program::new(program("podlet"))
             .args(["--kubeconfig".into(), self.control.admin().into_os_string()])
             .args(["--node", "node1", "--node-ip", &NODE.to_string(), "--pod-cidr", POD_CIDR])
-            .args(["--bridge", POD_BRIDGE, "--prefix", self.fabric.node.name()])
+            .args(["--bridge", POD_BRIDGE, "--prefix", &format!("{}-", self.fabric.node.name())])
             .args(["--image", &self.programs.image("echo-basic"), "--image", &self.programs.image("coredns")])
             .args(["--state".into(), self.dir.join("podlet").into_os_string()]);
         let mut node = Process::start("podlet", self.fabric.node.name(), &node, &self.log("podlet"));
