@@ -21,13 +21,13 @@ use json::Second;
 pub use line::{Entry, RuleOf, TlsOf};
 
 /// A buffer is handed over when it holds this much.
-const FULL: usize = 32 * 1024;
+const FULL: usize = 64 * 1024;
 /// For the line that fills it; a longer one makes the buffer grow.
 const ROOM: usize = 4096;
 /// Full buffers that may wait for the writer: 4 MiB.
-const WAITING: usize = 128;
+const WAITING: usize = 64;
 /// Empty buffers that are kept for reuse.
-const SPARE: usize = 16;
+const SPARE: usize = 8;
 /// How often a worker hands over what it has.
 pub const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
 /// How often the writer looks whether it shall reopen its file, and repeats a complaint.
