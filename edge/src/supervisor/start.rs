@@ -170,6 +170,7 @@ fn open(
             sources_good: Some(started),
             sources_error: None,
             restored,
+            untidy_since: None,
         },
     })
 }
