@@ -115,6 +115,7 @@ kinds! {
     Namespace => namespaces, core::NamespaceSpec, optional, validate::nothing;
     Service => services, core::ServiceSpec, spec, validate::service;
     EndpointSlice => endpoint_slices, core::EndpointSlice, body, validate::endpoint_slice;
+    Node => nodes, core::Node, body, validate::nothing;
     Issuer => issuers, certmanager::IssuerSpec, spec, validate::issuer;
     ClusterIssuer => cluster_issuers, certmanager::IssuerSpec, spec, validate::issuer;
     Certificate => certificates, certmanager::CertificateSpec, spec, validate::certificate;

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use edge_config::names::{Kind, ObjectKey};
 use http::{Method, Request};
-use kube::Client;
 use serde_json::Value;
+
+use super::client::Api;
 
 /// Longer than the API server's own patience with etcd under load, shorter than a Lease.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -28,6 +29,8 @@ pub enum CallError {
         why: String,
         /// How long it asks to be left alone.
         after: Option<Duration>,
+        /// It does not believe who we are.
+        is_doubted: bool,
     },
 }
 
@@ -77,45 +80,45 @@ fn plural(kind: Kind) -> String {
     }
 }
 
-pub async fn get(client: &Client, place: &Place) -> Result<Value, CallError> {
-    call(client, Method::GET, place.0.clone(), None).await
+pub async fn get(api: &Api, place: &Place) -> Result<Value, CallError> {
+    call(api, Method::GET, place.0.clone(), None).await
 }
 
 /// A page of objects with these labels; served from the API server's memory.
-pub async fn list(client: &Client, place: &Place, selector: &str) -> Result<Vec<Value>, CallError> {
+pub async fn list(api: &Api, place: &Place, selector: &str) -> Result<Vec<Value>, CallError> {
     let path = format!("{}?resourceVersion=0&labelSelector={}", place.0, escape(selector));
-    let mut list = call(client, Method::GET, path, None).await?;
+    let mut list = call(api, Method::GET, path, None).await?;
     Ok(match list["items"].take() {
         Value::Array(items) => items,
         _ => Vec::new(),
     })
 }
 
-pub async fn create(client: &Client, collection: &Place, body: &Value) -> Result<Value, CallError> {
+pub async fn create(api: &Api, collection: &Place, body: &Value) -> Result<Value, CallError> {
     let path = format!("{}?fieldManager={FIELD_MANAGER}", collection.0);
-    call(client, Method::POST, path, Some((body, "application/json"))).await
+    call(api, Method::POST, path, Some((body, "application/json"))).await
 }
 
 /// RFC 7396; a `metadata.resourceVersion` in the body is a precondition.
-pub async fn merge(client: &Client, place: &Place, body: &Value) -> Result<Value, CallError> {
+pub async fn merge(api: &Api, place: &Place, body: &Value) -> Result<Value, CallError> {
     let path = format!("{}?fieldManager={FIELD_MANAGER}", place.0);
-    call(client, Method::PATCH, path, Some((body, "application/merge-patch+json"))).await
+    call(api, Method::PATCH, path, Some((body, "application/merge-patch+json"))).await
 }
 
 /// Server-side apply: what the body holds is ours from now on, and what we applied before and is not in it goes.
-pub async fn apply(client: &Client, place: &Place, body: &Value) -> Result<Value, CallError> {
+pub async fn apply(api: &Api, place: &Place, body: &Value) -> Result<Value, CallError> {
     let path = format!("{}?fieldManager={FIELD_MANAGER}&force=true", place.0);
-    call(client, Method::PATCH, path, Some((body, "application/apply-patch+yaml"))).await
+    call(api, Method::PATCH, path, Some((body, "application/apply-patch+yaml"))).await
 }
 
-pub async fn delete(client: &Client, place: &Place) -> Result<(), CallError> {
-    match call(client, Method::DELETE, place.0.clone(), None).await {
+pub async fn delete(api: &Api, place: &Place) -> Result<(), CallError> {
+    match call(api, Method::DELETE, place.0.clone(), None).await {
         Ok(_) | Err(CallError::NotFound) => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-async fn call(client: &Client, method: Method, path: String, body: Option<(&Value, &str)>) -> Result<Value, CallError> {
+async fn call(api: &Api, method: Method, path: String, body: Option<(&Value, &str)>) -> Result<Value, CallError> {
     let mut request = Request::builder().method(method).uri(path).header("accept", "application/json");
     let mut bytes = Vec::new();
     if let Some((body, content_type)) = body {
@@ -123,17 +126,30 @@ async fn call(client: &Client, method: Method, path: String, body: Option<(&Valu
         bytes = body.to_string().into_bytes();
     }
     let request = request.body(bytes).map_err(|error| CallError::Refused(error.to_string()))?;
-    match tokio::time::timeout(PATIENCE, client.request::<Value>(request)).await {
+    let answer = async {
+        match api.client().await {
+            Some(client) => client.request::<Value>(request).await.map_err(judge),
+            None => Err(CallError::Unavailable { why: "the daemon stops".to_owned(), after: None, is_doubted: false }),
+        }
+    };
+    match tokio::time::timeout(PATIENCE, answer).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(judge(error)),
-        Err(_) => Err(CallError::Unavailable { why: format!("no answer in {PATIENCE:?}"), after: None }),
+        Ok(Err(error)) => {
+            if let CallError::Unavailable { is_doubted: true, .. } = &error {
+                api.doubt();
+            }
+            Err(error)
+        }
+        Err(_) => {
+            Err(CallError::Unavailable { why: format!("no answer in {PATIENCE:?}"), after: None, is_doubted: false })
+        }
     }
 }
 
 fn judge(error: kube::Error) -> CallError {
     let status = match error {
         kube::Error::Api(status) => status,
-        other => return CallError::Unavailable { why: chain(&other), after: None },
+        other => return CallError::Unavailable { why: chain(&other), after: None, is_doubted: false },
     };
     let after = status.details.as_ref().map(|details| details.retry_after_seconds).filter(|seconds| *seconds > 0);
     let after = after.map(|seconds| Duration::from_secs(u64::from(seconds)));
@@ -143,7 +159,8 @@ fn judge(error: kube::Error) -> CallError {
         (404, _) => CallError::NotFound,
         // A token that ended is renewed by the client; until then it is as if nobody answered.
         (401 | 408 | 429 | 500.., _) => {
-            CallError::Unavailable { why: format!("{} {}", status.code, status.message), after }
+            let why = format!("{} {}", status.code, status.message);
+            CallError::Unavailable { why, after, is_doubted: status.code == 401 }
         }
         _ => CallError::Refused(format!("{} {}", status.code, status.message)),
     }

@@ -11,15 +11,15 @@ use std::time::{Duration, SystemTime};
 
 use edge_config::names::{Kind, ObjectRef};
 use foldhash::{HashMap, HashMapExt};
-use kube::Client;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::calls::{self, CallError, Place};
+use super::client::Api;
 use super::lease::micro_time;
+use super::mirror::Mirror;
 use super::status::faults::Fault;
-use super::status::ledger::Ledger;
 
 /// A fault that comes back within this time goes on with its Event.
 const SERIES: Duration = Duration::from_secs(3600);
@@ -134,8 +134,8 @@ fn event_name(object: &ObjectRef, serial: u64) -> String {
 
 /// Who tells.
 pub struct Teller {
-    pub client: Client,
-    pub ledger: Ledger,
+    pub api: Api,
+    pub mirror: Mirror,
     pub inbox: mpsc::Receiver<Told>,
     /// The name of this edge.
     pub edge: String,
@@ -167,13 +167,13 @@ impl Teller {
         let namespace = namespace(&told.object);
         match action {
             Action::Create { name } => {
-                let version = self.ledger.version(told.object.kind);
+                let version = self.mirror.version(told.object.kind).unwrap_or("v1");
                 let body = event(told, &name, &now, version, &self.edge);
-                calls::create(&self.client, &Place::new(API, "events", namespace, ""), &body).await.map(drop)
+                calls::create(&self.api, &Place::new(API, "events", namespace, ""), &body).await.map(drop)
             }
             Action::Count { name, count } => {
                 let body = json!({"series": {"count": count, "lastObservedTime": now}});
-                calls::merge(&self.client, &Place::new(API, "events", namespace, &name), &body).await.map(drop)
+                calls::merge(&self.api, &Place::new(API, "events", namespace, &name), &body).await.map(drop)
             }
         }
     }

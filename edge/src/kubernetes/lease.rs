@@ -13,15 +13,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::calls::{self, CallError, Place};
+use super::client::Api;
 use super::status::fleet::{self, Acknowledgement, Peer};
 
 /// A Lease that was not renewed for so long is over.
@@ -37,7 +38,7 @@ const SAY_AGAIN: Duration = Duration::from_millis(250);
 /// The Lease of an edge that has been dead for so long is removed by the writer.
 const BURY: Duration = Duration::from_secs(3600);
 /// How long the API may take at the end of the daemon.
-const FAREWELL: Duration = Duration::from_secs(2);
+pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 
 const API: &str = "apis/coordination.k8s.io/v1";
 const GROUP_LABEL: &str = "edge.internal/group";
@@ -107,7 +108,7 @@ fn step(lease: Option<&Seen>, me: &str, renewed: Option<Instant>, now: Instant) 
 }
 
 struct Group {
-    client: Client,
+    api: Api,
     settings: LeaseSettings,
     leases: BTreeMap<String, Seen>,
     /// The names that a running relist has shown.
@@ -123,17 +124,14 @@ struct Group {
 
 /// Keeps the Leases until `stop` says otherwise, then gives them up.
 pub async fn run(
-    client: Client,
+    api: Api,
     settings: LeaseSettings,
     mut said: watch::Receiver<Acknowledgement>,
     view: watch::Sender<View>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let api: Api<Lease> = Api::namespaced(client.clone(), &settings.namespace);
-    let config = watcher::Config::default().labels(&format!("{GROUP_LABEL}={}", settings.group));
-    let mut events = std::pin::pin!(watcher::watcher(api, config).map_err(|error| error.to_string()));
     let mut group = Group {
-        client,
+        api,
         settings,
         leases: BTreeMap::new(),
         listed: None,
@@ -144,18 +142,27 @@ pub async fn run(
         told: None,
         trouble: None,
     };
+    let mut events: Option<BoxStream<'static, Result<Event<Lease>, watcher::Error>>> = None;
     let mut watch_again = Instant::now();
     loop {
-        let next = group.keep(&view).await;
+        if events.is_none() && watch_again <= Instant::now() {
+            events = group.watch().await;
+            watch_again = Instant::now() + RETRY;
+        }
+        let mut next = group.keep(&view).await;
+        if events.is_none() {
+            next = next.min(watch_again);
+        }
         tokio::select! {
-            // The watch itself starts again at once after an error.
-            event = async { tokio::time::sleep_until(watch_again).await; events.next().await } => match event {
+            event = heard(&mut events) => match event {
                 Some(Ok(event)) => group.note(event, Instant::now()),
+                // Started anew with the newest client: credentials may be the reason.
                 Some(Err(error)) => {
                     group.trouble = Some(format!("Leases in {}: {error}", group.settings.namespace));
+                    events = None;
                     watch_again = Instant::now() + RETRY;
                 }
-                None => watch_again = Instant::now() + RETRY,
+                None => events = None,
             },
             changed = said.changed() => {
                 if changed.is_err() {
@@ -171,7 +178,21 @@ pub async fn run(
     let _ = tokio::time::timeout(FAREWELL, group.leave()).await;
 }
 
+async fn heard<S: futures_util::Stream + Unpin>(events: &mut Option<S>) -> Option<S::Item> {
+    match events {
+        Some(events) => events.next().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Group {
+    async fn watch(&self) -> Option<BoxStream<'static, Result<Event<Lease>, watcher::Error>>> {
+        let client = tokio::time::timeout(RETRY, self.api.client()).await.ok()??;
+        let leases = kube::Api::namespaced(client, &self.settings.namespace);
+        let config = watcher::Config::default().labels(&format!("{GROUP_LABEL}={}", self.settings.group));
+        Some(watcher::watcher(leases, config).boxed())
+    }
+
     fn note(&mut self, event: Event<Lease>, now: Instant) {
         match event {
             Event::Init => self.listed = Some(Vec::new()),
@@ -268,12 +289,12 @@ impl Group {
             Step::Wait(at) => return at,
             Step::Create => {
                 let place = Place::new(API, "leases", &self.settings.namespace, "");
-                calls::create(&self.client, &place, &self.body(name, is_own, None)).await
+                calls::create(&self.api, &place, &self.body(name, is_own, None)).await
             }
             Step::Take => {
                 let place = Place::new(API, "leases", &self.settings.namespace, name);
                 let body = self.body(name, is_own, self.leases.get(name));
-                calls::merge(&self.client, &place, &body).await
+                calls::merge(&self.api, &place, &body).await
             }
         };
         let done = Instant::now();
@@ -336,7 +357,7 @@ impl Group {
         let dead = self.leases.iter().find(|(name, seen)| **name != self.settings.group && seen.at + BURY <= now);
         if let Some(name) = dead.map(|(name, _)| name.clone()) {
             let place = Place::new(API, "leases", &self.settings.namespace, &name);
-            if calls::delete(&self.client, &place).await.is_ok() {
+            if calls::delete(&self.api, &place).await.is_ok() {
                 self.leases.remove(&name);
             }
         }
@@ -347,7 +368,7 @@ impl Group {
         let own = self.own_name();
         let place = Place::new(API, "leases", &self.settings.namespace, &own);
         if self.leases.get(&own).is_some_and(|lease| lease.holder == self.settings.instance) {
-            let _ = calls::delete(&self.client, &place).await;
+            let _ = calls::delete(&self.api, &place).await;
         }
         let Some(election) = self.leases.get(&self.settings.group) else { return };
         if election.holder == self.settings.instance {
@@ -356,7 +377,7 @@ impl Group {
                 "metadata": {"resourceVersion": election.version},
                 "spec": {"holderIdentity": "", "leaseDurationSeconds": 1},
             });
-            let _ = calls::merge(&self.client, &place, &release).await;
+            let _ = calls::merge(&self.api, &place, &release).await;
         }
     }
 

@@ -138,6 +138,7 @@ impl Supervisor {
             ("[access_log] path", before.access_log != now.access_log),
             ("[log] format", before.log.format != now.log.format),
             ("[control]", before.control != now.control),
+            ("[kubernetes]", before.kubernetes != now.kubernetes),
         ];
         for (key, changed) in fixed {
             if changed {

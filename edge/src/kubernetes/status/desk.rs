@@ -1,16 +1,18 @@
 //! What is to be written next. No I/O: it takes what happened, and the time, and gives single writes out.
 //!
-//! In: worlds from the supervisor, objects from the [`Ledger`], what other edges say, outcomes of writes. Out: one
+//! In: worlds from the supervisor, objects from the [`Mirror`], what other edges say, outcomes of writes. Out: one
 //! [`Job`] after the other, computed from the newest of all that at the moment it is given out, so that of several
-//! states of an object only the last is ever written. It writes nothing while the ledger is incomplete, nothing for an
+//! states of an object only the last is ever written. It writes nothing while not everything is listed, nothing for an
 //! object that the supervisor and the API do not know in the same generation, and nothing that is already so.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use edge_config::names::{Kind, ObjectRef};
+use edge_config::inputs::Inputs;
+use edge_config::names::{Kind, ObjectKey, ObjectRef};
 use edge_config::report::ObjectReport;
+use edge_config::settings::KubernetesSettings;
 use edge_config::status;
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use serde_json::{Value, json};
@@ -18,10 +20,11 @@ use tokio::time::Instant;
 
 use super::faults::{Fault, new_faults};
 use super::fleet::{self, Acknowledgement, Peer, Served};
-use super::ledger::{ApiObject, Ledger};
 use super::merge::Author;
 use super::pace::{Failure, Pace};
 use crate::control::world::World;
+use crate::kubernetes::SOURCE;
+use crate::kubernetes::mirror::{Mirror, Seen};
 
 /// One write of one object's status.
 #[derive(Debug)]
@@ -44,7 +47,7 @@ pub enum Next {
 }
 
 pub struct Desk {
-    ledger: Ledger,
+    mirror: Mirror,
     world: Option<Arc<World>>,
     /// Of all edges together.
     observed: status::Observed,
@@ -58,9 +61,9 @@ pub struct Desk {
 }
 
 impl Desk {
-    pub fn new(ledger: Ledger, now: Instant) -> Self {
+    pub fn new(mirror: Mirror, now: Instant) -> Self {
         Self {
-            ledger,
+            mirror,
             world: None,
             observed: status::Observed::default(),
             mine: status::Observed::default(),
@@ -124,23 +127,25 @@ impl Desk {
     }
 
     /// Takes up what the watch saw since.
-    pub fn note_ledger(&mut self, now: Instant) {
-        for object in self.ledger.take_fresh() {
+    pub fn note_mirror(&mut self, now: Instant) {
+        for object in self.mirror.take_fresh() {
             self.queue.add(object, now);
         }
     }
 
     /// Looks at every object again: whoever wrote until now may have left anything behind.
     pub fn take_over(&mut self, now: Instant) {
-        for object in self.ledger.names() {
+        for object in self.mirror.names() {
             self.queue.add(object, now);
         }
     }
 
     pub fn next(&mut self, wall: &str, now: Instant) -> Next {
-        let Some(world) = self.world.clone().filter(|_| self.ledger.is_complete()) else { return Next::Wait(None) };
+        let Some(world) = self.world.clone().filter(|_| self.mirror.is_open()) else { return Next::Wait(None) };
         let controllers = &world.inputs.settings.controller_names;
-        let author = Author { controllers, now: wall };
+        let is_shared = world.inputs.settings.kubernetes.as_ref().is_some_and(reads_a_part);
+        let is_known = |home: &str, reference: &Value| is_known(&world.inputs, home, reference);
+        let author = Author { controllers, now: wall, others: is_shared.then_some(&is_known) };
         let observed = std::mem::take(&mut self.observed);
         let rendering = status::World::new(&world.compiled.snapshot, &observed);
         let mut late = None;
@@ -158,7 +163,7 @@ impl Desk {
                 // It comes back when the answer is there.
                 continue;
             }
-            let Some(seen) = self.ledger.get(&object) else { continue };
+            let Some(seen) = self.mirror.look(&object) else { continue };
             let Some(job) = self.judge(&author, &world, &rendering, &object, &seen) else { continue };
             match self.pace.leave(&object, now) {
                 Ok(()) => break Some(job),
@@ -181,16 +186,16 @@ impl Desk {
         world: &World,
         rendering: &status::World<'_>,
         object: &ObjectRef,
-        seen: &ApiObject,
+        seen: &Seen,
     ) -> Option<Job> {
         // What the supervisor compiled must be what the API holds. A Service has no generation.
-        let known = world.inputs.meta(object)?;
+        let known = world.inputs.meta(object).filter(|known| &*known.origin.file == SOURCE && !seen.is_leaving)?;
         if known.generation != seen.generation && object.kind != Kind::Service {
             return None;
         }
-        let status: Value = serde_json::from_str(&seen.status).unwrap_or_default();
+        let status: Value = serde_json::from_slice(&seen.status).unwrap_or_default();
         let wanted = self.reports.get(object).map(|report| rendering.status(object, report));
-        let changes = author.changes(object.kind, &status, wanted.as_ref())?;
+        let changes = author.changes(object, &status, wanted.as_ref())?;
         let faults = new_faults(object.kind, &status, &changes, author.controllers);
         let print = fingerprint(wanted.as_ref());
         let patch =
@@ -199,19 +204,19 @@ impl Desk {
     }
 
     /// The API took it; `seen` is its answer. Returns whether somebody keeps writing the opposite.
-    pub fn written(&mut self, job: &Job, seen: ApiObject, now: Instant) -> bool {
+    pub fn written(&mut self, job: &Job, seen: Seen, now: Instant) -> bool {
         self.in_flight.remove(&job.object);
-        self.ledger.saw(job.object.clone(), seen);
+        self.mirror.note([(job.object.clone(), Some(seen))]);
         // The answer settles it, unless something changed on the way.
         self.queue.add(job.object.clone(), now);
         self.pace.written(&job.object, job.print, now)
     }
 
     /// It was not written; `seen` is what the API holds now, if it was asked.
-    pub fn failed(&mut self, object: &ObjectRef, failure: Failure, seen: Option<ApiObject>, now: Instant) {
+    pub fn failed(&mut self, object: &ObjectRef, failure: Failure, seen: Option<Seen>, now: Instant) {
         self.in_flight.remove(object);
         if let Some(seen) = seen {
-            self.ledger.saw(object.clone(), seen);
+            self.mirror.note([(object.clone(), Some(seen))]);
         }
         self.pace.failed(object, failure, now);
         self.queue.add(object.clone(), now);
@@ -220,7 +225,7 @@ impl Desk {
     /// The object is not there any more.
     pub fn gone(&mut self, object: &ObjectRef) {
         self.in_flight.remove(object);
-        self.ledger.gone(object);
+        self.mirror.note([(object.clone(), None)]);
     }
 
     /// Drops what was kept for objects that are quiet.
@@ -231,6 +236,20 @@ impl Desk {
     pub fn backlog(&self) -> usize {
         self.queue.at.len() + self.in_flight.len()
     }
+}
+
+/// Whether other edges, in a group of their own, answer for what this one does not read.
+fn reads_a_part(settings: &KubernetesSettings) -> bool {
+    settings.gateway_selector.is_some() || !settings.namespaces.is_empty()
+}
+
+/// Whether a parentRef or ancestorRef in an object of the namespace `home` names something that this edge reads.
+fn is_known(inputs: &Inputs, home: &str, reference: &Value) -> bool {
+    let text = |name: &str| reference[name].as_str();
+    let kind = Kind::of(text("group").unwrap_or(Kind::Gateway.group()), text("kind").unwrap_or("Gateway"));
+    let (Some(kind), Some(name)) = (kind, text("name")) else { return false };
+    let key = ObjectKey::new(text("namespace").unwrap_or(home), name);
+    inputs.meta(&ObjectRef::new(kind, key)).is_some()
 }
 
 /// Tells what was wanted apart from what was wanted before; times do not count.

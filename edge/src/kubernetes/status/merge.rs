@@ -8,7 +8,7 @@
 //! or reorder Conditions that they are not directly responsible for", "if the observedGeneration of a Condition is
 //! greater … MUST NOT perform the update"), RouteStatus.Parents, PolicyStatus.Ancestors; metav1.Condition.
 
-use edge_config::names::Kind;
+use edge_config::names::{Kind, ObjectRef};
 use serde_json::{Map, Value, json};
 
 /// Who writes, and when.
@@ -17,6 +17,9 @@ pub struct Author<'a> {
     pub controllers: &'a [String],
     /// RFC 3339, whole seconds, UTC.
     pub now: &'a str,
+    /// Where edges of other groups write under the same names: whether this edge knows what a reference in an object of
+    /// a namespace leads to. An entry for what it does not know is theirs.
+    pub others: Option<&'a dyn Fn(&str, &Value) -> bool>,
 }
 
 /// The condition types that Edge writes, wherever. One of them that is no longer wanted is removed.
@@ -35,8 +38,8 @@ const OWN_PREFIX: &str = "edge.internal/";
 
 // The bounds of the CRDs; a status that is past one of them is refused as a whole.
 const MOST_CONDITIONS: usize = 8;
-const MOST_PARENTS: usize = 32;
-const MOST_ANCESTORS: usize = 16;
+const PARENTS: (&str, usize) = ("parentRef", 32);
+const ANCESTORS: (&str, usize) = ("ancestorRef", 16);
 const MOST_LISTENERS: usize = 64;
 const MOST_ADDRESSES: usize = 16;
 const MOST_FEATURES: usize = 64;
@@ -45,24 +48,25 @@ const LONGEST_MESSAGE: usize = 32_768;
 impl Author<'_> {
     /// The members of `status` to write, so that it says what is wanted; `None` where it does already. Without a wanted
     /// status nothing of ours may stay, as far as it bears our name.
-    pub fn changes(&self, kind: Kind, seen: &Value, wanted: Option<&Value>) -> Option<Map<String, Value>> {
+    pub fn changes(&self, object: &ObjectRef, seen: &Value, wanted: Option<&Value>) -> Option<Map<String, Value>> {
         let mut changes = Map::new();
         let mut put = |name: &str, value: Value| {
             if !is_same(&seen[name], &value) {
                 changes.insert(name.to_owned(), value);
             }
         };
-        match (kind, wanted) {
+        let home = &*object.key.namespace;
+        match (object.kind, wanted) {
             (Kind::HTTPRoute | Kind::GRPCRoute | Kind::TLSRoute | Kind::TCPRoute | Kind::UDPRoute, wanted) => {
-                let list = wanted.map(|wanted| list(&wanted["parents"])).unwrap_or_default();
-                put("parents", self.entries(list_or_none(&seen["parents"]), list, "parentRef", MOST_PARENTS));
+                let entries = wanted.map(|wanted| list(&wanted["parents"])).unwrap_or_default();
+                put("parents", self.entries(home, list(&seen["parents"]), entries, &PARENTS));
             }
             (
                 Kind::BackendTLSPolicy | Kind::ClientTrafficPolicy | Kind::BackendTrafficPolicy | Kind::SecurityPolicy,
                 wanted,
             ) => {
-                let list = wanted.map(|wanted| list(&wanted["ancestors"])).unwrap_or_default();
-                put("ancestors", self.entries(list_or_none(&seen["ancestors"]), list, "ancestorRef", MOST_ANCESTORS));
+                let entries = wanted.map(|wanted| list(&wanted["ancestors"])).unwrap_or_default();
+                put("ancestors", self.entries(home, list(&seen["ancestors"]), entries, &ANCESTORS));
             }
             (Kind::Gateway, Some(wanted)) => {
                 put("conditions", self.conditions(list(&seen["conditions"]), list(&wanted["conditions"])));
@@ -94,10 +98,10 @@ impl Author<'_> {
     }
 
     /// `status.parents` or `status.ancestors`. Ours stay where they are, those of others too; new ones go to the end.
-    fn entries(&self, seen: Option<&[Value]>, wanted: &[Value], reference: &str, most: usize) -> Value {
+    fn entries(&self, home: &str, seen: &[Value], wanted: &[Value], &(reference, most): &(&str, usize)) -> Value {
         let same = |a: &Value, b: &Value| a["controllerName"] == b["controllerName"] && a[reference] == b[reference];
         let mut out: Vec<Value> = Vec::with_capacity(wanted.len());
-        for entry in seen.unwrap_or_default() {
+        for entry in seen {
             let controller = entry["controllerName"].as_str().unwrap_or_default();
             if !self.controllers.iter().any(|ours| ours == controller) {
                 out.push(entry.clone());
@@ -108,6 +112,8 @@ impl Author<'_> {
                 let mut entry = entry.clone();
                 entry["conditions"] = conditions;
                 out.push(entry);
+            } else if self.others.is_some_and(|is_known| !is_known(home, &entry[reference])) {
+                out.push(entry.clone());
             }
         }
         for entry in wanted {
@@ -208,10 +214,6 @@ fn first(list: &[Value], most: usize) -> Value {
 
 fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
-fn list_or_none(value: &Value) -> Option<&[Value]> {
-    value.as_array().map(Vec::as_slice)
 }
 
 /// An absent list is an empty one.

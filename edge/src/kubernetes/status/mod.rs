@@ -1,6 +1,6 @@
 //! Writing status back to the Kubernetes API.
 //!
-//! In: the supervisor's worlds, the [`ledger`] that the watch keeps, what other edges say of themselves. Out: merge
+//! In: the supervisor's worlds, the [`Mirror`] of the watches, what other edges say of themselves. Out: merge
 //! patches of the status subresource, each with the resource version it was computed from as its precondition, so that
 //! what others write meanwhile is never lost (`parents` of routes is an atomic list and knows no better way). One edge
 //! of a group writes; all edges' acknowledgements count. It decides nothing about configuration.
@@ -11,28 +11,26 @@ pub mod counters;
 pub mod desk;
 pub mod faults;
 pub mod fleet;
-pub mod ledger;
 pub mod merge;
 pub mod pace;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use edge_config::names::{Kind, ObjectRef};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use kube::Client;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::calls::{self, CallError, Place};
+use super::client::Api;
 use super::events::Told;
 use super::lease::View;
+use super::mirror::{Mirror, Seen};
 use crate::control::world::World;
 use counters::{Counters, Outcome};
 use desk::{Desk, Job, Next};
 use fleet::Acknowledgement;
-use ledger::{ApiObject, Ledger};
 use pace::Failure;
 
 /// Writes under way at a time.
@@ -41,8 +39,8 @@ const TIDY: Duration = Duration::from_secs(60);
 
 /// What the writer is connected to.
 pub struct Writer {
-    pub client: Client,
-    pub ledger: Ledger,
+    pub api: Api,
+    pub mirror: Mirror,
     pub worlds: watch::Receiver<Arc<World>>,
     /// Who writes, and who else is there.
     pub view: watch::Receiver<View>,
@@ -57,23 +55,24 @@ pub struct Writer {
 /// How a write ended, and what the API holds now where it was asked.
 struct Done {
     job: Box<Job>,
-    result: Result<ApiObject, CallError>,
+    result: Result<Seen, CallError>,
     /// After a conflict.
-    fresh: Option<Result<ApiObject, CallError>>,
+    fresh: Option<Result<Seen, CallError>>,
 }
 
 impl Writer {
     /// Writes until it is told to stop. Writes under way are given up then: each is whole or not there.
     pub async fn run(mut self) {
-        let mut desk = Desk::new(self.ledger.clone(), Instant::now());
+        let mut desk = Desk::new(self.mirror.clone(), Instant::now());
         let mut under_way = FuturesUnordered::new();
         let mut is_writer = false;
         let mut tidy = tokio::time::interval(TIDY);
         let mut stop = self.stop.clone();
+        let mut changes = self.mirror.changes();
         desk.note_world(self.worlds.borrow_and_update().clone(), SystemTime::now(), Instant::now());
         loop {
             let now = Instant::now();
-            desk.note_ledger(now);
+            desk.note_mirror(now);
             let said = desk.acknowledgement();
             self.said.send_if_modified(|known| {
                 let is_new = *known != said;
@@ -95,8 +94,9 @@ impl Writer {
             while is_writer && under_way.len() < AT_ONCE {
                 match desk.next(&seconds(SystemTime::now()), now) {
                     Next::Write(job) => {
-                        let place = Place::of(job.object.kind, self.ledger.version(job.object.kind), &job.object.key);
-                        under_way.push(write(self.client.clone(), place, job));
+                        let version = self.mirror.version(job.object.kind).unwrap_or("v1");
+                        let place = Place::of(job.object.kind, version, &job.object.key);
+                        under_way.push(write(self.api.clone(), place, job));
                     }
                     Next::Wait(at) => {
                         wake = [wake, at].into_iter().flatten().min();
@@ -119,7 +119,7 @@ impl Writer {
                     let peers = self.view.borrow_and_update().peers.clone();
                     desk.note_peers(peers, Instant::now());
                 }
-                () = self.ledger.changed() => {}
+                Ok(()) = changes.changed() => {}
                 Some(done) = under_way.next() => self.finish(&mut desk, done),
                 () = sleep_until(wake) => {}
                 _ = tidy.tick() => desk.tidy(Instant::now()),
@@ -172,49 +172,30 @@ impl Writer {
     }
 }
 
-async fn write(client: Client, place: Place, job: Box<Job>) -> Done {
-    let result = calls::merge(&client, &place.clone().status(), &job.patch).await.map(|answer| api_object(&answer));
+async fn write(api: Api, place: Place, job: Box<Job>) -> Done {
+    let result = calls::merge(&api, &place.clone().status(), &job.patch).await.map(|answer| seen_in(&answer));
     // The watch will show it too, but not sooner.
     let fresh = match result {
-        Err(CallError::Conflict) => Some(calls::get(&client, &place).await.map(|answer| api_object(&answer))),
+        Err(CallError::Conflict) => Some(calls::get(&api, &place).await.map(|answer| seen_in(&answer))),
         _ => None,
     };
     Done { job, result, fresh }
 }
 
 /// An object as the API gives it, as far as a writer needs it.
-pub fn api_object(object: &Value) -> ApiObject {
+pub fn seen_in(object: &Value) -> Seen {
     let text = |value: &Value| value.as_str().unwrap_or_default().into();
     let metadata = &object["metadata"];
-    ApiObject {
+    Seen {
         uid: text(&metadata["uid"]),
         resource_version: text(&metadata["resourceVersion"]),
         generation: metadata["generation"].as_i64().unwrap_or_default(),
+        is_leaving: metadata.get("deletionTimestamp").is_some(),
         status: match object.get("status") {
-            None | Some(Value::Null) => "".into(),
-            Some(status) => status.to_string().into(),
+            None | Some(Value::Null) => Box::default(),
+            Some(status) => status.to_string().into_bytes().into(),
         },
     }
-}
-
-/// The kinds whose status Edge writes.
-pub fn has_status(object: &ObjectRef) -> bool {
-    matches!(
-        object.kind,
-        Kind::GatewayClass
-            | Kind::Gateway
-            | Kind::ListenerSet
-            | Kind::HTTPRoute
-            | Kind::GRPCRoute
-            | Kind::TLSRoute
-            | Kind::TCPRoute
-            | Kind::UDPRoute
-            | Kind::BackendTLSPolicy
-            | Kind::ClientTrafficPolicy
-            | Kind::BackendTrafficPolicy
-            | Kind::SecurityPolicy
-            | Kind::Service
-    )
 }
 
 async fn sleep_until(at: Option<Instant>) {

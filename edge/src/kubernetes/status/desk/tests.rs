@@ -15,7 +15,7 @@ const OTHER: &str = "example.com/other";
 
 fn add<T: DeserializeOwned>(objects: &mut Objects<T>, name: &str, generation: i64, spec: Value) {
     let key = ObjectKey::parse(name);
-    let origin = Origin { file: "api".into(), line: 1, column: 1 };
+    let origin = Origin { file: SOURCE.into(), line: 1, column: 1 };
     let (labels, annotations) = (BTreeMap::new(), BTreeMap::new());
     let meta = Meta { key: key.clone(), labels, annotations, generation, created: None, origin };
     objects.insert(key, Arc::new(Object { meta, spec: serde_json::from_value(spec).unwrap() }));
@@ -91,22 +91,20 @@ impl Api {
         api
     }
 
-    fn object(&self, object: &ObjectRef) -> ApiObject {
+    fn object(&self, object: &ObjectRef) -> Seen {
         let (version, generation, status) = &self.objects[object];
-        let status = if status.is_null() { String::new() } else { status.to_string() };
-        ApiObject {
+        let status = if status.is_null() { Vec::new() } else { status.to_string().into_bytes() };
+        Seen {
             uid: "u".into(),
             resource_version: version.to_string().into(),
             generation: *generation,
+            is_leaving: false,
             status: status.into(),
         }
     }
 
-    fn show(&self, ledger: &Ledger) {
-        for object in self.objects.keys() {
-            ledger.saw(object.clone(), self.object(object));
-        }
-        ledger.set_complete(true);
+    fn show(&self, mirror: &Mirror) {
+        mirror.note(self.objects.keys().map(|object| (object.clone(), Some(self.object(object)))));
     }
 
     fn patch(&mut self, job: &Job) -> Result<(), ()> {
@@ -129,15 +127,16 @@ impl Api {
 
 struct Edge {
     desk: Desk,
-    ledger: Ledger,
+    mirror: Mirror,
     now: Instant,
 }
 
 impl Edge {
     fn new(api: &Api) -> Self {
-        let (ledger, now) = (Ledger::default(), Instant::now());
-        api.show(&ledger);
-        Self { desk: Desk::new(ledger.clone(), now), ledger, now }
+        let (mirror, now) = (Mirror::default(), Instant::now());
+        api.show(&mirror);
+        mirror.open();
+        Self { desk: Desk::new(mirror.clone(), now), mirror, now }
     }
 
     fn world(&mut self, world: &Arc<World>) {
@@ -149,7 +148,7 @@ impl Edge {
         let mut faults = Vec::new();
         let end = self.now + Duration::from_secs(600);
         while self.now < end {
-            self.desk.note_ledger(self.now);
+            self.desk.note_mirror(self.now);
             match self.desk.next("2026-11-23T10:00:00Z", self.now) {
                 Next::Write(job) => match api.patch(&job) {
                     Ok(()) => {
@@ -191,7 +190,7 @@ fn everything_is_written_once() {
     assert_eq!(says(&api, &gateway(), "Programmed"), "True 1");
     assert_eq!(says(&api, &route(7), "Accepted"), "True 1");
     // The watch shows what was written, the world is shown again, another edge takes over: nothing to write.
-    api.show(&edge.ledger);
+    api.show(&edge.mirror);
     edge.world(&world);
     edge.desk.take_over(edge.now);
     edge.settle(&mut api);
@@ -206,14 +205,16 @@ fn everything_is_written_once() {
 fn nothing_is_written_before_all_is_known() {
     let inputs = inputs(2, 1);
     let mut api = Api::of(&inputs);
-    let mut edge = Edge::new(&api);
-    edge.ledger.set_complete(false);
+    let closed = Mirror::default();
+    api.show(&closed);
+    let mut edge = Edge { desk: Desk::new(closed.clone(), Instant::now()), mirror: closed, now: Instant::now() };
     edge.world(&world(inputs.clone(), true));
-    edge.desk.note_ledger(edge.now);
+    edge.desk.note_mirror(edge.now);
     assert!(matches!(edge.desk.next("now", edge.now), Next::Wait(None)));
+    edge.mirror.open();
     // The API has a later generation than what was compiled: it will be compiled too.
     api.put(gateway(), 3, Value::Null);
-    api.show(&edge.ledger);
+    api.show(&edge.mirror);
     edge.settle(&mut api);
     assert_eq!(api.objects[&gateway()].2, Value::Null);
     edge.world(&world(self::inputs(3, 1), true));
@@ -243,7 +244,7 @@ fn what_others_write_meanwhile_is_kept() {
     add(&mut inputs.http_routes, "ns/r0", 2, json!({"parentRefs": [{"name": "elsewhere"}], "rules": [{}]}));
     let status = api.objects[&route(0)].2.clone();
     api.put(route(0), 2, status);
-    api.show(&edge.ledger);
+    api.show(&edge.mirror);
     edge.world(&world(inputs, true));
     edge.settle(&mut api);
     assert_eq!(api.objects[&route(0)].2["parents"], json!([theirs]));
@@ -264,7 +265,7 @@ fn of_many_states_the_last_is_written() {
     for round in 0..600 {
         edge.now = edge.now.max(start + Duration::from_millis(100 * round));
         edge.world(&world(inputs(1, 100 + usize::try_from(round % 2).unwrap()), true));
-        edge.desk.note_ledger(edge.now);
+        edge.desk.note_mirror(edge.now);
         while let Next::Write(job) = edge.desk.next("now", edge.now) {
             api.patch(&job).unwrap();
             edge.desk.written(&job, api.object(&job.object), edge.now);
@@ -282,7 +283,7 @@ fn a_quarrel_does_not_become_a_loop() {
     edge.world(&world(inputs, true));
     let end = edge.now + Duration::from_secs(3600);
     while edge.now < end {
-        edge.desk.note_ledger(edge.now);
+        edge.desk.note_mirror(edge.now);
         match edge.desk.next("now", edge.now) {
             Next::Write(job) => {
                 api.patch(&job).unwrap();
@@ -292,7 +293,7 @@ fn a_quarrel_does_not_become_a_loop() {
                     let theirs = json!([{"type": "Accepted", "status": "False", "observedGeneration": 1,
                         "lastTransitionTime": "2026-01-01T00:00:00Z", "reason": "Mine", "message": ""}]);
                     api.put(gateway(), 1, json!({"conditions": theirs}));
-                    api.show(&edge.ledger);
+                    api.show(&edge.mirror);
                 }
             }
             Next::Wait(at) => edge.now = at.unwrap_or(end),

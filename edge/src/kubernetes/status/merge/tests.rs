@@ -2,17 +2,16 @@
 
 use proptest::prelude::*;
 
+use edge_config::names::ObjectKey;
+
 use super::*;
 
 const NOW: &str = "2026-11-23T10:00:00Z";
 const OURS: &str = "edge.internal/gateway-controller";
 
-fn author(controllers: &[String]) -> Author<'_> {
-    Author { controllers, now: NOW }
-}
-
 fn changes(kind: Kind, seen: &Value, wanted: Option<&Value>) -> Option<Map<String, Value>> {
-    author(&[OURS.to_owned()]).changes(kind, seen, wanted)
+    let object = ObjectRef::new(kind, ObjectKey::parse("ns/x"));
+    Author { controllers: &[OURS.to_owned()], now: NOW, others: None }.changes(&object, seen, wanted)
 }
 
 fn condition(kind: &str, status: &str, generation: i64, since: &str) -> Value {
@@ -170,6 +169,18 @@ fn entries_of_a_route() {
         let changed = changes(Kind::HTTPRoute, &status, wanted.as_ref());
         assert_eq!(changed, expected.map(|list| Map::from_iter([("parents".into(), json!(list))])), "{name}");
     }
+}
+
+#[test]
+fn entries_of_another_group_stay() {
+    let mine = entry(OURS, "mine", &[condition("Accepted", "True", 1, NOW)]);
+    let theirs = entry(OURS, "theirs", &[condition("Accepted", "True", 1, NOW)]);
+    let seen = json!({"parents": [mine, theirs]});
+    let is_known = |_: &str, reference: &Value| reference["name"] == "mine";
+    let object = ObjectRef::new(Kind::HTTPRoute, ObjectKey::parse("ns/x"));
+    let author = Author { controllers: &[OURS.to_owned()], now: NOW, others: Some(&is_known) };
+    let changed = author.changes(&object, &seen, None);
+    assert_eq!(changed, Some(Map::from_iter([("parents".into(), json!([theirs]))])));
 }
 
 #[test]
