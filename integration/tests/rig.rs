@@ -1,6 +1,8 @@
 //! The rig's own parts on a real control plane, before anything else is proved with them: `podlet` runs what it is told
 //! and tells the truth about it, `api-fault` does what it is ordered and nothing else.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Command;
