@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::manifest::AnyObject;
 use crate::names::{Kind, ObjectKey, ObjectRef};
 use crate::problem::Origin;
 use crate::settings::Settings;
@@ -73,17 +74,10 @@ pub struct Inputs {
     pub unusable: BTreeMap<ObjectRef, String>,
 }
 
-impl Inputs {
-    /// The metadata of an object of any kind.
-    pub fn meta(&self, object: &ObjectRef) -> Option<&Meta> {
-        macro_rules! look {
-            ($($kind:ident => $field:ident),* $(,)?) => {
-                match object.kind {
-                    $(Kind::$kind => self.$field.get(&object.key).map(|found| &found.meta),)*
-                }
-            };
-        }
-        look! {
+/// Calls a macro with every kind and its place.
+macro_rules! places {
+    ($each:ident) => {
+        $each! {
             GatewayClass => gateway_classes, Gateway => gateways, ListenerSet => listener_sets,
             HTTPRoute => http_routes, GRPCRoute => grpc_routes, TLSRoute => tls_routes,
             TCPRoute => tcp_routes, UDPRoute => udp_routes, ReferenceGrant => reference_grants,
@@ -95,5 +89,75 @@ impl Inputs {
             ClientTrafficPolicy => client_traffic_policies, BackendTrafficPolicy => backend_traffic_policies,
             SecurityPolicy => security_policies, EnvoyProxy => envoy_proxies, Backend => backends,
         }
+    };
+}
+
+impl Inputs {
+    /// The metadata of an object of any kind.
+    pub fn meta(&self, object: &ObjectRef) -> Option<&Meta> {
+        macro_rules! look {
+            ($($kind:ident => $field:ident),* $(,)?) => {
+                match object.kind {
+                    $(Kind::$kind => self.$field.get(&object.key).map(|found| &found.meta),)*
+                }
+            };
+        }
+        places!(look)
+    }
+
+    /// Takes an object of any kind away.
+    pub fn remove(&mut self, object: &ObjectRef) {
+        macro_rules! take {
+            ($($kind:ident => $field:ident),* $(,)?) => {
+                match object.kind {
+                    $(Kind::$kind => drop(self.$field.remove(&object.key)),)*
+                }
+            };
+        }
+        places!(take);
+    }
+
+    /// All objects of a kind, in their order.
+    pub fn of_kind(&self, kind: Kind) -> Vec<AnyObject> {
+        macro_rules! list {
+            ($($kind:ident => $field:ident),* $(,)?) => {
+                match kind {
+                    $(Kind::$kind => self.$field.values().cloned().map(AnyObject::$kind).collect(),)*
+                }
+            };
+        }
+        places!(list)
+    }
+
+    /// Whether both hold the very same objects of a kind: shared, not only equal.
+    pub fn shares_kind(&self, other: &Self, kind: Kind) -> bool {
+        macro_rules! compare {
+            ($($kind:ident => $field:ident),* $(,)?) => {
+                match kind {
+                    $(Kind::$kind => {
+                        self.$field.len() == other.$field.len()
+                            && self.$field.values().zip(other.$field.values()).all(|(a, b)| Arc::ptr_eq(a, b))
+                    })*
+                }
+            };
+        }
+        places!(compare)
+    }
+
+    /// Puts the objects of another source over these; returns those that were here, too. Settings, assignments and
+    /// unusable objects stay as they are.
+    pub fn overlay(&mut self, over: &Self) -> Vec<ObjectRef> {
+        let mut twice = Vec::new();
+        macro_rules! put {
+            ($($kind:ident => $field:ident),* $(,)?) => {$(
+                for (key, object) in &over.$field {
+                    if self.$field.insert(key.clone(), Arc::clone(object)).is_some() {
+                        twice.push(ObjectRef::new(Kind::$kind, key.clone()));
+                    }
+                }
+            )*};
+        }
+        places!(put);
+        twice
     }
 }

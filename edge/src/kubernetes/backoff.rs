@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 
 const LEAST: Duration = Duration::from_millis(100);
-const MOST: Duration = Duration::from_secs(30);
+const MOST: Duration = Duration::from_secs(20);
 /// A server that asks for more than this is asked again after it.
 const MOST_ASKED: Duration = Duration::from_secs(120);
 

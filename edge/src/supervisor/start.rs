@@ -9,12 +9,14 @@ use edge_config::Compiler;
 use edge_config::problem::Severity;
 use edge_config::settings::{AccessLog, IoBackend, Settings};
 use tokio::sync::{mpsc, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
-use super::{Inbox, LOOK, Seen, Serving, StartError, Supervisor, signals};
+use super::cluster::{Cluster, Files, Saver};
+use super::{HELD_BEYOND, Inbox, LOOK, Seen, Serving, StartError, Supervisor, signals};
 use crate::certs::{Certs, CertsSettings};
 use crate::control::api::{self, Api, Sockets};
 use crate::control::world::{self, World};
+use crate::kubernetes::{Kubernetes, Reporting, last_good};
 use crate::logging::Logging;
 use crate::notify::Notifier;
 use crate::proxy::filters::session::Tokens;
@@ -85,11 +87,40 @@ fn open(
     let proxy = start_proxy(&settings, &store)?;
     let workers = proxy.metrics().to_vec();
     let dropped = proxy.log().map(access_log::AccessLog::dropped_counter);
+    let mut api_server = None;
+    let mut cluster = Cluster::default();
+    let mut restored = None;
+    let mut store_notices = opened.notices;
+    let mut saver = None;
+    if let Some(kubernetes) = &settings.kubernetes {
+        let found = last_good::read(&settings.state_directory);
+        for notice in found.notices {
+            tracing::warn!("kubernetes: {notice}");
+            store_notices.push(notice);
+        }
+        cluster = Cluster::of(&found.objects);
+        restored = found.written.filter(|_| cluster.is_known);
+        saver = Some(Saver::start(&settings.state_directory).map_err(StartError::Kubernetes)?);
+        api_server = Some(Kubernetes::start(kubernetes, found.objects).map_err(StartError::Kubernetes)?);
+    }
+    let (kubernetes, changes) = api_server.unzip();
+    let reporting = match (&kubernetes, &settings.kubernetes) {
+        (Some(kubernetes), Some(settings)) if settings.write_status => {
+            Some(Reporting::start(kubernetes, &handle.world, settings, &edge))
+        }
+        _ => None,
+    };
+    let written = reporting.as_ref().map(Reporting::counters);
     let metrics = Arc::new(move |text: &mut metrics::Text| {
         metrics::write(&workers, dropped.as_ref().map_or(0, |dropped| dropped()), text);
+        if let Some(written) = &written {
+            written.write(text);
+        }
     });
     let (stop_api, stopped) = watch::channel(false);
     let api = api::start(Api { handle, metrics }, sockets, stopped)?;
+    // Whoever has nothing to serve yet waits for the API server.
+    let patience = settings.kubernetes.as_ref().filter(|_| !cluster.is_known).map(|kubernetes| kubernetes.sync_timeout);
 
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -100,6 +131,8 @@ fn open(
         certificates,
         addresses: addresses.observed(),
         resolved: resolver_inbox,
+        cluster: changes,
+        held: patience.map(|patience| Instant::now() + patience + HELD_BEYOND),
         look,
     };
     Ok(Supervisor {
@@ -113,11 +146,16 @@ fn open(
         certs,
         addresses,
         resolver: Resolver::new(resolved),
+        kubernetes,
+        reporting,
+        saver,
         worlds,
         stop_api,
         api: Some(api),
         wanted: Serving {
             cache,
+            files: Files::default(),
+            cluster,
             settings,
             inputs: Arc::default(),
             keys: Keys::new(),
@@ -138,9 +176,10 @@ fn open(
             resolved: BTreeMap::new(),
             failed_sockets: BTreeMap::new(),
             tls_reasons: Vec::new(),
-            store_notices: opened.notices,
+            store_notices,
             sources_good: Some(started),
             sources_error: None,
+            restored,
         },
     })
 }
