@@ -327,6 +327,8 @@ pub struct KubernetesSettings {
     pub write_status: bool,
     /// Edges of one group serve the same Gateways; the name of the Lease that says which of them writes.
     pub group: String,
+    /// What this edge is called in its group; `None`: as its host.
+    pub edge_name: Option<String>,
     /// Where the Leases are.
     pub lease_namespace: String,
     /// Whether each Gateway gets a Service in the cluster that leads to its addresses.
@@ -363,6 +365,7 @@ impl Default for KubernetesSettings {
             sync_timeout: Duration::from_secs(30),
             write_status: true,
             group: "edge".to_owned(),
+            edge_name: None,
             lease_namespace: "edge-system".to_owned(),
             gateway_services: true,
         }

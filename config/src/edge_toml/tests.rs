@@ -220,6 +220,7 @@ secrets = "referenced"
 sync_timeout = "10s"
 write_status = false
 group = "edge-a"
+edge_name = "rack-1"
 lease_namespace = "kube-system"
 gateway_services = false
 "#;
@@ -234,6 +235,7 @@ gateway_services = false
         sync_timeout: Duration::from_secs(10),
         write_status: false,
         group: "edge-a".to_owned(),
+        edge_name: Some("rack-1".to_owned()),
         lease_namespace: "kube-system".to_owned(),
         gateway_services: false,
     };

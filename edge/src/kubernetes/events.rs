@@ -7,6 +7,7 @@
 //! Standards: events.k8s.io/v1 (KEP-383: series, lengths).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use edge_config::names::{Kind, ObjectRef};
@@ -18,8 +19,8 @@ use tokio::time::Instant;
 use super::calls::{self, CallError, Place};
 use super::client::Api;
 use super::lease::micro_time;
-use super::mirror::Mirror;
 use super::status::faults::Fault;
+use super::watch::SourceState;
 
 /// A fault that comes back within this time goes on with its Event.
 const SERIES: Duration = Duration::from_secs(3600);
@@ -135,7 +136,7 @@ fn event_name(object: &ObjectRef, serial: u64) -> String {
 /// Who tells.
 pub struct Teller {
     pub api: Api,
-    pub mirror: Mirror,
+    pub source: watch::Receiver<Arc<SourceState>>,
     pub inbox: mpsc::Receiver<Told>,
     /// The name of this edge.
     pub edge: String,
@@ -167,7 +168,7 @@ impl Teller {
         let namespace = namespace(&told.object);
         match action {
             Action::Create { name } => {
-                let version = self.mirror.version(told.object.kind).unwrap_or("v1");
+                let version = self.source.borrow().version(told.object.kind);
                 let body = event(told, &name, &now, version, &self.edge);
                 calls::create(&self.api, &Place::new(API, "events", namespace, ""), &body).await.map(drop)
             }

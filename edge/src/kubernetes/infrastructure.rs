@@ -21,12 +21,12 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::SOURCE;
 use super::backoff::Backoff;
 use super::calls::{self, CallError, Place};
 use super::client::Api;
 use super::lease::View;
 use super::mirror::Mirror;
+use super::watch::{SOURCE, SourceState};
 use crate::control::world::World;
 
 /// How often it is looked whether all is still there, and nothing that should not be.
@@ -145,8 +145,7 @@ fn hash(text: &str) -> u64 {
 }
 
 /// The objects of every Gateway that is ours and known to the API, by Gateway.
-fn wanted(world: &World, mirror: &Mirror) -> BTreeMap<ObjectKey, Vec<Applied>> {
-    let version = mirror.version(Kind::Gateway).unwrap_or("v1");
+fn wanted(world: &World, mirror: &Mirror, version: &str) -> BTreeMap<ObjectKey, Vec<Applied>> {
     let mut wanted = BTreeMap::new();
     for (object, report) in &world.compiled.report.objects {
         let is_accepted = report.conditions.iter().any(|one| one.kind == "Accepted" && one.status);
@@ -166,6 +165,7 @@ fn wanted(world: &World, mirror: &Mirror) -> BTreeMap<ObjectKey, Vec<Applied>> {
 pub(super) struct Infrastructure {
     pub api: Api,
     pub mirror: Mirror,
+    pub source: watch::Receiver<Arc<SourceState>>,
     pub worlds: watch::Receiver<Arc<World>>,
     pub view: watch::Receiver<View>,
     pub stop: watch::Receiver<bool>,
@@ -179,9 +179,9 @@ impl Infrastructure {
         let mut look_at = Instant::now();
         loop {
             let next;
-            if self.view.borrow().may_write(Instant::now()) && self.mirror.is_open() {
+            if self.view.borrow().may_write(Instant::now()) && self.source.borrow().is_complete {
                 let world = self.worlds.borrow_and_update().clone();
-                let wanted = wanted(&world, &self.mirror);
+                let wanted = wanted(&world, &self.mirror, self.source.borrow().version(Kind::Gateway));
                 let is_due = look_at <= Instant::now();
                 match self.keep(&world, wanted, &mut applied, is_due).await {
                     Ok(()) => {

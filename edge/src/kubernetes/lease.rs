@@ -274,9 +274,17 @@ impl Group {
         let mut what = step(self.leases.get(name), &self.settings.instance, renewed, now);
         if is_own {
             match what {
-                // Nobody else has a right to a Lease with our name, but for an earlier process of this edge.
+                // Nobody else has a right to a Lease with our name, but for an earlier process of this edge. One that
+                // takes it from us is no earlier one.
                 Step::Wait(_) if self.leases.get(name).is_some_and(|lease| lease.holder != self.settings.instance) => {
-                    what = Step::Take;
+                    let again = renewed.map_or(now, |at| at + RENEW);
+                    if renewed.is_some() {
+                        self.trouble = Some(format!(
+                            "two edges are called {}: name each with [kubernetes] edge_name",
+                            self.settings.edge
+                        ));
+                    }
+                    what = if again <= now { Step::Take } else { Step::Wait(again) };
                 }
                 Step::Wait(at) if self.told.as_ref() != Some(&self.said) => {
                     let soon = renewed.map_or(now, |at| at + SAY_AGAIN);
@@ -309,7 +317,7 @@ impl Group {
                 if let Ok(lease) = serde_json::from_value::<Lease>(answer) {
                     self.saw(lease, done);
                 }
-                if self.trouble.is_some() {
+                if !is_own {
                     self.trouble = None;
                 }
                 now + RENEW

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use edge_config::names::{Kind, ObjectRef};
@@ -32,8 +31,6 @@ struct Shared {
     changes: watch::Sender<u64>,
     /// Changed since the writer of status took them; bounded by the number of objects there ever were between.
     fresh: Mutex<BTreeSet<ObjectRef>>,
-    versions: RwLock<HashMap<Kind, &'static str>>,
-    is_open: AtomicBool,
 }
 
 impl fmt::Debug for Mirror {
@@ -44,13 +41,7 @@ impl fmt::Debug for Mirror {
 
 impl Default for Mirror {
     fn default() -> Self {
-        Self(Arc::new(Shared {
-            seen: RwLock::default(),
-            changes: watch::channel(0).0,
-            fresh: Mutex::default(),
-            versions: RwLock::default(),
-            is_open: AtomicBool::new(false),
-        }))
+        Self(Arc::new(Shared { seen: RwLock::default(), changes: watch::channel(0).0, fresh: Mutex::default() }))
     }
 }
 
@@ -72,27 +63,6 @@ impl Mirror {
     /// What changed since the last call, objects that are gone included. For the writer of status alone.
     pub(super) fn take_fresh(&self) -> BTreeSet<ObjectRef> {
         std::mem::take(&mut *self.0.fresh.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Says that everything that could be known was handed over once. Until then no status is written: a route must not
-    /// lose its entry for a Gateway that is merely not listed yet.
-    pub(super) fn open(&self) {
-        if !self.0.is_open.swap(true, Ordering::AcqRel) {
-            self.0.changes.send_modify(|count| *count += 1);
-        }
-    }
-
-    pub(super) fn is_open(&self) -> bool {
-        self.0.is_open.load(Ordering::Acquire)
-    }
-
-    /// The version of the API in which a kind is served.
-    pub(super) fn set_version(&self, kind: Kind, version: &'static str) {
-        self.0.versions.write().unwrap_or_else(PoisonError::into_inner).insert(kind, version);
-    }
-
-    pub(super) fn version(&self, kind: Kind) -> Option<&'static str> {
-        self.0.versions.read().unwrap_or_else(PoisonError::into_inner).get(&kind).copied()
     }
 
     /// Takes what was seen (`None`: the object is gone), as one change. Watches and answers to writes overtake each

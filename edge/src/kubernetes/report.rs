@@ -27,7 +27,7 @@ pub struct Reporting {
 }
 
 impl Reporting {
-    /// Starts the tasks on the thread of the API. `edge` is the name of this edge.
+    /// Starts the tasks on the thread of the API. `edge` is the name of the host.
     pub fn start(
         kubernetes: &Kubernetes,
         worlds: &watch::Receiver<Arc<World>>,
@@ -40,13 +40,13 @@ impl Reporting {
         let (events, inbox) = mpsc::channel(EVENTS);
         let (alive, ended) = watch::channel(());
         let counters = Arc::new(Counters::default());
-        let (api, mirror) = (kubernetes.api(), kubernetes.mirror());
-        let name = dns_label(edge);
+        let (api, mirror, source) = (kubernetes.api(), kubernetes.mirror(), kubernetes.state());
+        let name = settings.edge_name.clone().unwrap_or_else(|| dns_label(edge));
         let leases = LeaseSettings {
             namespace: settings.lease_namespace.clone(),
             group: settings.group.clone(),
             instance: format!("{name}_{:08x}", chance(&name)),
-            edge: name,
+            edge: name.clone(),
         };
         let end = stopped.clone();
         let lease_api = api.clone();
@@ -59,6 +59,7 @@ impl Reporting {
                 Infrastructure {
                     api: api.clone(),
                     mirror: mirror.clone(),
+                    source: source.clone(),
                     worlds: worlds.clone(),
                     view: view.clone(),
                     stop: stopped.clone(),
@@ -66,12 +67,12 @@ impl Reporting {
                 .run(),
             );
         }
-        let teller =
-            Teller { api: api.clone(), mirror: mirror.clone(), inbox, edge: edge.to_owned(), stop: stopped.clone() };
+        let teller = Teller { api: api.clone(), source: source.clone(), inbox, edge: name, stop: stopped.clone() };
         kubernetes.spawn(teller.run());
         let writer = Writer {
             api,
             mirror,
+            source,
             worlds: worlds.clone(),
             view: view.clone(),
             said,

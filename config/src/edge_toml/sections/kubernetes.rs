@@ -49,15 +49,16 @@ pub(super) fn kubernetes(mut section: Section<'_>, sink: &mut Sink<'_>) -> Optio
     }
     set(&mut settings.sync_timeout, timeout);
     set(&mut settings.write_status, section.boolean(sink, "write_status"));
-    set(&mut settings.group, section.parsed(sink, "group", group));
+    set(&mut settings.group, section.parsed(sink, "group", label));
+    settings.edge_name = section.parsed(sink, "edge_name", label);
     set(&mut settings.lease_namespace, section.parsed(sink, "lease_namespace", namespace));
     set(&mut settings.gateway_services, section.boolean(sink, "gateway_services"));
     section.finish(sink);
     is_enabled.then_some(settings)
 }
 
-/// Names of Leases begin with it.
-fn group(text: &str) -> Result<String, String> {
+/// A part of the names of Leases.
+fn label(text: &str) -> Result<String, String> {
     if validate::is_label(text) { Ok(text.to_owned()) } else { Err(format!("{} is no DNS label", Quoted(text))) }
 }
 

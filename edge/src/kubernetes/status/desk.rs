@@ -48,6 +48,7 @@ pub enum Next {
 
 pub struct Desk {
     mirror: Mirror,
+    is_open: bool,
     world: Option<Arc<World>>,
     /// Of all edges together.
     observed: status::Observed,
@@ -64,6 +65,7 @@ impl Desk {
     pub fn new(mirror: Mirror, now: Instant) -> Self {
         Self {
             mirror,
+            is_open: false,
             world: None,
             observed: status::Observed::default(),
             mine: status::Observed::default(),
@@ -74,6 +76,12 @@ impl Desk {
             in_flight: HashSet::new(),
             pace: Pace::new(now),
         }
+    }
+
+    /// Everything that could be known was handed over once. Until then nothing is written: a route must not lose its
+    /// entry for a Gateway that is merely not listed yet.
+    pub fn open(&mut self) {
+        self.is_open = true;
     }
 
     /// A new state of this edge.
@@ -141,7 +149,7 @@ impl Desk {
     }
 
     pub fn next(&mut self, wall: &str, now: Instant) -> Next {
-        let Some(world) = self.world.clone().filter(|_| self.mirror.is_open()) else { return Next::Wait(None) };
+        let Some(world) = self.world.clone().filter(|_| self.is_open) else { return Next::Wait(None) };
         let controllers = &world.inputs.settings.controller_names;
         let is_shared = world.inputs.settings.kubernetes.as_ref().is_some_and(reads_a_part);
         let is_known = |home: &str, reference: &Value| is_known(&world.inputs, home, reference);

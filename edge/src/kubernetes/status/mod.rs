@@ -27,6 +27,7 @@ use super::client::Api;
 use super::events::Told;
 use super::lease::View;
 use super::mirror::{Mirror, Seen};
+use super::watch::SourceState;
 use crate::control::world::World;
 use counters::{Counters, Outcome};
 use desk::{Desk, Job, Next};
@@ -41,6 +42,7 @@ const TIDY: Duration = Duration::from_secs(60);
 pub struct Writer {
     pub api: Api,
     pub mirror: Mirror,
+    pub source: watch::Receiver<Arc<SourceState>>,
     pub worlds: watch::Receiver<Arc<World>>,
     /// Who writes, and who else is there.
     pub view: watch::Receiver<View>,
@@ -69,10 +71,15 @@ impl Writer {
         let mut tidy = tokio::time::interval(TIDY);
         let mut stop = self.stop.clone();
         let mut changes = self.mirror.changes();
+        let mut is_open = false;
         desk.note_world(self.worlds.borrow_and_update().clone(), SystemTime::now(), Instant::now());
         loop {
             let now = Instant::now();
             desk.note_mirror(now);
+            if !is_open && self.source.borrow_and_update().is_complete {
+                is_open = true;
+                desk.open();
+            }
             let said = desk.acknowledgement();
             self.said.send_if_modified(|known| {
                 let is_new = *known != said;
@@ -94,7 +101,7 @@ impl Writer {
             while is_writer && under_way.len() < AT_ONCE {
                 match desk.next(&seconds(SystemTime::now()), now) {
                     Next::Write(job) => {
-                        let version = self.mirror.version(job.object.kind).unwrap_or("v1");
+                        let version = self.source.borrow().version(job.object.kind);
                         let place = Place::of(job.object.kind, version, &job.object.key);
                         under_way.push(write(self.api.clone(), place, job));
                     }
@@ -120,6 +127,7 @@ impl Writer {
                     desk.note_peers(peers, Instant::now());
                 }
                 Ok(()) = changes.changed() => {}
+                Ok(()) = self.source.changed(), if !is_open => {}
                 Some(done) = under_way.next() => self.finish(&mut desk, done),
                 () = sleep_until(wake) => {}
                 _ = tidy.tick() => desk.tidy(Instant::now()),

@@ -135,8 +135,9 @@ impl Edge {
     fn new(api: &Api) -> Self {
         let (mirror, now) = (Mirror::default(), Instant::now());
         api.show(&mirror);
-        mirror.open();
-        Self { desk: Desk::new(mirror.clone(), now), mirror, now }
+        let mut desk = Desk::new(mirror.clone(), now);
+        desk.open();
+        Self { desk, mirror, now }
     }
 
     fn world(&mut self, world: &Arc<World>) {
@@ -211,7 +212,7 @@ fn nothing_is_written_before_all_is_known() {
     edge.world(&world(inputs.clone(), true));
     edge.desk.note_mirror(edge.now);
     assert!(matches!(edge.desk.next("now", edge.now), Next::Wait(None)));
-    edge.mirror.open();
+    edge.desk.open();
     // The API has a later generation than what was compiled: it will be compiled too.
     api.put(gateway(), 3, Value::Null);
     api.show(&edge.mirror);
