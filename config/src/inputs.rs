@@ -114,6 +114,7 @@ impl Inputs {
             endpoint_slices,
             secrets,
             config_maps,
+            nodes,
             issuers,
             cluster_issuers,
             certificates,
@@ -147,6 +148,7 @@ impl Inputs {
             && are_identical(endpoint_slices, &other.endpoint_slices)
             && are_identical(secrets, &other.secrets)
             && are_identical(config_maps, &other.config_maps)
+            && are_identical(nodes, &other.nodes)
             && are_identical(issuers, &other.issuers)
             && are_identical(cluster_issuers, &other.cluster_issuers)
             && are_identical(certificates, &other.certificates)
