@@ -30,7 +30,7 @@ use crate::certs::table::CertTable;
 use crate::certs::{self, Certs, CertsObserved};
 use crate::control::api;
 use crate::control::world::{Command, Reloaded, World};
-use crate::kubernetes::{Changes, Kubernetes};
+use crate::kubernetes::{Changes, Kubernetes, Reporting};
 use crate::logging::Logging;
 use crate::notify::Notifier;
 use crate::proxy::tls::table::TlsTable;
@@ -153,6 +153,8 @@ pub struct Supervisor {
     addresses: Addresses,
     resolver: Resolver,
     kubernetes: Option<Kubernetes>,
+    /// What is said in the API.
+    reporting: Option<Reporting>,
     saver: Option<Saver>,
     worlds: watch::Sender<Arc<World>>,
     /// Ends the control API when it is dropped.
@@ -240,6 +242,9 @@ impl Supervisor {
         world.observed = Arc::new(observed);
         self.worlds.send_replace(Arc::new(world));
 
+        if let Some(reporting) = self.reporting {
+            reporting.stop().await;
+        }
         drop(self.kubernetes);
         if let Some(saver) = self.saver {
             saver.stop(&self.wanted.cluster);

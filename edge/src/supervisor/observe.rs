@@ -13,6 +13,7 @@ use super::cluster::Saver;
 use crate::control::observed::{CollectionState, Observed, SocketState, SourceState, UpstreamState, VipState};
 use crate::control::span;
 use crate::control::world::World;
+use crate::kubernetes::Reporting;
 use crate::vip::{AddressState, Withheld, wanted_vips};
 
 impl Supervisor {
@@ -53,6 +54,7 @@ impl Supervisor {
         notices.extend(self.seen.addresses.notices.iter().cloned());
         notices.extend(self.seen.tls_reasons.iter().cloned());
         notices.extend(self.proxy.deaf());
+        notices.extend(self.reporting.as_ref().and_then(Reporting::trouble));
         let mut observed = Observed {
             offline: false,
             workers: u32::try_from(workers).unwrap_or(u32::MAX),

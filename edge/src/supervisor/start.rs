@@ -16,7 +16,7 @@ use super::{HELD_BEYOND, Inbox, LOOK, Seen, Serving, StartError, Supervisor, sig
 use crate::certs::{Certs, CertsSettings};
 use crate::control::api::{self, Api, Sockets};
 use crate::control::world::{self, World};
-use crate::kubernetes::{Kubernetes, last_good};
+use crate::kubernetes::{Kubernetes, Reporting, last_good};
 use crate::logging::Logging;
 use crate::notify::Notifier;
 use crate::proxy::filters::session::Tokens;
@@ -87,12 +87,6 @@ fn open(
     let proxy = start_proxy(&settings, &store)?;
     let workers = proxy.metrics().to_vec();
     let dropped = proxy.log().map(access_log::AccessLog::dropped_counter);
-    let metrics = Arc::new(move |text: &mut metrics::Text| {
-        metrics::write(&workers, dropped.as_ref().map_or(0, |dropped| dropped()), text);
-    });
-    let (stop_api, stopped) = watch::channel(false);
-    let api = api::start(Api { handle, metrics }, sockets, stopped)?;
-
     let mut api_server = None;
     let mut cluster = Cluster::default();
     let mut restored = None;
@@ -110,6 +104,21 @@ fn open(
         api_server = Some(Kubernetes::start(kubernetes, found.objects).map_err(StartError::Kubernetes)?);
     }
     let (kubernetes, changes) = api_server.unzip();
+    let reporting = match (&kubernetes, &settings.kubernetes) {
+        (Some(kubernetes), Some(settings)) if settings.write_status => {
+            Some(Reporting::start(kubernetes, &handle.world, settings, &edge))
+        }
+        _ => None,
+    };
+    let written = reporting.as_ref().map(Reporting::counters);
+    let metrics = Arc::new(move |text: &mut metrics::Text| {
+        metrics::write(&workers, dropped.as_ref().map_or(0, |dropped| dropped()), text);
+        if let Some(written) = &written {
+            written.write(text);
+        }
+    });
+    let (stop_api, stopped) = watch::channel(false);
+    let api = api::start(Api { handle, metrics }, sockets, stopped)?;
     // Whoever has nothing to serve yet waits for the API server.
     let patience = settings.kubernetes.as_ref().filter(|_| !cluster.is_known).map(|kubernetes| kubernetes.sync_timeout);
 
@@ -138,6 +147,7 @@ fn open(
         addresses,
         resolver: Resolver::new(resolved),
         kubernetes,
+        reporting,
         saver,
         worlds,
         stop_api,

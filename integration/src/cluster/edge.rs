@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::cluster::Cluster;
 use crate::cluster::process::{Process, Program};
-use crate::edged::{Said, program, run};
+use crate::edged::{Said, program, run, workspace};
 
 /// The class that the conformance suite uses, and any scenario may.
 pub const CLASS: &str = "gateway-conformance";
@@ -33,7 +33,10 @@ pub struct EdgeHost {
 impl EdgeHost {
     /// Starts it with rights and a class of its own; returns when it answers on its control socket.
     pub fn start(cluster: &Cluster) -> Self {
-        cluster.apply("edge-rights", RIGHTS);
+        // No more than these: a right that is missing fails a scenario.
+        for rights in ["edge-read.yaml", "edge-write.yaml"] {
+            cluster.apply_file(&workspace().join("manifests").join(rights));
+        }
         cluster.apply("edge-class", &class(CLASS));
         let dir = cluster.dir();
         let config = dir.join("edge.toml");
@@ -117,17 +120,3 @@ format = "human"
 "#
     )
 }
-
-const RIGHTS: &str = "apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata:
-  name: edge
-roleRef:
-  apiGroup: rbac.authorization.k8s.io
-  kind: ClusterRole
-  name: cluster-admin
-subjects:
-  - apiGroup: rbac.authorization.k8s.io
-    kind: User
-    name: edge
-";

@@ -21,6 +21,13 @@ pub struct SourceState {
     pub kinds: Vec<KindState>,
 }
 
+impl SourceState {
+    /// The version in which objects of a kind are read, and so written.
+    pub fn version(&self, kind: Kind) -> &'static str {
+        self.kinds.iter().filter(|state| state.kind == kind).find_map(|state| state.version).unwrap_or("v1")
+    }
+}
+
 /// One collection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KindState {
