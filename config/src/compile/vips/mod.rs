@@ -67,6 +67,7 @@ pub(super) fn assign(
     order.iter().for_each(|place| table.keep(&mut claims[*place]));
     order.iter().for_each(|place| table.particular(&mut claims[*place]));
     order.iter().for_each(|place| table.any(&mut claims[*place]));
+    claims.iter_mut().for_each(|claim| table.explain(claim));
 
     let text = |pool: Option<&str>| pool.map_or_else(|| "spec.addresses".to_owned(), |name| format!("pool {name}"));
     let mut claims = claims.into_iter().map(|mut claim| {
@@ -165,8 +166,23 @@ impl<'a> Table<'_, 'a> {
         for address in std::mem::take(&mut claim.fixed) {
             match self.permit(claim, address, Ports::Free) {
                 Ok(pool) => self.give(claim, address, pool),
-                Err(message) => drop(claim.fault.get_or_insert(claim.not_usable(message))),
+                Err(message) => {
+                    claim.fault.get_or_insert(claim.not_usable(message));
+                    claim.fixed.push(address);
+                }
             }
+        }
+    }
+
+    /// Why a particular address cannot be had, now that all is given out: who came in between says no more than who had
+    /// it before.
+    fn explain(&self, claim: &mut Claim<'a>) {
+        if claim.is_held {
+            return;
+        }
+        let why = claim.fixed.iter().find_map(|address| self.permit(claim, *address, Ports::Free).err());
+        if let Some(message) = why {
+            claim.fault = Some(claim.not_usable(message));
         }
     }
 
@@ -367,7 +383,9 @@ impl<'a> Table<'_, 'a> {
             }
             sharing.ports.retain(|port| !holder.sharing.ports.contains(port));
         }
-        holders.push(Holder { object: claim.object.clone(), sharing, is_held: claim.is_held });
+        // In the order of names, so that what is said of them does not depend on who came first.
+        let place = holders.partition_point(|holder| holder.object < claim.object);
+        holders.insert(place, Holder { object: claim.object.clone(), sharing, is_held: claim.is_held });
     }
 }
 
