@@ -1,4 +1,4 @@
-//! Kubernetes core kinds: Namespace, Service, EndpointSlice, Secret, ConfigMap. Secrets and ConfigMaps come in two
+//! Kubernetes core kinds: Namespace, Service, EndpointSlice, Node, Secret, ConfigMap. Secrets and ConfigMaps come in two
 //! forms: the raw one that a source decodes, and the one in `Inputs`, in which certificates are facts, CA bundles are
 //! public DER and private bytes are gone. Turning one into the other needs a crypto library and happens in the source.
 
@@ -207,6 +207,55 @@ pub struct EndpointPort {
     pub port: Option<u16>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app_protocol: Option<String>,
+}
+
+/// What of a Node tells how its Pods are reached. Unlike other objects it is read with its status: its addresses are
+/// nowhere else.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Node {
+    #[serde(default)]
+    pub spec: NodeSpec,
+    #[serde(default)]
+    pub status: NodeStatus,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeSpec {
+    /// The same as the first of `pod_cidrs`, which may be absent.
+    #[serde(default, rename = "podCIDR", skip_serializing_if = "Option::is_none")]
+    pub pod_cidr: Option<String>,
+    #[serde(default, rename = "podCIDRs", skip_serializing_if = "Vec::is_empty")]
+    pub pod_cidrs: Vec<String>,
+    #[serde(default)]
+    pub unschedulable: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub addresses: Vec<NodeAddress>,
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub conditions: Vec<NodeCondition>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeAddress {
+    /// `InternalIP`, `ExternalIP`, `Hostname`, …
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub address: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeCondition {
+    /// `Ready`, …
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
 }
 
 /// A Secret as a manifest holds it. Lives only inside a source; prints its key names, never a value.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::manifest::AnyObject;
 use crate::names::{Kind, ObjectKey, ObjectRef};
 use crate::problem::Origin;
 use crate::settings::Settings;
@@ -51,6 +52,7 @@ pub struct Inputs {
     pub endpoint_slices: Objects<core::EndpointSlice>,
     pub secrets: Objects<core::Secret>,
     pub config_maps: Objects<core::ConfigMap>,
+    pub nodes: Objects<core::Node>,
     pub issuers: Objects<certmanager::IssuerSpec>,
     pub cluster_issuers: Objects<certmanager::IssuerSpec>,
     pub certificates: Objects<certmanager::CertificateSpec>,
@@ -76,6 +78,24 @@ pub struct Inputs {
     pub unusable: BTreeMap<ObjectRef, String>,
 }
 
+/// Calls a macro with every kind and its place.
+macro_rules! places {
+    ($each:ident) => {
+        $each! {
+            GatewayClass => gateway_classes, Gateway => gateways, ListenerSet => listener_sets,
+            HTTPRoute => http_routes, GRPCRoute => grpc_routes, TLSRoute => tls_routes,
+            TCPRoute => tcp_routes, UDPRoute => udp_routes, ReferenceGrant => reference_grants,
+            BackendTLSPolicy => backend_tls_policies, Namespace => namespaces, Service => services,
+            EndpointSlice => endpoint_slices, Secret => secrets, ConfigMap => config_maps, Node => nodes,
+            Issuer => issuers, ClusterIssuer => cluster_issuers, Certificate => certificates,
+            IPAddressPool => address_pools, L2Advertisement => l2_advertisements, BGPPeer => bgp_peers,
+            BGPAdvertisement => bgp_advertisements, Community => communities, BFDProfile => bfd_profiles,
+            ClientTrafficPolicy => client_traffic_policies, BackendTrafficPolicy => backend_traffic_policies,
+            SecurityPolicy => security_policies, EnvoyProxy => envoy_proxies, Backend => backends,
+        }
+    };
+}
+
 impl Inputs {
     /// The metadata of an object of any kind.
     pub fn meta(&self, object: &ObjectRef) -> Option<&Meta> {
@@ -86,17 +106,62 @@ impl Inputs {
                 }
             };
         }
-        look! {
-            GatewayClass => gateway_classes, Gateway => gateways, ListenerSet => listener_sets,
-            HTTPRoute => http_routes, GRPCRoute => grpc_routes, TLSRoute => tls_routes,
-            TCPRoute => tcp_routes, UDPRoute => udp_routes, ReferenceGrant => reference_grants,
-            BackendTLSPolicy => backend_tls_policies, Namespace => namespaces, Service => services,
-            EndpointSlice => endpoint_slices, Secret => secrets, ConfigMap => config_maps,
-            Issuer => issuers, ClusterIssuer => cluster_issuers, Certificate => certificates,
-            IPAddressPool => address_pools, L2Advertisement => l2_advertisements, BGPPeer => bgp_peers,
-            BGPAdvertisement => bgp_advertisements, Community => communities, BFDProfile => bfd_profiles,
-            ClientTrafficPolicy => client_traffic_policies, BackendTrafficPolicy => backend_traffic_policies,
-            SecurityPolicy => security_policies, EnvoyProxy => envoy_proxies, Backend => backends,
+        places!(look)
+    }
+
+    /// Takes an object of any kind away.
+    pub fn remove(&mut self, object: &ObjectRef) {
+        macro_rules! take {
+            ($($kind:ident => $field:ident),* $(,)?) => {
+                match object.kind {
+                    $(Kind::$kind => drop(self.$field.remove(&object.key)),)*
+                }
+            };
         }
+        places!(take);
+    }
+
+    /// All objects of a kind, in their order.
+    pub fn of_kind(&self, kind: Kind) -> Vec<AnyObject> {
+        macro_rules! list {
+            ($($kind:ident => $field:ident),* $(,)?) => {
+                match kind {
+                    $(Kind::$kind => self.$field.values().cloned().map(AnyObject::$kind).collect(),)*
+                }
+            };
+        }
+        places!(list)
+    }
+
+    /// Whether both hold the very same objects of a kind: shared, not only equal.
+    pub fn shares_kind(&self, other: &Self, kind: Kind) -> bool {
+        macro_rules! compare {
+            ($($kind:ident => $field:ident),* $(,)?) => {
+                match kind {
+                    $(Kind::$kind => {
+                        self.$field.len() == other.$field.len()
+                            && self.$field.values().zip(other.$field.values()).all(|(a, b)| Arc::ptr_eq(a, b))
+                    })*
+                }
+            };
+        }
+        places!(compare)
+    }
+
+    /// Puts the objects of another source over these; returns those that were here, too. Settings, assignments and
+    /// unusable objects stay as they are.
+    pub fn overlay(&mut self, over: &Self) -> Vec<ObjectRef> {
+        let mut twice = Vec::new();
+        macro_rules! put {
+            ($($kind:ident => $field:ident),* $(,)?) => {$(
+                for (key, object) in &over.$field {
+                    if self.$field.insert(key.clone(), Arc::clone(object)).is_some() {
+                        twice.push(ObjectRef::new(Kind::$kind, key.clone()));
+                    }
+                }
+            )*};
+        }
+        places!(put);
+        twice
     }
 }

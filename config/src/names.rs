@@ -171,6 +171,7 @@ pub enum Kind {
     EndpointSlice,
     Secret,
     ConfigMap,
+    Node,
     Issuer,
     ClusterIssuer,
     Certificate,
@@ -188,7 +189,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::GatewayClass,
         Self::Gateway,
         Self::ListenerSet,
@@ -204,6 +205,7 @@ impl Kind {
         Self::EndpointSlice,
         Self::Secret,
         Self::ConfigMap,
+        Self::Node,
         Self::Issuer,
         Self::ClusterIssuer,
         Self::Certificate,
@@ -226,7 +228,7 @@ impl Kind {
         match self {
             GatewayClass | Gateway | ListenerSet | HTTPRoute | GRPCRoute | TLSRoute | TCPRoute | UDPRoute
             | ReferenceGrant | BackendTLSPolicy => "gateway.networking.k8s.io",
-            Namespace | Service | Secret | ConfigMap => "",
+            Namespace | Service | Secret | ConfigMap | Node => "",
             EndpointSlice => "discovery.k8s.io",
             Issuer | ClusterIssuer | Certificate => "cert-manager.io",
             IPAddressPool | L2Advertisement | BGPPeer | BGPAdvertisement | Community | BFDProfile => "metallb.io",
@@ -238,7 +240,7 @@ impl Kind {
 
     /// Cluster-scoped kinds have no namespace; one that a manifest writes all the same is ignored, as the API server does.
     pub fn is_cluster_scoped(self) -> bool {
-        matches!(self, Self::GatewayClass | Self::Namespace | Self::ClusterIssuer)
+        matches!(self, Self::GatewayClass | Self::Namespace | Self::Node | Self::ClusterIssuer)
     }
 
     pub fn as_str(self) -> &'static str {
@@ -259,6 +261,7 @@ impl Kind {
             EndpointSlice => "EndpointSlice",
             Secret => "Secret",
             ConfigMap => "ConfigMap",
+            Node => "Node",
             Issuer => "Issuer",
             ClusterIssuer => "ClusterIssuer",
             Certificate => "Certificate",

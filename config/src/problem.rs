@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::names::ObjectRef;
 
-/// A place in a text. Lines and columns count from 1; column counts characters.
+/// A place in a text. Lines and columns count from 1, column counts characters; both are 0 where the source is no text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Origin {
     /// The path as the user would type it, or the name of another source.
@@ -18,6 +18,10 @@ pub struct Origin {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A source that is no text has no lines.
+        if self.line == 0 {
+            return f.write_str(&self.file);
+        }
         write!(f, "{}:{}:{}", self.file, self.line, self.column)
     }
 }

@@ -30,6 +30,8 @@ pub struct Settings {
     pub log: LogSettings,
     pub control: ControlSettings,
     pub certificates: CertificateSettings,
+    /// `[kubernetes]`: the API server that is read beside the files. `None`: none is.
+    pub kubernetes: Option<KubernetesSettings>,
 }
 
 /// `[services]`: which Services of type LoadBalancer are served.
@@ -320,13 +322,62 @@ pub struct CertificateSettings {
     pub internal_ca: String,
 }
 
+/// How the API server is reached and what is read from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KubernetesSettings {
+    pub credentials: Credentials,
+    /// The only namespaces whose objects are read; empty: all.
+    pub namespaces: Vec<String>,
+    /// A label selector that the Gateways to be read match; `None`: all of them.
+    pub gateway_selector: Option<String>,
+    pub secrets: SecretScope,
+    /// How long a start without last good objects waits for every kind to be listed.
+    pub sync_timeout: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum Credentials {
+    /// The service account of the Pod that edged runs in.
+    InCluster,
+    Kubeconfig {
+        path: PathBuf,
+        /// `None`: the file's current context.
+        context: Option<String>,
+    },
+}
+
+/// Which Secrets are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum SecretScope {
+    /// All of a type that can hold a certificate.
+    All,
+    /// Those that an object refers to, each by its name.
+    Referenced,
+}
+
+impl Default for KubernetesSettings {
+    fn default() -> Self {
+        Self {
+            credentials: Credentials::InCluster,
+            namespaces: Vec::new(),
+            gateway_selector: None,
+            secrets: SecretScope::All,
+            sync_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
 impl Settings {
-    /// The same with the daemon's own paths (state, control socket, access log) taken relative to `base`, the directory
+    /// The same with the daemon's own paths (state, control socket, access log, kubeconfig) taken relative to `base`, the directory
     /// of `edge.toml`. The paths of sources stay as they were written, since findings name them.
     pub fn anchored(mut self, base: &Path) -> Self {
         self.state_directory = base.join(&self.state_directory);
         self.control.socket = base.join(&self.control.socket);
         if let AccessLog::File(path) = &mut self.access_log {
+            *path = base.join(&*path);
+        }
+        if let Some(KubernetesSettings { credentials: Credentials::Kubeconfig { path, .. }, .. }) = &mut self.kubernetes
+        {
             *path = base.join(&*path);
         }
         self
@@ -350,6 +401,7 @@ impl Default for Settings {
             log: LogSettings { level: LogLevel::Info, format: LogFormat::Auto },
             control: ControlSettings { socket: PathBuf::from("/run/edge/edged.sock"), metrics: None },
             certificates: CertificateSettings { placeholder: true, internal_ca: "Edge internal CA".to_owned() },
+            kubernetes: None,
         }
     }
 }

@@ -6,6 +6,7 @@
 pub mod certs;
 pub mod control;
 pub mod ctl;
+pub mod kubernetes;
 pub mod logging;
 pub mod memory;
 pub mod notify;

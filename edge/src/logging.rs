@@ -4,14 +4,14 @@
 use std::io::IsTerminal as _;
 
 use edge_config::settings::{LogFormat, LogLevel, LogSettings};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, fmt, reload};
 
 /// Changes the level while the daemon runs. The format stays what it was at the start.
 pub struct Logging {
-    level: reload::Handle<LevelFilter, Registry>,
+    level: reload::Handle<Targets, Registry>,
 }
 
 impl Logging {
@@ -43,12 +43,17 @@ impl Logging {
     }
 }
 
-fn filter(level: LogLevel) -> LevelFilter {
-    match level {
+/// Ours at the level that was asked for. Libraries speak up only when something is wrong, except at `trace`; what fails
+/// within kube is told by whoever asked, once and with what follows from it.
+fn filter(level: LogLevel) -> Targets {
+    let ours = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Trace => LevelFilter::TRACE,
-    }
+        LogLevel::Trace => return Targets::new().with_default(LevelFilter::TRACE),
+    };
+    let targets = ["edge", "edged", "edge_acme", "edge_config"].map(|target| (target, ours));
+    let others = [("kube_client", LevelFilter::OFF), ("tower", LevelFilter::OFF)];
+    Targets::new().with_default(ours.min(LevelFilter::WARN)).with_targets(targets.into_iter().chain(others))
 }

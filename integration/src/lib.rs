@@ -5,6 +5,7 @@
 //! Everything but [`origin`] and [`websocket`] is test code: there a broken expectation is a panic on purpose.
 
 pub mod client;
+pub mod cluster;
 pub mod edged;
 pub mod engine;
 pub mod lab;

@@ -85,23 +85,32 @@ impl Namespace {
 
     /// Moves the calling thread inside, for good.
     pub fn enter(&self) -> io::Result<()> {
-        let file = File::open(format!("/run/netns/{}", self.name))?;
-        Ok(move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?)
+        enter(&self.name)
     }
 
     /// Runs a closure on a thread of its own inside, and hands over what it returns.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                self.enter()?;
-                Ok(work())
-            });
-            match thread.join() {
-                Ok(outcome) => outcome,
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
+        run_in(&self.name, work)
     }
+}
+
+fn enter(name: &str) -> io::Result<()> {
+    let file = File::open(format!("/run/netns/{name}"))?;
+    Ok(move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?)
+}
+
+/// Runs a closure on a thread of its own inside a namespace, and hands over what it returns.
+pub fn run_in<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            enter(name)?;
+            Ok(work())
+        });
+        match thread.join() {
+            Ok(outcome) => outcome,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
 }
 
 impl Drop for Namespace {

@@ -34,6 +34,7 @@ pub struct Authority {
 /// What a certificate of an [`Authority`] is for.
 #[derive(Default)]
 pub struct Leaf<'a> {
+    /// DNS names and IP addresses.
     pub dns: &'a [&'a str],
     pub uri: &'a [&'a str],
     /// Days from now to the end; negative has expired.
@@ -41,6 +42,9 @@ pub struct Leaf<'a> {
     pub client: bool,
     /// An RSA key of 2048 bits; otherwise ECDSA with P-256.
     pub rsa: bool,
+    /// The subject; the common name is otherwise the first DNS name.
+    pub common_name: Option<&'a str>,
+    pub organisation: Option<&'a str>,
 }
 
 pub fn install_provider() {
@@ -64,7 +68,11 @@ impl Authority {
         let names: Vec<String> = leaf.dns.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).map_err(io::Error::other)?;
         params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, leaf.dns.first().copied().unwrap_or("client"));
+        let common_name = leaf.common_name.or(leaf.dns.first().copied()).unwrap_or("client");
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        if let Some(organisation) = leaf.organisation {
+            params.distinguished_name.push(DnType::OrganizationName, organisation);
+        }
         for uri in leaf.uri {
             params.subject_alt_names.push(SanType::URI((*uri).try_into().map_err(io::Error::other)?));
         }
@@ -86,6 +94,12 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).map_err(io::Error::other)?.pem();
         Ok(Pair { certificate, key: key.serialize_pem() })
     }
+}
+
+/// A new key without a certificate, as PEM: the private and the public half.
+pub fn key_halves() -> io::Result<(String, String)> {
+    let key = KeyPair::generate().map_err(io::Error::other)?;
+    Ok((key.serialize_pem(), key.public_key_pem()))
 }
 
 pub fn certificates(pem: &str) -> io::Result<Vec<CertificateDer<'static>>> {

@@ -145,6 +145,8 @@ fn surroundings_are_same(a: &Inputs, b: &Inputs) -> bool {
         endpoint_slices: _,
         secrets,
         config_maps,
+        // Routes name Services, never Nodes.
+        nodes: _,
         issuers,
         cluster_issuers,
         certificates,

@@ -1,5 +1,7 @@
 //! Each section of `edge.toml`, in the order of its manual page.
 
+mod kubernetes;
+
 use std::path::PathBuf;
 
 use super::reader::{Section, Sink};
@@ -67,6 +69,9 @@ pub(super) fn settings(mut root: Section<'_>, sink: &mut Sink<'_>) -> Settings {
     }
     if let Some(section) = root.section(sink, "certificates") {
         certificates(section, &mut settings.certificates, sink);
+    }
+    if let Some(section) = root.section(sink, "kubernetes") {
+        settings.kubernetes = kubernetes::kubernetes(section, sink);
     }
     root.finish(sink);
     settings

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::names::{Kind, ObjectKey};
-use crate::settings::{IoBackend, PatchType, TextSource, TlsRecords};
+use crate::settings::{Credentials, IoBackend, KubernetesSettings, PatchType, SecretScope, TextSource, TlsRecords};
 
 fn faults(text: &str) -> Vec<String> {
     let problems = decode(&"edge.toml".into(), text).unwrap_err();
@@ -78,6 +78,9 @@ format = "json"
 [control]
 socket = "edged.sock"
 metrics = "[::1]:9901"
+[services]
+classes = ["edge.internal/load-balancer", "mine"]
+without_class = true
 [certificates]
 placeholder = false
 internal_ca = "Example CA"
@@ -85,6 +88,7 @@ internal_ca = "Example CA"
     let settings = decode(&"edge.toml".into(), text).unwrap();
     assert_eq!(settings.state_directory, PathBuf::from("state"));
     assert_eq!(settings.controller_names.len(), 2);
+    assert_eq!((settings.services.classes.len(), settings.services.without_class), (2, true));
     assert_eq!(settings.manifests[0].exclude, ["kustomization.yaml", "old"]);
     assert_eq!(settings.manifests[0].namespace, "shop");
     assert_eq!(
@@ -202,4 +206,52 @@ proptest::proptest! {
     fn arbitrary_text_does_not_panic(text in "[\\[\\]a-z_=\"' .\\n0-9{},#]{0,120}") {
         let _ = decode(&"edge.toml".into(), &text);
     }
+}
+
+#[test]
+fn kubernetes() {
+    let decoded = |text: &str| decode(&"edge.toml".into(), text).unwrap().kubernetes;
+    assert_eq!(decoded(""), None);
+    assert_eq!(decoded("[kubernetes]\n"), Some(KubernetesSettings::default()));
+    assert_eq!(decoded("[kubernetes]\nenabled = false\nkubeconfig = \"k\"\n"), None);
+    let text = r#"
+[kubernetes]
+kubeconfig = "kube/config"
+context = "admin@lab"
+namespaces = ["shop", "api", "shop"]
+gateway_selector = "shard in (a, b)"
+secrets = "referenced"
+sync_timeout = "10s"
+"#;
+    let expected = KubernetesSettings {
+        credentials: Credentials::Kubeconfig {
+            path: PathBuf::from("kube/config"),
+            context: Some("admin@lab".to_owned()),
+        },
+        namespaces: vec!["api".to_owned(), "shop".to_owned()],
+        gateway_selector: Some("shard in (a, b)".to_owned()),
+        secrets: SecretScope::Referenced,
+        sync_timeout: Duration::from_secs(10),
+    };
+    assert_eq!(decoded(text), Some(expected));
+    let text = r#"
+[kubernetes]
+context = "lab"
+namespaces = []
+gateway_selector = "a b"
+secrets = "some"
+sync_timeout = "0s"
+kubeconf = "x"
+"#;
+    assert_eq!(
+        faults(text),
+        [
+            "edge.toml:3:11: kubernetes.context needs a file that has contexts, expected kubernetes.kubeconfig",
+            "edge.toml:4:14: kubernetes.namespaces has 0 items, expected 1 to 64, or none of it for all",
+            "edge.toml:5:20: kubernetes.gateway_selector: \"a b\" is no label selector: \"a\" has no operator, expected =, ==, !=, in (…) or notin (…)",
+            "edge.toml:6:11: kubernetes.secrets: unknown value \"some\", expected all, referenced",
+            "edge.toml:7:16: kubernetes.sync_timeout is out of range, expected 1s to 10m",
+            "edge.toml:8:1: unknown key `kubernetes.kubeconf`, did you mean `kubeconfig`?",
+        ]
+    );
 }

@@ -51,6 +51,7 @@ fn paths(kind: Kind) -> &'static [&'static str] {
             "ports[].appProtocol",
         ],
         Kind::Secret | Kind::ConfigMap => &["immutable"],
+        Kind::Node => &["spec.taints", "spec.providerID"],
         Kind::Issuer | Kind::ClusterIssuer => &[
             "spec.selfSigned.crlDistributionPoints",
             "spec.ca.crlDistributionPoints",
@@ -243,6 +244,11 @@ impl std::fmt::Display for Inert {
 }
 
 impl Inert {
+    /// Whether it is in every object that comes from an API server.
+    pub(super) fn is_owned_by_servers(&self) -> bool {
+        SERVER_OWNED.contains(&self.path.as_str())
+    }
+
     /// Whether a field that no shape has is known to be this one or inside it. A kind that is inert as a whole still
     /// has a shape, so that its unknown fields are told.
     pub(super) fn covers(&self, path: &str) -> bool {
@@ -253,9 +259,11 @@ impl Inert {
 
 pub(super) fn find(kind: Kind, root: &Node<'_>) -> Vec<Inert> {
     let mut found = Vec::new();
+    // A Node is read with its status.
+    let is_owned = |pattern: &&&str| !(kind == Kind::Node && **pattern == "status");
     let is_load_balancer = kind == Kind::Service && is_text(root, &["spec", "type"], "LoadBalancer");
     let unused = if kind == Kind::Service && !is_load_balancer { &NO_LOAD_BALANCER[..] } else { &[] };
-    for pattern in SERVER_OWNED.iter().chain(paths(kind)).chain(unused) {
+    for pattern in SERVER_OWNED.iter().filter(is_owned).chain(paths(kind)).chain(unused) {
         let start = found.len();
         walk(root, pattern, &mut String::new(), &mut found);
         found.iter_mut().skip(start).for_each(|inert| inert.note = note(kind, pattern));

@@ -6,6 +6,7 @@
 mod inert;
 mod object;
 mod raw;
+mod served;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use crate::validate::{self, Faults};
 use crate::yaml::{self, DecodeError, Mark, Node, Unknown, Value};
 
 pub use object::AnyObject;
+pub use served::{Known, decode_served, is_infrastructure};
 
 /// Where a text comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -278,14 +280,17 @@ impl Findings<'_> {
 }
 
 fn decode_object(node: &Node<'_>, identity: &ObjectRef, origin: &Origin, findings: &mut Findings<'_>) -> Outcome {
-    let kind = identity.kind;
-    let inert = inert::find(kind, node);
+    let inert = inert::find(identity.kind, node);
     for field in &inert {
         findings.add(Severity::Inert, field.mark, field.to_string());
     }
     let report_unknown = |unknown: Vec<Unknown>, findings: &mut Findings<'_>| {
         for field in unknown {
             if inert.iter().any(|inert| inert.covers(&field.path)) {
+                continue;
+            }
+            // Nobody writes a Node by hand.
+            if identity.kind == Kind::Node {
                 continue;
             }
             let (parent, name) = match field.path.rsplit_once('.') {
@@ -306,6 +311,17 @@ fn decode_object(node: &Node<'_>, identity: &ObjectRef, origin: &Origin, finding
             return Outcome::Broken;
         }
     };
+    decode_body(node, identity.kind, meta, findings, report_unknown)
+}
+
+/// What follows the metadata.
+fn decode_body<'f>(
+    node: &Node<'_>,
+    kind: Kind,
+    meta: Meta,
+    findings: &mut Findings<'f>,
+    report_unknown: impl Fn(Vec<Unknown>, &mut Findings<'f>),
+) -> Outcome {
     let unknown_members = |findings: &mut Findings<'_>| {
         let Value::Mapping(entries) = &node.value else { return };
         for entry in entries {

@@ -51,6 +51,23 @@ macro_rules! kinds {
                 }
             }
 
+            /// Puts the object in its place, whatever was there.
+            pub fn put(self, inputs: &mut Inputs) {
+                match self {
+                    $(Self::$kind(object) => drop(inputs.$field.insert(object.meta.key.clone(), object)),)*
+                    Self::Secret(object) => drop(inputs.secrets.insert(object.meta.key.clone(), object)),
+                    Self::ConfigMap(object) => drop(inputs.config_maps.insert(object.meta.key.clone(), object)),
+                }
+            }
+
+            /// What a manifest says beside kind and metadata. Of Secrets and ConfigMaps that is not known here: empty.
+            pub fn body(&self) -> serde_json::Result<serde_json::Value> {
+                match self {
+                    $(Self::$kind(object) => kinds!(@write $place &object.spec),)*
+                    Self::Secret(_) | Self::ConfigMap(_) => Ok(serde_json::Value::Object(serde_json::Map::new())),
+                }
+            }
+
             /// The same object found at another place.
             pub fn moved_to(&mut self, origin: Origin) {
                 match self {
@@ -76,6 +93,12 @@ macro_rules! kinds {
                 Kind::Secret | Kind::ConfigMap => None,
             }
         }
+    };
+    (@write body $spec:expr) => {
+        serde_json::to_value($spec)
+    };
+    (@write $place:ident $spec:expr) => {
+        serde_json::to_value($spec).map(|spec| serde_json::json!({ "spec": spec }))
     };
     (@spec $root:ident, $spec:ty) => {
         match $root.member("spec") {
@@ -115,6 +138,7 @@ kinds! {
     Namespace => namespaces, core::NamespaceSpec, optional, validate::nothing;
     Service => services, core::ServiceSpec, spec, validate::service;
     EndpointSlice => endpoint_slices, core::EndpointSlice, body, validate::endpoint_slice;
+    Node => nodes, core::Node, body, validate::nothing;
     Issuer => issuers, certmanager::IssuerSpec, spec, validate::issuer;
     ClusterIssuer => cluster_issuers, certmanager::IssuerSpec, spec, validate::issuer;
     Certificate => certificates, certmanager::CertificateSpec, spec, validate::certificate;

@@ -18,7 +18,7 @@ pub use policy::{
     endpoint_slice, issuer, reference_grant, service,
 };
 pub use route::{grpc_route, http_route, l4_route, tls_route};
-pub use text::{is_label, is_object_name, object_name_rule};
+pub use text::{is_label, is_label_text, is_object_name, is_qualified_name, object_name_rule};
 
 /// What is wrong with one field.
 #[derive(Debug, Clone, PartialEq, Eq)]

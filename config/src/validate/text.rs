@@ -137,7 +137,7 @@ pub(super) fn path_fault(path: &str) -> Option<String> {
 }
 
 /// Label and annotation keys: an optional DNS prefix, a slash, and a name of at most 63 characters.
-pub(super) fn is_qualified_name(text: &str) -> bool {
+pub fn is_qualified_name(text: &str) -> bool {
     let (prefix, name) = match text.split_once('/') {
         Some((prefix, name)) => (Some(prefix), name),
         None => (None, text),
@@ -146,7 +146,7 @@ pub(super) fn is_qualified_name(text: &str) -> bool {
 }
 
 /// Label values: at most 63 letters, digits, `-`, `_`, `.`, with a letter or digit at both ends.
-pub(super) fn is_label_text(text: &str) -> bool {
+pub fn is_label_text(text: &str) -> bool {
     text.len() <= 63
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
         && [text.bytes().next(), text.bytes().last()].into_iter().flatten().all(|byte| byte.is_ascii_alphanumeric())

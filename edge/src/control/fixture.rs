@@ -392,7 +392,12 @@ fn observed() -> Observed {
                 ejected: BTreeMap::from([("10.0.0.2:8080".parse().unwrap(), ejected)]),
             },
         )]),
-        sources: vec![SourceState { name: "manifests".to_owned(), last_good: Some(ago(3600)), error: None }],
+        sources: vec![SourceState {
+            name: "manifests".to_owned(),
+            last_good: Some(ago(3600)),
+            error: None,
+            collections: Vec::new(),
+        }],
         notices: Vec::new(),
         drain: None,
     }

@@ -48,6 +48,26 @@ pub fn write(world: &World, now: SystemTime, text: &mut Text) {
     for source in &status.edge.sources {
         text.sample(&[("source", &source.name)], u8::from(source.health.state == State::Up));
     }
+    let collections =
+        || status.edge.sources.iter().flat_map(|source| source.collections.iter().map(move |row| (&source.name, row)));
+    if collections().next().is_some() {
+        text.family("edge_source_collection_up", MetricType::Gauge, "1 while a kind of a source is followed.");
+        for (source, row) in collections() {
+            text.sample(&[("source", source), ("kind", &row.name)], u8::from(row.health.state == State::Up));
+        }
+        text.family("edge_source_collection_objects", MetricType::Gauge, "Objects of a kind.");
+        for (source, row) in collections() {
+            text.sample(&[("source", source), ("kind", &row.name)], row.objects);
+        }
+        text.family("edge_source_collection_lists", MetricType::Counter, "How often a kind was read anew.");
+        for (source, row) in collections() {
+            text.sample(&[("source", source), ("kind", &row.name)], row.lists);
+        }
+        text.family("edge_source_collection_failures", MetricType::Counter, "Requests that came to nothing.");
+        for (source, row) in collections() {
+            text.sample(&[("source", source), ("kind", &row.name)], row.failures);
+        }
+    }
     text.family("edge_certificate_not_after_seconds", MetricType::Gauge, "When a certificate ends, in Unix seconds.");
     for (id, state) in &world.observed.certificates {
         if let Some(end) = state.not_after {

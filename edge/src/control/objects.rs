@@ -93,6 +93,7 @@ macro_rules! each {
             Kind::EndpointSlice => $visit!($inputs.endpoint_slices),
             Kind::Secret => $visit!($inputs.secrets),
             Kind::ConfigMap => $visit!($inputs.config_maps),
+            Kind::Node => $visit!($inputs.nodes),
             Kind::Issuer => $visit!($inputs.issuers),
             Kind::ClusterIssuer => $visit!($inputs.cluster_issuers),
             Kind::Certificate => $visit!($inputs.certificates),
@@ -134,7 +135,7 @@ fn body<'a>(inputs: &'a Inputs, object: &ObjectRef) -> Option<(&'a Meta, &'stati
     }
     let (meta, spec) = each!(inputs, object.kind, visit);
     let (name, spec) = match object.kind {
-        Kind::EndpointSlice => ("", spec),
+        Kind::EndpointSlice | Kind::Node => ("", spec),
         Kind::Secret => ("facts", secret(inputs, &object.key)),
         Kind::ConfigMap => ("facts", json!({ "keys": spec["keys"] })),
         _ => ("spec", spec),

@@ -146,6 +146,25 @@ pub struct SourceState {
     pub last_good: Option<SystemTime>,
     /// Why the last read failed; the last good version serves.
     pub error: Option<String>,
+    /// What it consists of, where it is more than one thing.
+    pub collections: Vec<CollectionState>,
+}
+
+/// All objects of one kind that a source follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CollectionState {
+    /// `HTTPRoute`, `Secret shop/tls`, …
+    pub name: String,
+    /// In which version of its API; absent where the source does not have the kind.
+    pub version: Option<String>,
+    pub objects: usize,
+    /// When a change was heard of last.
+    pub last_event: Option<SystemTime>,
+    /// How often all of it was read anew, the first time included.
+    pub lists: u64,
+    pub failures: u64,
+    /// Why it is not followed now.
+    pub notice: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,9 +17,9 @@ use edge_config::problem::Severity;
 use edge_config::report::Condition;
 use edge_config::snapshot::{Transport, Vip};
 
-use super::observed::{SocketState, VipState};
+use super::observed::{CollectionState, SocketState, SourceState, VipState};
 use super::span;
-use super::view::{Edge, Health, Problems, SourceRow, State, Status, VipRow};
+use super::view::{CollectionRow, Edge, Health, Problems, SourceRow, State, Status, VipRow};
 use super::world::{Scene, World};
 
 pub(super) use backends::backend_rows;
@@ -80,6 +80,7 @@ fn edge(world: &World, now: SystemTime) -> Edge {
             },
             name: source.name.clone(),
             last_good: source.last_good.map(span::rfc3339),
+            collections: collections(source),
         })
         .collect();
     sources.sort_by(|a, b| (&a.health.state, &a.name).cmp(&(&b.health.state, &b.name)));
@@ -101,6 +102,24 @@ fn edge(world: &World, now: SystemTime) -> Edge {
         sources,
         notices: observed.notices.clone(),
     }
+}
+
+fn collections(source: &SourceState) -> Vec<CollectionRow> {
+    let row = |collection: &CollectionState| CollectionRow {
+        health: match &collection.notice {
+            Some(notice) => Health::new(State::Degraded, notice.clone()),
+            None => Health::up(),
+        },
+        name: collection.name.clone(),
+        version: collection.version.clone(),
+        objects: collection.objects,
+        last_event: collection.last_event.map(span::rfc3339),
+        lists: collection.lists,
+        failures: collection.failures,
+    };
+    let mut rows: Vec<CollectionRow> = source.collections.iter().map(row).collect();
+    rows.sort_by(|a, b| (&a.health.state, &a.name).cmp(&(&b.health.state, &b.name)));
+    rows
 }
 
 fn problems(world: &World) -> Problems {

@@ -115,6 +115,26 @@ pub struct SourceRow {
     pub name: String,
     /// When it was last read without a fault; RFC 3339, UTC.
     pub last_good: Option<String>,
+    /// What it consists of, where it is more than one thing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub collections: Vec<CollectionRow>,
+}
+
+/// All objects of one kind that a source follows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectionRow {
+    #[serde(flatten)]
+    pub health: Health,
+    /// `HTTPRoute`, `Secret shop/tls`, …
+    pub name: String,
+    /// In which version of its API; absent where the source does not have the kind.
+    pub version: Option<String>,
+    pub objects: usize,
+    /// When a change was heard of last; RFC 3339, UTC.
+    pub last_event: Option<String>,
+    /// How often all of it was read anew, the first time included.
+    pub lists: u64,
+    pub failures: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,9 +18,9 @@ use super::secret::{self, KeyMaterial};
 
 /// An object that can serve, with its private key where it has one.
 #[derive(Debug, Clone)]
-pub(super) struct Served {
-    pub(super) object: AnyObject,
-    pub(super) key: Option<Arc<KeyMaterial>>,
+pub struct Served {
+    pub object: AnyObject,
+    pub key: Option<Arc<KeyMaterial>>,
 }
 
 /// What a document, or one object of it, came to.
@@ -165,31 +165,16 @@ impl Documents {
             self.problems.extend(item.problems.iter().cloned());
             match (&item.state, &item.identity) {
                 (State::Foreign, _) => {}
-                (State::Good(served), Some(identity)) => {
-                    let last = before.remove(identity);
-                    let served = match last {
-                        Some(last) if lost_certificate(&last, served) => {
-                            keep(&mut self.problems[first..]);
-                            last
+                (state @ (State::Good(_) | State::Broken), Some(identity)) => {
+                    match choose(state, before.remove(identity), &mut self.problems[first..]) {
+                        Ok(served) => {
+                            // A second one of the same name is an error of the whole source, told there.
+                            self.good.entry(identity.clone()).or_insert_with(|| served.clone());
+                            self.serving.push(served);
                         }
-                        _ => served.clone(),
-                    };
-                    // A second one of the same name is an error of the whole source, told there.
-                    self.good.entry(identity.clone()).or_insert_with(|| served.clone());
-                    self.serving.push(served);
+                        Err(reason) => self.unusable.push((identity.clone(), reason)),
+                    }
                 }
-                (State::Broken, Some(identity)) => match before.remove(identity) {
-                    Some(last) => {
-                        keep(&mut self.problems[first..]);
-                        self.good.insert(identity.clone(), last.clone());
-                        self.serving.push(last);
-                    }
-                    None => {
-                        let reason = item.problems.iter().find(|problem| problem.severity == Severity::Error);
-                        let reason = reason.map_or_else(|| "is broken".to_owned(), |problem| problem.message.clone());
-                        self.unusable.push((identity.clone(), reason));
-                    }
-                },
                 (State::Broken | State::Good(_), None) => has_lost_document = true,
             }
         }
@@ -210,6 +195,40 @@ impl Documents {
             }
         }
     }
+}
+
+/// What serves for an object: the version that is there now, or the last good one; else why neither can.
+fn choose(state: &State, last: Option<Served>, problems: &mut [Problem]) -> Result<Served, String> {
+    match (state, last) {
+        (State::Good(served), Some(last)) if lost_certificate(&last, served) => {
+            keep(problems);
+            Ok(last)
+        }
+        (State::Good(served), _) => Ok(served.clone()),
+        (State::Broken | State::Foreign, Some(last)) => {
+            keep(problems);
+            Ok(last)
+        }
+        (State::Broken | State::Foreign, None) => {
+            let reason = problems.iter().find(|problem| problem.severity == Severity::Error);
+            Err(reason.map_or_else(|| "is broken".to_owned(), |problem| problem.message.clone()))
+        }
+    }
+}
+
+/// One object of a source that has no documents, judged as those of files are.
+#[derive(Debug)]
+pub struct Settled {
+    /// What serves, or why nothing does.
+    pub served: Result<Served, String>,
+    pub problems: Vec<Problem>,
+}
+
+/// Decides what serves for an object that came by itself; `last` is what served before.
+pub fn settle(item: Item, last: Option<Served>) -> Settled {
+    let Decoded { state, mut problems, .. } = judge(item);
+    let served = choose(&state, last, &mut problems);
+    Settled { served, problems }
 }
 
 fn keep(problems: &mut [Problem]) {

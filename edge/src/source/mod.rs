@@ -11,6 +11,7 @@ mod secret;
 mod tests;
 mod watch;
 
+pub use documents::{Served, Settled, settle};
 pub use files::{Cache, Loaded, load, load_directory};
 pub use secret::{KeyMaterial, Keys};
 pub use watch::Watcher;

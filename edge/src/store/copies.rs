@@ -117,7 +117,7 @@ impl Copies {
 }
 
 /// Replaces a file by a whole new one; the caller fsyncs the directory.
-pub(super) fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
@@ -134,7 +134,7 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()
 }
 
 /// A directory that only its owner may enter; an existing one that is open to others is closed, with a notice.
-pub(super) fn private_directory(path: &Path, notices: &mut Vec<String>) -> io::Result<()> {
+pub(crate) fn private_directory(path: &Path, notices: &mut Vec<String>) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         other => return other,
@@ -151,6 +151,6 @@ pub(super) fn private_directory(path: &Path, notices: &mut Vec<String>) -> io::R
     Ok(())
 }
 
-pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }

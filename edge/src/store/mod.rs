@@ -29,7 +29,8 @@ use zeroize::Zeroizing;
 
 pub use content::{SessionSecret, StoredCertificate};
 use content::{decode_addresses, decode_assignments, encode_addresses, encode_assignments};
-use copies::{Copies, sync_directory, write_whole};
+use copies::Copies;
+pub(crate) use copies::{private_directory, sync_directory, write_whole};
 use database::{Database, DatabaseError};
 use record::{Keyspace, Record};
 

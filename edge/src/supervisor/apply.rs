@@ -11,9 +11,11 @@ use edge_config::settings::Settings;
 use edge_config::snapshot::{Endpoint, EndpointSet, EndpointState, Endpoints};
 use tokio::time::Instant;
 
+use super::cluster::{Files, Joined};
 use super::{CERTIFICATES_PATIENCE, DISK_PATIENCE, LIVE_PATIENCE, Supervisor};
 use crate::certs::{self, CertsWanted};
 use crate::control::world::Reloaded;
+use crate::kubernetes::Changes;
 use crate::memory;
 use crate::proxy::generation::Generation;
 use crate::proxy::limits::Limits;
@@ -25,7 +27,20 @@ use crate::vip::AddressesObserved;
 impl Supervisor {
     /// The first generation: like a reload, but there is nothing to compare with.
     pub(super) async fn first(&mut self, loaded: Loaded) {
-        self.apply(loaded).await;
+        self.take_files(loaded);
+        if self.inbox.held.is_some() {
+            // Half of what there is would be worse than a moment of nothing.
+            tracing::info!("waiting for the API server");
+            self.show();
+            return;
+        }
+        self.begin().await;
+    }
+
+    /// Publishes the first generation.
+    pub(super) async fn begin(&mut self) {
+        self.inbox.held = None;
+        self.settle().await;
         memory::give_back();
         let status = self.status_line();
         tracing::info!("{status}");
@@ -40,7 +55,10 @@ impl Supervisor {
         let began = Instant::now();
         let loaded = source::load(&self.config, &mut self.wanted.cache);
         let read = began.elapsed();
-        self.apply(loaded).await;
+        self.take_files(loaded);
+        if self.inbox.held.is_none() {
+            self.settle().await;
+        }
         if self.wanted.generation != before {
             let (read, total) = (read.as_secs_f64() * 1e3, began.elapsed().as_secs_f64() * 1e3);
             tracing::info!(read_ms = read, total_ms = total, "{}", self.status_line());
@@ -63,10 +81,75 @@ impl Supervisor {
         })
     }
 
-    async fn apply(&mut self, loaded: Loaded) {
+    fn take_files(&mut self, loaded: Loaded) {
         self.note_source(&loaded);
         self.watcher.set(&loaded.watched);
-        let Loaded { mut inputs, keys, problems, settings, .. } = loaded;
+        let Loaded { inputs, keys, problems, .. } = loaded;
+        self.wanted.files = Files { inputs, keys, problems };
+        if let Some(kubernetes) = &self.kubernetes {
+            kubernetes.refer(self.wanted.files.secrets());
+        }
+    }
+
+    /// Takes what the API server says now.
+    pub(super) async fn take_cluster(&mut self, changes: Changes) {
+        let began = Instant::now();
+        let count = changes.objects.len();
+        let only_endpoints = self.wanted.cluster.take(changes);
+        self.seen.restored = None;
+        if let Some(saver) = &mut self.saver
+            && count > 0
+        {
+            saver.note();
+        }
+        if self.inbox.held.is_some() {
+            self.begin().await;
+        } else if only_endpoints {
+            self.move_endpoints();
+        } else {
+            self.settle().await;
+        }
+        let total = began.elapsed().as_secs_f64() * 1e3;
+        tracing::debug!(objects = count, total_ms = total, "kubernetes: changes");
+    }
+
+    /// Endpoints moved and nothing else: what is served stays the same generation.
+    fn move_endpoints(&mut self) {
+        let inputs = self.wanted.cluster.with_endpoints(&self.wanted.files, &self.wanted.inputs);
+        let inputs = Arc::new(inputs);
+        let compiled = &self.wanted.compiled;
+        let mut endpoints = edge_config::compile::endpoints(&inputs, &compiled.snapshot);
+        // What is the same is shared, so that it is seen to be.
+        for (now, before) in endpoints.iter_mut().zip(&compiled.endpoints) {
+            if now == before {
+                *now = Arc::clone(before);
+            }
+        }
+        let is_same = endpoints.iter().zip(&compiled.endpoints).all(|(now, before)| Arc::ptr_eq(now, before));
+        self.wanted.inputs = inputs;
+        if !is_same {
+            let compiled = edge_config::Compiled {
+                snapshot: Arc::clone(&compiled.snapshot),
+                report: compiled.report.clone(),
+                endpoints,
+                assigned: compiled.assigned.clone(),
+            };
+            self.wanted.compiled = Arc::new(compiled);
+            self.publish();
+        }
+        self.show();
+    }
+
+    /// Decides what is served now, from all sources, and serves it.
+    async fn settle(&mut self) {
+        let joined = match &self.kubernetes {
+            Some(_) => self.wanted.cluster.join(&self.wanted.files),
+            // Nothing to put them together with, now or later.
+            None => std::mem::take(&mut self.wanted.files).into(),
+        };
+        let Joined { mut inputs, keys, problems } = joined;
+        self.tell_problems(&problems);
+        let settings = Arc::clone(&inputs.settings);
         inputs.assigned = self.store.assignments();
         let inputs = Arc::new(inputs);
         let compiled = self.wanted.compiler.compile(&inputs);
@@ -138,6 +221,7 @@ impl Supervisor {
             ("[access_log] path", before.access_log != now.access_log),
             ("[log] format", before.log.format != now.log.format),
             ("[control]", before.control != now.control),
+            ("[kubernetes]", before.kubernetes != now.kubernetes),
         ];
         for (key, changed) in fixed {
             if changed {
@@ -154,9 +238,12 @@ impl Supervisor {
             self.seen.sources_good = Some(SystemTime::now());
         }
         self.seen.sources_error = error;
-        // A fault that stays is in the status; the log tells of it once.
+    }
+
+    /// A fault that stays is in the status; the log tells of it once.
+    fn tell_problems(&self, now: &[Problem]) {
         let known: HashSet<&Problem> = self.wanted.problems.iter().collect();
-        for problem in loaded.problems.iter().filter(|problem| !known.contains(problem)) {
+        for problem in now.iter().filter(|problem| !known.contains(problem)) {
             match problem.severity {
                 Severity::Error => tracing::error!("{problem}"),
                 Severity::Warning => tracing::warn!("{problem}"),
@@ -213,6 +300,9 @@ impl Supervisor {
 
     pub(super) fn look(&mut self) {
         self.proxy.forget();
+        if let Some(saver) = &mut self.saver {
+            saver.look(&self.wanted.cluster);
+        }
         if !self.seen.failed_sockets.is_empty() {
             self.publish();
         }

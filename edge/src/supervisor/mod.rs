@@ -6,6 +6,7 @@
 //! a name; traffic never waits for it. It carries no byte of traffic and decides nothing that compile decides.
 
 mod apply;
+mod cluster;
 mod observe;
 mod signals;
 mod start;
@@ -22,11 +23,14 @@ use edge_config::settings::Settings;
 use edge_config::snapshot::Transport;
 use edge_config::{Compiled, Compiler};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
+use self::cluster::{Cluster, Files, Saver};
 use crate::certs::table::CertTable;
 use crate::certs::{self, Certs, CertsObserved};
 use crate::control::api;
 use crate::control::world::{Command, Reloaded, World};
+use crate::kubernetes::{Changes, Kubernetes};
 use crate::logging::Logging;
 use crate::notify::Notifier;
 use crate::proxy::tls::table::TlsTable;
@@ -54,6 +58,8 @@ pub enum StartError {
     Signals(#[source] std::io::Error),
     #[error("cannot start the runtime of the supervisor")]
     Runtime(#[source] std::io::Error),
+    #[error("cannot start the threads of the Kubernetes API")]
+    Kubernetes(#[source] std::io::Error),
     #[error("cannot start the thread that watches files")]
     Watch(#[source] std::io::Error),
 }
@@ -66,6 +72,10 @@ enum Event {
     Certificates(certs::Published),
     Addresses(Arc<AddressesObserved>),
     Resolved(resolve::Update),
+    /// The API server's objects changed.
+    Cluster(Changes),
+    /// The first generation waits no longer for the API server.
+    Begin,
     /// Time to look at what changes without an event: health, acknowledgements, sockets that failed.
     Look,
     ReopenLogs,
@@ -81,6 +91,10 @@ struct Inbox {
     certificates: mpsc::UnboundedReceiver<certs::Published>,
     addresses: watch::Receiver<Arc<AddressesObserved>>,
     resolved: mpsc::Receiver<resolve::Update>,
+    /// From the API server, where one is read.
+    cluster: Option<mpsc::Receiver<Changes>>,
+    /// Until when the first generation waits for the API server.
+    held: Option<Instant>,
     look: tokio::time::Interval,
 }
 
@@ -94,13 +108,31 @@ impl Inbox {
             Some(update) = self.resolved.recv() => Event::Resolved(update),
             Ok(()) = self.addresses.changed() => Event::Addresses(self.addresses.borrow_and_update().clone()),
             Some(()) = self.files.recv() => Event::Reload(None),
+            Some(changes) = receive(&mut self.cluster) => Event::Cluster(changes),
+            () = due(self.held) => Event::Begin,
             _ = self.look.tick() => Event::Look,
         }
     }
 }
 
+async fn receive(changes: &mut Option<mpsc::Receiver<Changes>>) -> Option<Changes> {
+    match changes {
+        Some(changes) => changes.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn due(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Health of endpoints and acknowledgements change without an event; the world follows at this pace.
 const LOOK: Duration = Duration::from_secs(1);
+/// The watches give up waiting for kinds before the supervisor gives up waiting for them.
+const HELD_BEYOND: Duration = Duration::from_secs(2);
 /// How long a reload waits for certificates that are being made before it publishes without them.
 const CERTIFICATES_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a reload waits for the disk.
@@ -119,6 +151,8 @@ pub struct Supervisor {
     certs: Certs,
     addresses: Addresses,
     resolver: Resolver,
+    kubernetes: Option<Kubernetes>,
+    saver: Option<Saver>,
     worlds: watch::Sender<Arc<World>>,
     /// Ends the control API when it is dropped.
     stop_api: watch::Sender<bool>,
@@ -130,6 +164,8 @@ pub struct Supervisor {
 /// What is served, and what it was made from.
 struct Serving {
     cache: source::Cache,
+    files: Files,
+    cluster: Cluster,
     settings: Arc<Settings>,
     inputs: Arc<Inputs>,
     keys: Keys,
@@ -157,6 +193,8 @@ struct Seen {
     /// When `edge.toml` was read without a fault last.
     sources_good: Option<SystemTime>,
     sources_error: Option<String>,
+    /// When the last good objects of the API server that serve were written; `None`: they are from the API server.
+    restored: Option<SystemTime>,
 }
 
 impl Supervisor {
@@ -174,6 +212,8 @@ impl Supervisor {
                 Event::Certificates(published) => self.take_certificates(published),
                 Event::Addresses(observed) => self.take_addresses(observed),
                 Event::Resolved((name, resolved)) => self.take_resolved(name, resolved),
+                Event::Cluster(changes) => self.take_cluster(changes).await,
+                Event::Begin => self.begin().await,
                 Event::Look => self.look(),
                 Event::ReopenLogs => {
                     if let Some(log) = self.proxy.log() {
@@ -197,6 +237,10 @@ impl Supervisor {
         world.observed = Arc::new(observed);
         self.worlds.send_replace(Arc::new(world));
 
+        drop(self.kubernetes);
+        if let Some(saver) = self.saver {
+            saver.stop(&self.wanted.cluster);
+        }
         self.proxy.drain(deadline).await;
         self.addresses.stop().await;
         self.proxy.stop();

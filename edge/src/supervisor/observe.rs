@@ -9,7 +9,9 @@ use edge_config::snapshot::{EndpointSet, UpstreamKey};
 
 use super::Supervisor;
 use super::apply::resolved_endpoints;
-use crate::control::observed::{Observed, SocketState, SourceState, UpstreamState, VipState};
+use super::cluster::Saver;
+use crate::control::observed::{CollectionState, Observed, SocketState, SourceState, UpstreamState, VipState};
+use crate::control::span;
 use crate::control::world::World;
 use crate::vip::{AddressState, Withheld, wanted_vips};
 
@@ -46,6 +48,7 @@ impl Supervisor {
         let acknowledged = self.proxy.acknowledged(self.wanted.generation);
         let mut notices = self.seen.store_notices.clone();
         notices.extend(self.store.degraded().map(|reason| format!("store: {reason}")));
+        notices.extend(self.saver.as_ref().and_then(Saver::trouble));
         notices.extend(self.seen.certs.notices.iter().cloned());
         notices.extend(self.seen.addresses.notices.iter().cloned());
         notices.extend(self.seen.tls_reasons.iter().cloned());
@@ -70,16 +73,60 @@ impl Supervisor {
             vips: BTreeMap::new(),
             certificates: self.seen.certs.certificates.clone(),
             upstreams: self.upstreams(),
-            sources: vec![SourceState {
-                name: self.config.display().to_string(),
-                last_good: self.seen.sources_good,
-                error: self.seen.sources_error.clone(),
-            }],
+            sources: self.sources(),
             notices,
             drain: None,
         };
         observed.vips = self.vips(&observed);
         observed
+    }
+
+    fn sources(&self) -> Vec<SourceState> {
+        let files = SourceState {
+            name: self.config.display().to_string(),
+            last_good: self.seen.sources_good,
+            error: self.seen.sources_error.clone(),
+            collections: Vec::new(),
+        };
+        let Some(kubernetes) = &self.kubernetes else { return vec![files] };
+        let state = kubernetes.state().borrow().clone();
+        let mut reasons = Vec::new();
+        if let Some(since) = state.unreachable_since {
+            reasons.push(format!("unreachable since {}", span::rfc3339(since)));
+        } else if !state.is_complete {
+            reasons.push("not read yet".to_owned());
+        }
+        if let Some(written) = self.seen.restored {
+            reasons.push(format!("serving what was good at {}", span::rfc3339(written)));
+        }
+        reasons.extend(state.trouble.as_deref().map(str::to_owned));
+        let collections: Vec<CollectionState> = state
+            .kinds
+            .iter()
+            .map(|kind| CollectionState {
+                name: kind.name.clone(),
+                version: kind.version.map(str::to_owned),
+                objects: kind.objects,
+                last_event: kind.last_event,
+                lists: kind.lists,
+                failures: kind.failures,
+                notice: kind.notice(),
+            })
+            .collect();
+        if reasons.is_empty() {
+            let lacking: Vec<&str> =
+                collections.iter().filter(|one| one.notice.is_some()).map(|one| one.name.as_str()).collect();
+            if !lacking.is_empty() {
+                reasons.push(format!("not followed: {}", lacking.join(", ")));
+            }
+        }
+        let cluster = SourceState {
+            name: crate::kubernetes::SOURCE.to_owned(),
+            last_good: state.last_good.or(self.seen.restored),
+            error: (!reasons.is_empty()).then(|| reasons.join(", ")),
+            collections,
+        };
+        vec![files, cluster]
     }
 
     fn vips(&self, observed: &Observed) -> BTreeMap<IpAddr, VipState> {

@@ -9,12 +9,14 @@ use edge_config::Compiler;
 use edge_config::problem::Severity;
 use edge_config::settings::{AccessLog, IoBackend, Settings};
 use tokio::sync::{mpsc, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
-use super::{Inbox, LOOK, Seen, Serving, StartError, Supervisor, signals};
+use super::cluster::{Cluster, Files, Saver};
+use super::{HELD_BEYOND, Inbox, LOOK, Seen, Serving, StartError, Supervisor, signals};
 use crate::certs::{Certs, CertsSettings};
 use crate::control::api::{self, Api, Sockets};
 use crate::control::world::{self, World};
+use crate::kubernetes::{Kubernetes, last_good};
 use crate::logging::Logging;
 use crate::notify::Notifier;
 use crate::proxy::filters::session::Tokens;
@@ -91,6 +93,26 @@ fn open(
     let (stop_api, stopped) = watch::channel(false);
     let api = api::start(Api { handle, metrics }, sockets, stopped)?;
 
+    let mut api_server = None;
+    let mut cluster = Cluster::default();
+    let mut restored = None;
+    let mut store_notices = opened.notices;
+    let mut saver = None;
+    if let Some(kubernetes) = &settings.kubernetes {
+        let found = last_good::read(&settings.state_directory);
+        for notice in found.notices {
+            tracing::warn!("kubernetes: {notice}");
+            store_notices.push(notice);
+        }
+        cluster = Cluster::of(&found.objects);
+        restored = found.written.filter(|_| cluster.is_known);
+        saver = Some(Saver::start(&settings.state_directory).map_err(StartError::Kubernetes)?);
+        api_server = Some(Kubernetes::start(kubernetes, found.objects).map_err(StartError::Kubernetes)?);
+    }
+    let (kubernetes, changes) = api_server.unzip();
+    // Whoever has nothing to serve yet waits for the API server.
+    let patience = settings.kubernetes.as_ref().filter(|_| !cluster.is_known).map(|kubernetes| kubernetes.sync_timeout);
+
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let inbox = Inbox {
@@ -100,6 +122,8 @@ fn open(
         certificates,
         addresses: addresses.observed(),
         resolved: resolver_inbox,
+        cluster: changes,
+        held: patience.map(|patience| Instant::now() + patience + HELD_BEYOND),
         look,
     };
     Ok(Supervisor {
@@ -113,11 +137,15 @@ fn open(
         certs,
         addresses,
         resolver: Resolver::new(resolved),
+        kubernetes,
+        saver,
         worlds,
         stop_api,
         api: Some(api),
         wanted: Serving {
             cache,
+            files: Files::default(),
+            cluster,
             settings,
             inputs: Arc::default(),
             keys: Keys::new(),
@@ -138,9 +166,10 @@ fn open(
             resolved: BTreeMap::new(),
             failed_sockets: BTreeMap::new(),
             tls_reasons: Vec::new(),
-            store_notices: opened.notices,
+            store_notices,
             sources_good: Some(started),
             sources_error: None,
+            restored,
         },
     })
 }

@@ -72,7 +72,12 @@ fn the_edge_itself() {
         (
             Box::new(|observed| {
                 let error = Some("the directory is gone".to_owned());
-                observed.sources = vec![SourceState { name: "m".to_owned(), last_good: Some(ago(60)), error }];
+                observed.sources = vec![SourceState {
+                    name: "m".to_owned(),
+                    last_good: Some(ago(60)),
+                    error,
+                    collections: Vec::new(),
+                }];
             }),
             State::Degraded,
             "source m: the directory is gone; its last good version serves",

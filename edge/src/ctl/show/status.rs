@@ -19,6 +19,23 @@ impl View for Status {
         let mut section = |name: &str, heads: &[&'static str], rows: Vec<(&Health, Vec<Cell>)>| {
             out.push_str(&section(name, heads, rows, style, all));
         };
+        for source in self.edge.sources.iter().filter(|source| !source.collections.is_empty()) {
+            section(
+                &format!("SOURCE {}", source.name),
+                &["STATE", "KIND", "VERSION", "OBJECTS", "LAST EVENT", "LISTS", "FAILURES", "REASON"],
+                rows(&source.collections, |row| {
+                    let cells = vec![
+                        Cell::text(&*row.name),
+                        Cell::text(row.version.clone().unwrap_or_else(|| "absent".to_owned())),
+                        Cell::number(row.objects),
+                        Cell::text(row.last_event.clone().unwrap_or_default()),
+                        Cell::number(row.lists),
+                        Cell::number(row.failures),
+                    ];
+                    (&row.health, cells)
+                }),
+            );
+        }
         section(
             "VIPS",
             &["STATE", "ADDRESS", "OWNER", "PORTS", "SOURCE", "ANNOUNCED", "REASON"],

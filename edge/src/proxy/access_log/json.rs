@@ -1,7 +1,10 @@
 //! Strings, numbers and times as JSON, appended to bytes. Whatever came over the wire stays one readable line.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use edge_config::names::ObjectRef;
 
 /// Longer strings end in an ellipsis.
 pub(super) const LONGEST: usize = 4096;
@@ -16,6 +19,12 @@ pub(super) fn push_str(out: &mut Vec<u8>, text: &[u8]) {
 
 /// Appends what a value displays as, as a JSON string.
 pub(super) fn push_display(out: &mut Vec<u8>, value: &dyn fmt::Display) {
+    out.push(b'"');
+    push_shown(out, value);
+    out.push(b'"');
+}
+
+fn push_shown(out: &mut Vec<u8>, value: &dyn fmt::Display) {
     struct Escaping<'a>(&'a mut Vec<u8>);
     impl fmt::Write for Escaping<'_> {
         fn write_str(&mut self, text: &str) -> fmt::Result {
@@ -23,13 +32,16 @@ pub(super) fn push_display(out: &mut Vec<u8>, value: &dyn fmt::Display) {
             Ok(())
         }
     }
-    out.push(b'"');
     // Writing to a vector does not fail.
     let _ = fmt::write(&mut Escaping(out), format_args!("{value}"));
-    out.push(b'"');
 }
 
 fn push_escaped(out: &mut Vec<u8>, text: &[u8]) {
+    // Nearly all texts are these bytes only, and the look at all of them at once is a few instructions.
+    if text.len() <= LONGEST && text.iter().fold(true, |all, byte| all & is_plain(*byte)) {
+        out.extend_from_slice(text);
+        return;
+    }
     let (text, cut) = match text.get(..LONGEST) {
         Some(front) if text.len() > LONGEST => (front, true),
         _ => (text, false),
@@ -49,13 +61,18 @@ fn push_escaped(out: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
+/// Printable ASCII that stands for itself in a JSON string.
+fn is_plain(byte: u8) -> bool {
+    (byte.wrapping_sub(0x20) < 0x5F) & (byte != b'"') & (byte != b'\\')
+}
+
 fn push_valid(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
     let mut copied = 0;
     for (at, byte) in bytes.iter().enumerate() {
         // C1 controls are 0xC2 0x80 to 0xC2 0x9F.
         let c1 = *byte == 0xC2 && bytes.get(at + 1).is_some_and(|next| *next < 0xA0);
-        if *byte >= 0x20 && *byte != b'"' && *byte != b'\\' && *byte != 0x7F && !c1 {
+        if is_plain(*byte) || (*byte >= 0x80 && !c1) {
             continue;
         }
         if at < copied {
@@ -90,6 +107,54 @@ pub(super) fn push_number(out: &mut Vec<u8>, number: u64) {
     push_padded(out, number, 1);
 }
 
+/// An address with its port, as it displays.
+pub(super) fn push_address(out: &mut Vec<u8>, address: &SocketAddr) {
+    out.push(b'"');
+    match address {
+        SocketAddr::V4(address) => {
+            push_ip4(out, *address.ip());
+            out.push(b':');
+            push_number(out, u64::from(address.port()));
+        }
+        address @ SocketAddr::V6(_) => push_shown(out, address),
+    }
+    out.push(b'"');
+}
+
+/// An address without a port.
+pub(super) fn push_ip(out: &mut Vec<u8>, ip: &IpAddr) {
+    out.push(b'"');
+    match ip {
+        IpAddr::V4(ip) => push_ip4(out, *ip),
+        ip @ IpAddr::V6(_) => push_shown(out, ip),
+    }
+    out.push(b'"');
+}
+
+/// An object as it displays, which is in every line: `Kind namespace/name`, and what follows inside the string.
+pub(super) fn push_object(out: &mut Vec<u8>, object: &ObjectRef, tail: &[&str]) {
+    out.push(b'"');
+    out.extend_from_slice(object.kind.as_str().as_bytes());
+    out.push(b' ');
+    if !object.key.namespace.is_empty() {
+        push_escaped(out, object.key.namespace.as_bytes());
+        out.push(b'/');
+    }
+    push_escaped(out, object.key.name.as_bytes());
+    for piece in tail {
+        push_escaped(out, piece.as_bytes());
+    }
+    out.push(b'"');
+}
+
+fn push_ip4(out: &mut Vec<u8>, ip: Ipv4Addr) {
+    let [a, b, c, d] = ip.octets();
+    for (octet, after) in [(a, &b"."[..]), (b, b"."), (c, b"."), (d, b"")] {
+        push_number(out, u64::from(octet));
+        out.extend_from_slice(after);
+    }
+}
+
 /// At least so many digits.
 fn push_padded(out: &mut Vec<u8>, mut number: u64, width: usize) {
     let mut digits = [b'0'; 20];
@@ -109,10 +174,29 @@ pub(super) fn push_milliseconds(out: &mut Vec<u8>, duration: Duration) {
     push_padded(out, u64::from(duration.subsec_micros() % 1000), 3);
 }
 
+/// The last second that was written, which is most often the next one's too.
+#[derive(Debug, Default)]
+pub(super) struct Second {
+    since: u64,
+    /// `2026-11-22T20:23:19.`, or nothing yet.
+    text: Vec<u8>,
+}
+
 /// RFC 3339 in UTC with milliseconds, without quotes.
-pub(super) fn push_time(out: &mut Vec<u8>, at: SystemTime) {
+pub(super) fn push_time(out: &mut Vec<u8>, at: SystemTime, second: &mut Second) {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    if second.since != since.as_secs() || second.text.is_empty() {
+        second.since = since.as_secs();
+        second.text.clear();
+        push_second(&mut second.text, since.as_secs());
+    }
+    out.extend_from_slice(&second.text);
+    push_padded(out, u64::from(since.subsec_millis()), 3);
+    out.push(b'Z');
+}
+
+fn push_second(out: &mut Vec<u8>, since: u64) {
+    let (days, seconds) = (since / 86_400, since % 86_400);
     // Civil date from a day number, counting from March so that the leap day comes last in its year.
     let shifted = days + 719_468;
     let era = shifted / 146_097;
@@ -130,7 +214,6 @@ pub(super) fn push_time(out: &mut Vec<u8>, at: SystemTime) {
         (seconds / 3600, 2, b':'),
         (seconds / 60 % 60, 2, b':'),
         (seconds % 60, 2, b'.'),
-        (u64::from(since.subsec_millis()), 3, b'Z'),
     ] {
         push_padded(out, number, width);
         out.push(after);

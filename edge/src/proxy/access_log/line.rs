@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use edge_config::names::ObjectRef;
 
-use super::json::{push_display, push_milliseconds, push_number, push_str, push_time};
+use super::json::{
+    Second, push_address, push_display, push_ip, push_milliseconds, push_number, push_object, push_str, push_time,
+};
 use crate::proxy::reason::Reason;
 
 /// One request, connection or session; borrowed from wherever its parts are.
@@ -93,94 +95,83 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// Appends the line with its end.
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
+    /// Appends the line with its end. `second` is memory from one line to the next.
+    pub(super) fn write(&self, out: &mut Vec<u8>, second: &mut Second) {
         out.extend_from_slice(b"{\"ts\":\"");
-        push_time(out, self.at);
-        out.push(b'"');
-        let mut line = Line(out);
+        push_time(out, self.at, second);
+        out.extend_from_slice(b"\",\"client\":");
         if self.client.port() == 0 {
-            line.display("client", &self.client.ip());
+            push_ip(out, &self.client.ip());
         } else {
-            line.display("client", &self.client);
+            push_address(out, &self.client);
         }
-        line.display("vip", &self.vip);
-        if let Some(by) = self.proxied_by {
-            line.display("proxied_by", &by);
-        }
+        address(out, ",\"vip\":", Some(&self.vip));
+        address(out, ",\"proxied_by\":", self.proxied_by.as_ref());
         if let Some((parent, name)) = self.listener {
-            line.display("listener", &format_args!("{parent}/{name}"));
+            out.extend_from_slice(b",\"listener\":");
+            push_object(out, parent, &["/", name]);
         }
         if let Some(rule) = self.rule {
-            line.display("route", rule.route);
+            out.extend_from_slice(b",\"route\":");
+            push_object(out, rule.route, &[]);
             if let Some(index) = rule.index {
-                line.number("rule", u64::from(index));
+                number(out, ",\"rule\":", u64::from(index));
             }
-            line.text("rule_name", rule.name.unwrap_or_default().as_bytes());
+            text(out, ",\"rule_name\":", rule.name.unwrap_or_default().as_bytes());
         }
-        line.text("backend", self.backend.unwrap_or_default().as_bytes());
-        if let Some(endpoint) = &self.endpoint {
-            line.display("endpoint", endpoint);
-        }
-        line.text("method", self.method);
-        line.text("host", self.host);
-        line.text("path", self.path);
-        line.text("protocol", self.protocol.as_bytes());
+        text(out, ",\"backend\":", self.backend.unwrap_or_default().as_bytes());
+        address(out, ",\"endpoint\":", self.endpoint.as_ref());
+        text(out, ",\"method\":", self.method);
+        text(out, ",\"host\":", self.host);
+        text(out, ",\"path\":", self.path);
+        text(out, ",\"protocol\":", self.protocol.as_bytes());
         if self.status != 0 {
-            line.number("status", u64::from(self.status));
+            number(out, ",\"status\":", u64::from(self.status));
         }
-        line.number("bytes_in", self.bytes_in);
-        line.number("bytes_out", self.bytes_out);
-        line.milliseconds("duration_ms", self.duration);
+        number(out, ",\"bytes_in\":", self.bytes_in);
+        number(out, ",\"bytes_out\":", self.bytes_out);
+        out.extend_from_slice(b",\"duration_ms\":");
+        push_milliseconds(out, self.duration);
         if let Some(upstream) = self.upstream {
-            line.milliseconds("upstream_ms", upstream);
+            out.extend_from_slice(b",\"upstream_ms\":");
+            push_milliseconds(out, upstream);
         }
         if self.tries > 0 {
-            line.number("tries", u64::from(self.tries));
+            number(out, ",\"tries\":", u64::from(self.tries));
         }
         if let Some(tls) = self.tls {
-            line.text("tls_version", tls.version.as_bytes());
-            line.text("tls_cipher", tls.cipher.as_bytes());
-            line.text("sni", tls.server_name.unwrap_or_default().as_bytes());
+            text(out, ",\"tls_version\":", tls.version.as_bytes());
+            text(out, ",\"tls_cipher\":", tls.cipher.as_bytes());
+            text(out, ",\"sni\":", tls.server_name.unwrap_or_default().as_bytes());
         }
-        line.text("user_agent", self.user_agent.unwrap_or_default());
-        line.text("request_id", self.request_id.unwrap_or_default());
+        text(out, ",\"user_agent\":", self.user_agent.unwrap_or_default());
+        text(out, ",\"request_id\":", self.request_id.unwrap_or_default());
         if let Some(reason) = &self.reason {
-            line.display("reason", reason);
+            out.extend_from_slice(b",\"reason\":");
+            push_display(out, reason);
         }
         out.extend_from_slice(b"}\n");
     }
 }
 
-struct Line<'o>(&'o mut Vec<u8>);
+// Each is given the key as it stands in the line, with the comma before it.
 
-impl Line<'_> {
-    fn key(&mut self, key: &str) {
-        self.0.extend_from_slice(b",\"");
-        self.0.extend_from_slice(key.as_bytes());
-        self.0.extend_from_slice(b"\":");
+/// Empty texts are left out.
+fn text(out: &mut Vec<u8>, key: &str, text: &[u8]) {
+    if !text.is_empty() {
+        out.extend_from_slice(key.as_bytes());
+        push_str(out, text);
     }
+}
 
-    /// Empty texts are left out.
-    fn text(&mut self, key: &str, text: &[u8]) {
-        if !text.is_empty() {
-            self.key(key);
-            push_str(self.0, text);
-        }
-    }
+fn number(out: &mut Vec<u8>, key: &str, number: u64) {
+    out.extend_from_slice(key.as_bytes());
+    push_number(out, number);
+}
 
-    fn display(&mut self, key: &str, value: &dyn std::fmt::Display) {
-        self.key(key);
-        push_display(self.0, value);
-    }
-
-    fn number(&mut self, key: &str, number: u64) {
-        self.key(key);
-        push_number(self.0, number);
-    }
-
-    fn milliseconds(&mut self, key: &str, duration: Duration) {
-        self.key(key);
-        push_milliseconds(self.0, duration);
+fn address(out: &mut Vec<u8>, key: &str, address: Option<&SocketAddr>) {
+    if let Some(address) = address {
+        out.extend_from_slice(key.as_bytes());
+        push_address(out, address);
     }
 }

@@ -15,16 +15,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use json::Second;
 pub use line::{Entry, RuleOf, TlsOf};
 
 /// A buffer is handed over when it holds this much.
-const FULL: usize = 32 * 1024;
+const FULL: usize = 64 * 1024;
+/// For the line that fills it; a longer one makes the buffer grow.
+const ROOM: usize = 4096;
 /// Full buffers that may wait for the writer: 4 MiB.
-const WAITING: usize = 128;
+const WAITING: usize = 64;
 /// Empty buffers that are kept for reuse.
-const SPARE: usize = 16;
+const SPARE: usize = 8;
 /// How often a worker hands over what it has.
 pub const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
 /// How often the writer looks whether it shall reopen its file, and repeats a complaint.
@@ -83,8 +86,10 @@ impl AccessLog {
     /// A place for the lines of one worker.
     pub fn sink(&self) -> Sink {
         Sink {
-            buffer: Vec::with_capacity(FULL + 4096),
+            buffer: Vec::with_capacity(FULL + ROOM),
             count: 0,
+            second: Second::default(),
+            now: (Instant::now(), SystemTime::now()),
             full: self.full.clone(),
             shared: Arc::clone(&self.shared),
         }
@@ -120,27 +125,41 @@ impl AccessLog {
 pub struct Sink {
     buffer: Vec<u8>,
     count: u64,
+    second: Second,
+    /// The wall clock as it was a moment ago: every line would otherwise look at it.
+    now: (Instant, SystemTime),
     full: SyncSender<Lines>,
     shared: Arc<Shared>,
 }
 
 impl Sink {
     pub fn record(&mut self, entry: &Entry<'_>) {
-        entry.write(&mut self.buffer);
+        entry.write(&mut self.buffer, &mut self.second);
         self.count += 1;
         if self.buffer.len() >= FULL {
             self.flush();
         }
     }
 
+    /// When something happened, by the wall clock.
+    pub fn wall(&self, at: Instant) -> SystemTime {
+        let (known, wall) = self.now;
+        match at.checked_duration_since(known) {
+            Some(after) => wall.checked_add(after),
+            None => wall.checked_sub(known.duration_since(at)),
+        }
+        .unwrap_or(UNIX_EPOCH)
+    }
+
     /// Hands over what there is; to be called every [`FLUSH_INTERVAL`].
     pub fn flush(&mut self) {
+        self.now = (Instant::now(), SystemTime::now());
         if self.buffer.is_empty() {
             return;
         }
         // A lock that is taken right now is not worth waiting for.
         let spare = self.shared.spare.try_lock().ok().and_then(|mut spare| spare.pop());
-        let empty = spare.unwrap_or_else(|| Vec::with_capacity(FULL + 4096));
+        let empty = spare.unwrap_or_else(|| Vec::with_capacity(FULL + ROOM));
         let lines = Lines { bytes: std::mem::replace(&mut self.buffer, empty), count: std::mem::take(&mut self.count) };
         if let Err(TrySendError::Full(lines) | TrySendError::Disconnected(lines)) = self.full.try_send(lines) {
             self.shared.dropped.fetch_add(lines.count, Ordering::Relaxed);

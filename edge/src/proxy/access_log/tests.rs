@@ -22,6 +22,8 @@ fn entry(path: &[u8]) -> Entry<'_> {
 
 #[test]
 fn times() {
+    // One memory for all, as in a worker: what it remembers must not show.
+    let mut second = Second::default();
     for (seconds, millis, expected) in [
         (0, 0, "1970-01-01T00:00:00.000Z"),
         (951_782_400, 1, "2000-02-29T00:00:00.001Z"),
@@ -33,9 +35,12 @@ fn times() {
         (253_402_300_799, 0, "9999-12-31T23:59:59.000Z"),
     ] {
         let at = UNIX_EPOCH + Duration::new(seconds, millis * 1_000_000);
-        assert_eq!(text(|out| push_time(out, at)), expected);
+        for at in [at, at] {
+            assert_eq!(text(|out| push_time(out, at, &mut second)), expected);
+        }
     }
-    assert_eq!(text(|out| push_time(out, UNIX_EPOCH - Duration::from_secs(1))), "1970-01-01T00:00:00.000Z");
+    let before = UNIX_EPOCH - Duration::from_secs(1);
+    assert_eq!(text(|out| push_time(out, before, &mut second)), "1970-01-01T00:00:00.000Z");
     for (micros, expected) in [(0, "0.000"), (1, "0.001"), (12_345, "12.345"), (3_600_000_000, "3600000.000")] {
         assert_eq!(text(|out| push_milliseconds(out, Duration::from_micros(micros))), expected);
     }
@@ -83,7 +88,7 @@ fn a_whole_line() {
         ..entry(b"/pay")
     };
     assert_eq!(
-        text(|out| entry.write(out)),
+        text(|out| entry.write(out, &mut Second::default())),
         concat!(
             r#"{"ts":"2026-11-22T20:23:19.007Z","client":"192.0.2.1:5000","vip":"198.51.100.7:443","#,
             r#""listener":"Gateway infra/public/https","route":"HTTPRoute shop/cart","rule":2,"rule_name":"checkout","#,
@@ -98,7 +103,7 @@ fn a_whole_line() {
     let client = SocketAddr::new(entry.client.ip(), 0);
     let short = Entry::new(SystemTime::UNIX_EPOCH, client, entry.vip, "TCP");
     assert_eq!(
-        text(|out| short.write(out)),
+        text(|out| short.write(out, &mut Second::default())),
         concat!(
             r#"{"ts":"1970-01-01T00:00:00.000Z","client":"192.0.2.1","vip":"198.51.100.7:443","protocol":"TCP","#,
             r#""bytes_in":0,"bytes_out":0,"duration_ms":0.000}"#,
@@ -111,7 +116,7 @@ proptest! {
     #[test]
     fn any_bytes_give_one_valid_line(path in prop::collection::vec(any::<u8>(), 0..200), agent in "\\PC*") {
         let entry = Entry { user_agent: Some(agent.as_bytes()), ..entry(&path) };
-        let line = text(|out| entry.write(out));
+        let line = text(|out| entry.write(out, &mut Second::default()));
         prop_assert_eq!(line.matches('\n').count(), 1);
         prop_assert!(line.chars().all(|c| !c.is_control() || c == '\n'));
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
@@ -121,6 +126,34 @@ proptest! {
         if let Ok(path) = std::str::from_utf8(&path) {
             prop_assert_eq!(value["path"].as_str().unwrap_or_default(), path);
         }
+    }
+}
+
+#[test]
+fn the_wall_clock_goes_on_from_where_it_was_looked_at() {
+    let (full, _receiver) = sync_channel(1);
+    let now = (Instant::now(), UNIX_EPOCH + Duration::from_secs(1000));
+    let sink = Sink { buffer: Vec::new(), count: 0, second: Second::default(), now, full, shared: Arc::default() };
+    for (at, expected) in [
+        (now.0, 1000_000),
+        (now.0 + Duration::from_millis(1500), 1001_500),
+        (now.0.checked_sub(Duration::from_millis(2)).unwrap(), 999_998),
+    ] {
+        assert_eq!(sink.wall(at), UNIX_EPOCH + Duration::from_millis(expected));
+    }
+}
+
+#[test]
+fn addresses_and_objects_are_written_as_they_display() {
+    use super::json::{push_address, push_ip, push_object};
+    for address in ["0.0.0.0:0", "255.10.9.100:65535", "[::1]:80", "[2001:db8::ffff]:1", "[::ffff:192.0.2.1]:5"] {
+        let address: SocketAddr = address.parse().unwrap();
+        assert_eq!(text(|out| push_address(out, &address)), format!("\"{address}\""));
+        assert_eq!(text(|out| push_ip(out, &address.ip())), format!("\"{}\"", address.ip()));
+    }
+    for key in ["infra/public", "clusterwide"] {
+        let object = ObjectRef::new(Kind::Gateway, ObjectKey::parse(key));
+        assert_eq!(text(|out| push_object(out, &object, &["/", "a\"b"])), format!("\"{object}/a\\\"b\""));
     }
 }
 
@@ -185,7 +218,9 @@ fn reopens_after_rotation() {
 fn a_stuck_writer_costs_lines_and_no_time() {
     let (full, receiver) = sync_channel(WAITING);
     let shared = Arc::new(Shared::default());
-    let mut sink = Sink { buffer: Vec::new(), count: 0, full, shared: Arc::clone(&shared) };
+    let second = Second::default();
+    let now = (Instant::now(), SystemTime::now());
+    let mut sink = Sink { buffer: Vec::new(), count: 0, second, now, full, shared: Arc::clone(&shared) };
     for _ in 0..WAITING {
         sink.record(&entry(b"/"));
         sink.flush();

@@ -75,15 +75,15 @@ impl Record {
         let duration = self.begun.elapsed();
         self.count(worker, current, duration);
         let Some(log) = &worker.log else { return };
+        let mut log = log.borrow_mut();
         let snapshot = current.snapshot();
         let client = if self.client == arrival.peer.ip() { arrival.peer } else { SocketAddr::new(self.client, 0) };
-        let at = SystemTime::now().checked_sub(duration).unwrap_or(UNIX_EPOCH);
         let protocol = match request.version {
             Version::Http11 => "HTTP/1.1",
             Version::Http10 => "HTTP/1.0",
             Version::Http2 => "HTTP/2",
         };
-        let mut entry = Entry::new(at, client, arrival.destination(), protocol);
+        let mut entry = Entry::new(log.wall(self.begun), client, arrival.destination(), protocol);
         let listener = self.listener.and_then(|id| snapshot.listeners.get(id.index()));
         entry.listener = listener.map(|listener| (&listener.parent, &*listener.name));
         let rule = self.rule.and_then(|id| snapshot.rules.get(id.index()));
@@ -112,7 +112,7 @@ impl Record {
         entry.user_agent = request.fields.first(b"user-agent");
         entry.request_id = request.fields.first(b"x-request-id");
         entry.reason = self.reason;
-        log.borrow_mut().record(&entry);
+        log.record(&entry);
     }
 
     fn count(&self, worker: &Worker, current: &Current, duration: Duration) {

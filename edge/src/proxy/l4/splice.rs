@@ -7,8 +7,10 @@ use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// Asked for in one call; a pipe of the usual size holds as much.
-const MOST: usize = 64 * 1024;
+/// Asked for in one call unless the receiver is known to keep up; a pipe of the usual size holds as much.
+pub(super) const USUAL: usize = 64 * 1024;
+/// What a pipe shall hold. Bytes in it are charged to no socket, so a tunnel that is stuck must not hold so much.
+const LARGE: usize = 256 * 1024;
 /// Empty pipes kept per thread; two file descriptors each.
 const RETAINED: usize = 64;
 
@@ -28,6 +30,8 @@ pub(super) struct Pipe {
 struct Ends {
     out: OwnedFd,
     into: OwnedFd,
+    /// Bytes that fit, when every slot holds a page.
+    size: usize,
 }
 
 impl Pipe {
@@ -45,18 +49,25 @@ impl Pipe {
         self.held == 0
     }
 
-    /// Moves what a socket has into the pipe; 0 is the end. The pipe must be empty, so that "would block" means the socket.
-    pub fn fill(&mut self, from: BorrowedFd<'_>) -> io::Result<usize> {
+    /// What can be asked for in one call, where the receiver keeps up.
+    pub fn size(&self) -> usize {
+        self.ends.as_ref().map_or(USUAL, |ends| ends.size)
+    }
+
+    /// Moves at most that much of what a socket has into the pipe; 0 is the end. The pipe must be empty, so that "would
+    /// block" means the socket.
+    pub fn fill(&mut self, from: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         let ends = self.ends.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
-        let count = splice(from.as_raw_fd(), ends.into.as_raw_fd(), MOST)?;
+        let count = splice(from.as_raw_fd(), ends.into.as_raw_fd(), most, 0)?;
         self.held += count;
         Ok(count)
     }
 
-    /// Moves bytes from the pipe to a socket.
-    pub fn drain(&mut self, to: BorrowedFd<'_>) -> io::Result<usize> {
+    /// Moves bytes from the pipe to a socket. With `more` to come the socket may keep what fills no segment.
+    pub fn drain(&mut self, to: BorrowedFd<'_>, more: bool) -> io::Result<usize> {
         let ends = self.ends.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
-        let count = splice(ends.out.as_raw_fd(), to.as_raw_fd(), self.held)?;
+        let flags = if more { libc::SPLICE_F_MORE } else { 0 };
+        let count = splice(ends.out.as_raw_fd(), to.as_raw_fd(), self.held, flags)?;
         self.held = self.held.saturating_sub(count);
         Ok(count)
     }
@@ -90,12 +101,16 @@ impl Ends {
         // SAFETY: pipe2(2) succeeded, so both descriptors are open, and nobody else knows them.
         // JUSTIFICATION: this is how a raw descriptor gets an owner that closes it.
         let (out, into) = unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) };
-        Ok(Self { out, into })
+        // SAFETY: F_SETPIPE_SZ takes an integer and gives the kernel no pointer.
+        // JUSTIFICATION: the size of a pipe can be set in no other way. A user who has too many large ones is refused,
+        // and the pipe stays as it is.
+        let size = unsafe { libc::fcntl(out.as_raw_fd(), libc::F_SETPIPE_SZ, LARGE as libc::c_int) };
+        Ok(Self { out, into, size: usize::try_from(size).unwrap_or(USUAL) })
     }
 }
 
-fn splice(from: i32, to: i32, count: usize) -> io::Result<usize> {
-    let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
+fn splice(from: i32, to: i32, count: usize, flags: libc::c_uint) -> io::Result<usize> {
+    let flags = flags | libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
     // SAFETY: both descriptors are borrowed from their owners for the length of the call; null offsets are right for
     // pipes and sockets.
     // JUSTIFICATION: neither the standard library nor tokio has splice(2), which halves the cost of a tunnel.
@@ -120,16 +135,16 @@ mod tests {
         let ((mut a, from), (to, mut b)) = (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
         from.set_nonblocking(true).unwrap();
         let mut pipe = Pipe::take().unwrap();
-        assert_eq!(pipe.fill(from.as_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(pipe.fill(from.as_fd(), USUAL).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         a.write_all(b"hello").unwrap();
-        assert_eq!(pipe.fill(from.as_fd()).unwrap(), 5);
+        assert_eq!(pipe.fill(from.as_fd(), USUAL).unwrap(), 5);
         assert!(!pipe.is_empty());
-        assert_eq!(pipe.drain(to.as_fd()).unwrap(), 5);
+        assert_eq!(pipe.drain(to.as_fd(), false).unwrap(), 5);
         let mut read = [0; 5];
         b.read_exact(&mut read).unwrap();
         assert_eq!((&read, pipe.is_empty()), (b"hello", true));
         drop(a);
-        assert_eq!(pipe.fill(from.as_fd()).unwrap(), 0);
+        assert_eq!(pipe.fill(from.as_fd(), USUAL).unwrap(), 0);
         drop(pipe);
         assert_eq!(pool(), 1);
         let again = Pipe::take().unwrap();
@@ -142,7 +157,7 @@ mod tests {
         let (mut a, from) = UnixStream::pair().unwrap();
         a.write_all(b"secret").unwrap();
         let mut pipe = Pipe::take().unwrap();
-        pipe.fill(from.as_fd()).unwrap();
+        pipe.fill(from.as_fd(), USUAL).unwrap();
         drop(pipe);
         assert_eq!(pool(), 0);
     }

@@ -16,9 +16,12 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::abandon;
-use super::splice::Pipe;
+use super::splice::{Pipe, USUAL};
 use crate::proxy::buffer::Buffer;
 use crate::proxy::reason::Reason;
+
+/// Of one look at a socket: a stream, not a conversation.
+const BULK: usize = 16 * 1024;
 
 /// What went through a tunnel, and how it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,29 +195,54 @@ async fn one_way(from: &TcpStream, to: &TcpStream, first: Option<Buffer>, count:
     if let Some(first) = first {
         write_all(from, to, first.as_slice(), count).await?;
     }
+    // How much is asked for at once, and whether the receiver's socket may hold back a part of a segment for what follows.
+    let (mut most, mut is_corked) = (USUAL, false);
     loop {
         // No pipe is held while there is nothing to move. This also yields to other connections now and then.
         from.readable().await.map_err(|_| Fault::Source)?;
         let Ok(mut pipe) = Pipe::take() else {
+            push(to, &mut is_corked);
             // Out of file descriptors: copying needs none.
             if copy_once(from, to, count).await? {
                 return finish(to);
             }
             continue;
         };
-        match from.try_io(Interest::READABLE, || pipe.fill(from.as_fd())) {
+        let asked = most.min(pipe.size());
+        let filled = match from.try_io(Interest::READABLE, || pipe.fill(from.as_fd(), asked)) {
             Ok(0) => return finish(to),
-            Ok(_) => {}
-            Err(error) if is_transient(&error) => continue,
+            Ok(filled) => filled,
+            Err(error) if is_transient(&error) => {
+                // Nothing follows for now, so nothing may be held back for it.
+                push(to, &mut is_corked);
+                continue;
+            }
             Err(_) => return Err(Fault::Source),
-        }
+        };
+        // Where there is that much, more follows, or the next look tells that it does not. Segments are then full, where
+        // otherwise each turn would end in a small one.
+        let has_more = filled >= BULK;
+        is_corked |= has_more;
+        most = if filled >= asked { pipe.size() } else { USUAL };
         while !pipe.is_empty() {
-            match to.try_io(Interest::WRITABLE, || pipe.drain(to.as_fd())) {
+            match to.try_io(Interest::WRITABLE, || pipe.drain(to.as_fd(), has_more)) {
                 Ok(bytes) => count(bytes),
-                Err(error) if is_transient(&error) => until_writable(from, to).await?,
+                Err(error) if is_transient(&error) => {
+                    most = USUAL;
+                    until_writable(from, to).await?;
+                }
                 Err(_) => return Err(Fault::Sink),
             }
         }
+    }
+}
+
+/// Lets go what the socket holds back.
+fn push(to: &TcpStream, is_corked: &mut bool) {
+    if std::mem::take(is_corked) {
+        // TCP(7): "setting this option forces an explicit flush of pending output". A socket that refuses is dead, and
+        // the next write tells.
+        let _ = to.set_nodelay(true);
     }
 }
 

@@ -1,0 +1,120 @@
+//! Objects as an API server serves them. They went through its schema and carry what it owns: generation, creation time,
+//! status, managed fields. The tree of one object flows in, an [`Item`] flows out, as from a file; what is bulk to Edge is
+//! left behind here, since there may be many thousands of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::{Findings, Item, Outcome, Place, decode_body, inert};
+use crate::inputs::Meta;
+use crate::names::{Kind, ObjectKey, ObjectRef};
+use crate::problem::{Origin, Severity};
+use crate::suggest;
+use crate::yaml::{self, DecodeError, Node, Unknown};
+
+/// What is known of an object before it is decoded.
+pub struct Known<'k> {
+    pub kind: Kind,
+    pub key: &'k ObjectKey,
+    /// The name of the source, in problems.
+    pub source: &'k Arc<str>,
+}
+
+/// Kinds that are made for others, or by machines: what Edge does not act on in them is no finding.
+pub fn is_infrastructure(kind: Kind) -> bool {
+    use Kind::*;
+    matches!(kind, Namespace | Service | EndpointSlice | Secret | ConfigMap | Node)
+}
+
+/// Decodes one object, whose identity was read from its metadata.
+pub fn decode_served(node: &Node<'_>, known: &Known<'_>) -> Item {
+    let identity = ObjectRef::new(known.kind, known.key.clone());
+    // The API server has no lines.
+    let origin = Origin { file: Arc::clone(known.source), line: 0, column: 0 };
+    let place = Place { file: Arc::clone(known.source), line_offset: 0 };
+    let mut findings = Findings { places: vec![&place], object: &identity, problems: Vec::new(), culprit: None };
+    let is_told = !is_infrastructure(known.kind);
+    let inert = if is_told { inert::find(known.kind, node) } else { Vec::new() };
+    let inert: Vec<_> = inert.into_iter().filter(|field| !field.is_owned_by_servers()).collect();
+    for field in &inert {
+        findings.add(Severity::Inert, field.mark, field.to_string());
+    }
+    let report_unknown = |unknown: Vec<Unknown>, findings: &mut Findings<'_>| {
+        let is_new = |field: &Unknown| is_told && !inert.iter().any(|inert| inert.covers(&field.path));
+        for field in unknown.into_iter().filter(is_new) {
+            // The server's schema has it, so it is no slip of the pen: it is of a version that Edge does not know.
+            let name = field.path.rsplit('.').next().unwrap_or(&field.path);
+            let hint = suggest::hint(name, field.known.iter().copied());
+            findings.add(Severity::Inert, field.mark, format!("{}: unknown to this version{hint}", field.path));
+        }
+    };
+    let outcome = match meta(node, &identity, &origin) {
+        Ok(meta) => decode_body(node, known.kind, meta, &mut findings, report_unknown),
+        Err(fault) => {
+            findings.fatal(fault.mark(), fault.to_string());
+            Outcome::Broken
+        }
+    };
+    let attempt = findings.into_attempt(outcome);
+    Item { origin, identity: Some(identity), outcome: attempt.outcome, problems: attempt.problems }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ServedMeta {
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+    /// Core kinds have none.
+    #[serde(default)]
+    generation: Option<i64>,
+    #[serde(default)]
+    creation_timestamp: Option<String>,
+}
+
+fn meta(node: &Node<'_>, identity: &ObjectRef, origin: &Origin) -> Result<Meta, DecodeError> {
+    let Some(body) = node.member("metadata") else { return Err(serde::de::Error::missing_field("metadata")) };
+    let (decoded, _) = yaml::decode::<ServedMeta>(body, "metadata", &[]);
+    let mut decoded = decoded?;
+    trim(identity.kind, node, &mut decoded);
+    Ok(Meta {
+        key: identity.key.clone(),
+        labels: decoded.labels,
+        annotations: decoded.annotations,
+        generation: decoded.generation.unwrap_or(1),
+        created: decoded.creation_timestamp,
+        origin: origin.clone(),
+    })
+}
+
+/// The whole object once more, which kubectl keeps.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Drops labels and annotations that nobody reads.
+fn trim(kind: Kind, node: &Node<'_>, meta: &mut ServedMeta) {
+    meta.annotations.remove(LAST_APPLIED);
+    match kind {
+        Kind::EndpointSlice => {
+            meta.annotations.clear();
+            meta.labels.retain(|name, _| name == crate::core::SERVICE_NAME_LABEL);
+        }
+        Kind::Service => {
+            let is_announced =
+                node.member("spec").and_then(|spec| spec.member("type")).and_then(Node::as_str) == Some("LoadBalancer");
+            if !is_announced {
+                // Only pools of addresses select Services, and only those that want one.
+                meta.annotations.clear();
+                meta.labels.clear();
+            }
+        }
+        Kind::Secret | Kind::ConfigMap => {
+            meta.annotations.clear();
+            meta.labels.clear();
+        }
+        Kind::Namespace | Kind::Node => meta.annotations.clear(),
+        _ => {}
+    }
+}

@@ -1,0 +1,232 @@
+//! One object of the API as the source holds it: what serves, what is wrong with it, and its version. The tree that was
+//! read flows in with the entry before it, an entry flows out; decoding is that of files.
+
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use edge_config::manifest::{AnyObject, Item, Known, Outcome, decode_served};
+use edge_config::names::{Kind, ObjectKey, ObjectRef};
+use edge_config::problem::{Origin, Problem, Severity};
+use edge_config::validate;
+
+use super::json::{Raw, StatusPart};
+use super::reflector::number;
+use crate::kubernetes::mirror::{self, Seen};
+use crate::source::{KeyMaterial, Served, Settled, settle};
+
+/// What the API is called in problems and as the origin of objects.
+pub const SOURCE: &str = "kubernetes";
+
+/// What came of an object.
+#[derive(Debug)]
+pub struct Entry {
+    /// The newest version that can serve, or why there is none.
+    pub served: Result<Served, Box<str>>,
+    pub problems: Box<[Problem]>,
+}
+
+impl Entry {
+    /// Whether both mean the same to everybody.
+    fn is_same(&self, other: &Self) -> bool {
+        let served = match (&self.served, &other.served) {
+            (Ok(one), Ok(other)) => one.object == other.object && is_same_key(&one.key, &other.key),
+            (Err(one), Err(other)) => one == other,
+            _ => false,
+        };
+        served && self.problems == other.problems
+    }
+}
+
+fn is_same_key(one: &Option<Arc<KeyMaterial>>, other: &Option<Arc<KeyMaterial>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => {
+            Arc::ptr_eq(one, other) || (one.certificate_pem == other.certificate_pem && one.key_pem == other.key_pem)
+        }
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+/// An entry and the version it is of; 0: of a version that nobody knows any more.
+#[derive(Debug, Clone)]
+pub struct Held {
+    pub version: u64,
+    pub entry: Arc<Entry>,
+}
+
+/// Texts that many objects share.
+#[derive(Debug)]
+pub struct Texts {
+    namespaces: HashSet<Arc<str>>,
+    pub source: Arc<str>,
+}
+
+impl Default for Texts {
+    fn default() -> Self {
+        Self { namespaces: HashSet::new(), source: SOURCE.into() }
+    }
+}
+
+impl Texts {
+    fn namespace(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.namespaces.get(text) {
+            return Arc::clone(known);
+        }
+        let text: Arc<str> = text.into();
+        self.namespaces.insert(Arc::clone(&text));
+        text
+    }
+
+    /// Forgets what no object has any more.
+    pub fn prune(&mut self) {
+        self.namespaces.retain(|text| Arc::strong_count(text) > 1);
+    }
+}
+
+/// What becomes of `status` when objects of a kind are read.
+pub fn status_part(kind: Kind) -> StatusPart {
+    match kind {
+        Kind::Node => StatusPart::InTree,
+        kind if mirror::is_mirrored(kind) => StatusPart::Apart,
+        _ => StatusPart::Drop,
+    }
+}
+
+/// The name of an object; `None` for what can be no object, which the API server never serves.
+pub fn key_of(kind: Kind, raw: &Raw<'_>, texts: &mut Texts) -> Option<ObjectKey> {
+    let name = raw.metadata("name").filter(|name| validate::is_object_name(kind, name))?;
+    if kind.is_cluster_scoped() {
+        return Some(ObjectKey::new("", name));
+    }
+    let namespace = raw.metadata("namespace").filter(|namespace| validate::is_label(namespace))?;
+    Some(ObjectKey::new(texts.namespace(namespace), name))
+}
+
+pub fn version_of(raw: &Raw<'_>) -> u64 {
+    raw.metadata("resourceVersion").map_or(0, number)
+}
+
+/// What the mirror keeps of an object.
+pub fn seen(kind: Kind, raw: &Raw<'_>) -> Option<Seen> {
+    let is_announced = |raw: &Raw<'_>| {
+        raw.tree.member("spec").and_then(|spec| spec.member("type")).and_then(|node| node.as_str())
+            == Some("LoadBalancer")
+    };
+    if !mirror::is_mirrored(kind) || (kind == Kind::Service && !is_announced(raw)) {
+        return None;
+    }
+    // Whatever was read as JSON can be written as JSON.
+    let status = raw.status.as_ref().and_then(|status| serde_json::to_vec(status).ok()).unwrap_or_default();
+    Some(Seen {
+        uid: raw.metadata("uid").unwrap_or_default().into(),
+        resource_version: raw.metadata("resourceVersion").unwrap_or_default().into(),
+        generation: raw.generation(),
+        is_leaving: raw.metadata("deletionTimestamp").is_some(),
+        status: status.into(),
+    })
+}
+
+/// Decodes an object. `None`: it means what the entry before it means.
+pub fn decode(kind: Kind, key: &ObjectKey, raw: &Raw<'_>, last: Option<&Arc<Entry>>, texts: &Texts) -> Option<Entry> {
+    let known = Known { kind, key, source: &texts.source };
+    let attempt = || decode_served(&raw.tree, &known);
+    let item = catch_unwind(AssertUnwindSafe(attempt)).unwrap_or_else(|_| {
+        let origin = Origin { file: Arc::clone(&texts.source), line: 0, column: 0 };
+        let identity = ObjectRef::new(kind, key.clone());
+        let problem = Problem {
+            severity: Severity::Error,
+            origin: Some(origin.clone()),
+            object: Some(identity.clone()),
+            message: "cannot be read: a fault in Edge's own decoder, please report it with this object".to_owned(),
+        };
+        Item { origin, identity: Some(identity), outcome: Outcome::Broken, problems: vec![problem] }
+    });
+    let before = last.and_then(|last| last.served.as_ref().ok()).cloned();
+    let Settled { served, problems } = settle(item, before);
+    let entry = Entry { served: served.map_err(String::into_boxed_str), problems: problems.into() };
+    match last {
+        Some(last) if last.is_same(&entry) => None,
+        _ => Some(entry),
+    }
+}
+
+/// The references of an entry's object.
+pub fn object(entry: &Entry) -> Option<&AnyObject> {
+    entry.served.as_ref().ok().map(|served| &served.object)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::json::{Line, line};
+    use super::*;
+
+    fn read(kind: Kind, text: &str, last: Option<&Arc<Entry>>) -> Option<Entry> {
+        let text = format!(r#"{{"type":"ADDED","object":{text}}}"#);
+        let Line { object, .. } = line(text.as_bytes(), status_part(kind)).unwrap();
+        let mut texts = Texts::default();
+        let key = key_of(kind, &object, &mut texts).unwrap();
+        decode(kind, &key, &object, last, &texts)
+    }
+
+    const ROUTE: &str = r#"{"apiVersion":"gateway.networking.k8s.io/v1","kind":"HTTPRoute","metadata":{"name":"r","namespace":"n",
+        "generation":4,"creationTimestamp":"2026-01-02T03:04:05Z","resourceVersion":"77","uid":"u",
+        "annotations":{"kubectl.kubernetes.io/last-applied-configuration":"x","keep":"y"},"managedFields":[{}]},
+        "spec":{"hostnames":["a.example"],"rules":[{"matches":[{"path":{"type":"PathPrefix","value":"/"}}]}]},
+        "status":{"parents":[]}}"#;
+
+    #[test]
+    fn metadata_of_the_server() {
+        let entry = read(Kind::HTTPRoute, ROUTE, None).unwrap();
+        assert!(entry.problems.is_empty(), "{:?}", entry.problems);
+        let served = entry.served.as_ref().unwrap();
+        let meta = served.object.meta();
+        assert_eq!((meta.generation, meta.created.as_deref()), (4, Some("2026-01-02T03:04:05Z")));
+        assert_eq!(meta.annotations.keys().collect::<Vec<_>>(), ["keep"]);
+        assert_eq!(meta.origin.to_string(), "kubernetes");
+        // A status alone changes nothing.
+        let last = Arc::new(entry);
+        let other = ROUTE.replace(r#""parents":[]"#, r#""parents":[{"x":1}]"#).replace("\"77\"", "\"78\"");
+        assert!(read(Kind::HTTPRoute, &other, Some(&last)).is_none());
+        assert!(read(Kind::HTTPRoute, &other.replace("a.example", "b.example"), Some(&last)).is_some());
+    }
+
+    #[test]
+    fn a_broken_object_keeps_its_last_good_version() {
+        let last = Arc::new(read(Kind::HTTPRoute, ROUTE, None).unwrap());
+        let broken = ROUTE.replace(r#""hostnames":["a.example"]"#, r#""hostnames":7"#);
+        let entry = read(Kind::HTTPRoute, &broken, Some(&last)).unwrap();
+        assert!(entry.served.is_ok());
+        assert!(entry.problems[0].message.ends_with("the last good version keeps serving"), "{:?}", entry.problems);
+        let alone = read(Kind::HTTPRoute, &broken, None).unwrap();
+        assert!(alone.served.unwrap_err().contains("hostnames"));
+    }
+
+    #[test]
+    fn bulk_is_left_behind() {
+        let text = r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"s","namespace":"n","labels":{"a":"b"}},
+            "spec":{"type":"ClusterIP","clusterIP":"10.0.0.1","clusterIPs":["10.0.0.1"],"ports":[{"port":80,"protocol":"TCP"}],
+            "selector":{"a":"b"},"newField":1},"status":{"loadBalancer":{}}}"#;
+        let entry = read(Kind::Service, text, None).unwrap();
+        assert!(entry.problems.is_empty(), "{:?}", entry.problems);
+        assert!(entry.served.unwrap().object.meta().labels.is_empty());
+        let text = text.replace("\"ClusterIP\"", "\"LoadBalancer\"");
+        assert_eq!(read(Kind::Service, &text, None).unwrap().served.unwrap().object.meta().labels.len(), 1);
+    }
+
+    #[test]
+    fn nodes_come_with_their_status() {
+        let text = r#"{"apiVersion":"v1","kind":"Node","metadata":{"name":"n1","labels":{"zone":"a"}},
+            "spec":{"podCIDR":"10.244.1.0/24","podCIDRs":["10.244.1.0/24"],"taints":[]},
+            "status":{"addresses":[{"type":"InternalIP","address":"192.0.2.1"}],
+            "conditions":[{"type":"Ready","status":"True","lastHeartbeatTime":"x"}],"nodeInfo":{"a":"b"}}}"#;
+        let entry = read(Kind::Node, text, None).unwrap();
+        assert!(entry.problems.is_empty(), "{:?}", entry.problems);
+        let AnyObject::Node(node) = &entry.served.as_ref().unwrap().object else { panic!("no Node") };
+        assert_eq!(node.spec.spec.pod_cidrs, ["10.244.1.0/24"]);
+        assert_eq!(node.spec.status.addresses[0].address, "192.0.2.1");
+        // Heartbeats change nothing.
+        let last = Arc::new(entry);
+        assert!(read(Kind::Node, &text.replace("\"x\"", "\"y\""), Some(&last)).is_none());
+    }
+}

@@ -1,0 +1,133 @@
+//! `edged` on a host of the rig, with Kubernetes as its only source of objects.
+//!
+//! Flows in: a started [`Cluster`]. Flows out: the running daemon, its control socket and its configuration. Its user in
+//! the API is `edge`, who may do what the rights below say.
+
+#![allow(clippy::panic, clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::cluster::Cluster;
+use crate::cluster::process::{Process, Program};
+use crate::edged::{Said, program, run};
+
+/// The class that the conformance suite uses, and any scenario may.
+pub const CLASS: &str = "gateway-conformance";
+pub const CONTROLLER: &str = "edge.internal/gateway-controller";
+/// Addresses that Gateways get.
+const POOL: &str = "10.99.0.1-10.99.0.199";
+/// An address that is only given to who asks for it.
+pub const USABLE: &str = "10.99.0.250";
+/// An address that Edge has not.
+pub const UNUSABLE: &str = "10.98.0.1";
+
+pub struct EdgeHost {
+    pub process: Process,
+    config: PathBuf,
+    socket: PathBuf,
+    inside: String,
+    log: PathBuf,
+}
+
+impl EdgeHost {
+    /// Starts it with rights and a class of its own; returns when it answers on its control socket.
+    pub fn start(cluster: &Cluster) -> Self {
+        cluster.apply("edge-rights", RIGHTS);
+        cluster.apply("edge-class", &class(CLASS));
+        let dir = cluster.dir();
+        let config = dir.join("edge.toml");
+        let kubeconfig = cluster.control.kubeconfig("edge");
+        std::fs::write(&config, toml(dir, &kubeconfig)).unwrap();
+        let (socket, log) = (dir.join("edged.sock"), cluster.log("edged"));
+        let inside = cluster.fabric.edge.name().to_owned();
+        let mut process = daemon(&inside, &config, &log);
+        process.until("edged answers", || socket.exists().then_some(()));
+        Self { process, config, socket, inside, log }
+    }
+
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// Runs edgectl against it.
+    pub fn ctl(&self, arguments: &[&str]) -> Said {
+        let socket = self.socket.display().to_string();
+        run(&program("edgectl"), &[&["--socket", &socket], arguments].concat())
+    }
+
+    /// Ends it, by force where `patience` is zero, and starts it again.
+    pub fn restart(&mut self, patience: Duration) {
+        self.process.stop(patience);
+        let _ = std::fs::remove_file(&self.socket);
+        self.process = daemon(&self.inside, &self.config, &self.log);
+        let socket = &self.socket;
+        self.process.until("edged answers again", || socket.exists().then_some(()));
+    }
+}
+
+fn daemon(inside: &str, config: &Path, log: &Path) -> Process {
+    let program = Program::new(program("edged")).args(["--config".into(), config.as_os_str().to_owned()]);
+    Process::start("edged", inside, &program, log)
+}
+
+/// A GatewayClass of Edge's.
+pub fn class(name: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata:
+  name: {name}
+spec:
+  controllerName: {CONTROLLER}
+"
+    )
+}
+
+fn toml(dir: &Path, kubeconfig: &Path) -> String {
+    let (dir, kubeconfig) = (dir.display(), kubeconfig.display());
+    format!(
+        r#"[state]
+directory = "{dir}/state"
+
+[kubernetes]
+kubeconfig = "{kubeconfig}"
+
+[gateway]
+controller_names = ["{CONTROLLER}"]
+
+[[pool]]
+name = "rig"
+addresses = ["{POOL}"]
+
+[[pool]]
+name = "on-request"
+addresses = ["{USABLE}/32"]
+auto_assign = false
+
+[vips]
+interface = "lo"
+
+[control]
+socket = "{dir}/edged.sock"
+
+[log]
+level = "info"
+format = "human"
+"#
+    )
+}
+
+const RIGHTS: &str = "apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata:
+  name: edge
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: ClusterRole
+  name: cluster-admin
+subjects:
+  - apiGroup: rbac.authorization.k8s.io
+    kind: User
+    name: edge
+";

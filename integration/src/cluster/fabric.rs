@@ -1,0 +1,64 @@
+//! The hosts of the rig and the network between them: namespaces on one layer 2 network, as machines in one rack.
+//!
+//! ```text
+//!  client .10      edge .20 (VIPs on lo)      node .30 ── pods0 10.244.0.1/24 ── one namespace per Pod
+//!     │                │                        │
+//!     └────────────────┴──── lan 10.91.0.0/24 ──┴──── control .1 (etcd, API server, controllers)
+//! ```
+//!
+//! The client reaches VIPs through the edge by a static route and nothing else of the cluster; the edge reaches Pods
+//! through the node. Addresses are the same in every rig: namespaces keep rigs apart.
+
+#![allow(clippy::panic, clippy::unwrap_used)]
+
+use std::net::Ipv4Addr;
+
+use crate::netns::Namespace;
+
+pub const CONTROL: Ipv4Addr = Ipv4Addr::new(10, 91, 0, 1);
+pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 91, 0, 10);
+pub const EDGE: Ipv4Addr = Ipv4Addr::new(10, 91, 0, 20);
+pub const NODE: Ipv4Addr = Ipv4Addr::new(10, 91, 0, 30);
+pub const POD_CIDR: &str = "10.244.0.0/24";
+pub const POD_BRIDGE: &str = "pods0";
+/// All VIPs, as the client's route has them.
+pub const VIPS: &str = "10.99.0.0/24";
+
+pub struct Fabric {
+    pub client: Namespace,
+    pub edge: Namespace,
+    pub node: Namespace,
+    /// Also the switch.
+    pub control: Namespace,
+}
+
+impl Fabric {
+    /// Namespaces named `edge-PREFIX-ROLE-PID`.
+    pub fn new(prefix: &str) -> Self {
+        let control = Namespace::new(&format!("{prefix}-control")).unwrap();
+        control.ip("link add lan type bridge").unwrap();
+        control.ip(&format!("addr add {CONTROL}/24 dev lan")).unwrap();
+        control.ip("link set lan up").unwrap();
+        let client = host(prefix, "client", CLIENT, &control);
+        let edge = host(prefix, "edge", EDGE, &control);
+        let node = host(prefix, "node", NODE, &control);
+
+        client.ip(&format!("route add {VIPS} via {EDGE}")).unwrap();
+        edge.ip(&format!("route add {POD_CIDR} via {NODE}")).unwrap();
+        node.ip(&format!("link add {POD_BRIDGE} type bridge")).unwrap();
+        node.ip(&format!("addr add 10.244.0.1/24 dev {POD_BRIDGE}")).unwrap();
+        node.ip(&format!("link set {POD_BRIDGE} up")).unwrap();
+        node.run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")).unwrap().unwrap();
+        Self { client, edge, node, control }
+    }
+}
+
+/// A namespace with one interface on the switch.
+fn host(prefix: &str, role: &str, address: Ipv4Addr, switch: &Namespace) -> Namespace {
+    let host = Namespace::new(&format!("{prefix}-{role}")).unwrap();
+    switch.ip(&format!("link add {role} type veth peer name eth0 netns {}", host.name())).unwrap();
+    switch.ip(&format!("link set {role} master lan up")).unwrap();
+    host.ip(&format!("addr add {address}/24 dev eth0")).unwrap();
+    host.ip("link set eth0 up").unwrap();
+    host
+}
