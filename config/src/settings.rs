@@ -333,6 +333,14 @@ pub struct KubernetesSettings {
     pub secrets: SecretScope,
     /// How long a start without last good objects waits for every kind to be listed.
     pub sync_timeout: Duration,
+    /// Whether what became of objects is written to them, by the edge of its group that does.
+    pub write_status: bool,
+    /// Edges of one group serve the same Gateways; the name of the Lease that says which of them writes.
+    pub group: String,
+    /// Where the Leases are.
+    pub lease_namespace: String,
+    /// Whether each Gateway gets a Service in the cluster that leads to its addresses.
+    pub gateway_services: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -363,6 +371,10 @@ impl Default for KubernetesSettings {
             gateway_selector: None,
             secrets: SecretScope::All,
             sync_timeout: Duration::from_secs(30),
+            write_status: true,
+            group: "edge".to_owned(),
+            lease_namespace: "edge-system".to_owned(),
+            gateway_services: true,
         }
     }
 }

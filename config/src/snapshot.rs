@@ -225,20 +225,24 @@ pub struct ClientSettings {
 }
 
 /// A rule of an HTTPRoute or GRPCRoute.
+///
+/// In this order in memory: what every request needs is together, since with thousands of rules each of its cache lines
+/// has to be fetched.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[repr(C)]
 pub struct Rule {
-    pub route: ObjectRef,
-    /// From 0, as in `spec.rules`.
-    pub index: u32,
-    pub name: Option<Box<str>>,
+    pub action: Action,
+    pub filters: Arc<Filters>,
+    pub session: Option<Box<SessionPersistence>>,
+    pub retry: Option<Box<Retry>>,
+    pub timeouts: Timeouts,
     /// Whether faults are told in gRPC terms (`grpc-status` in trailers-only form).
     pub grpc: bool,
-    pub filters: Arc<Filters>,
-    pub action: Action,
-    pub timeouts: Timeouts,
-    pub retry: Option<Retry>,
-    pub session: Option<SessionPersistence>,
     pub balance: Balance,
+    /// From 0, as in `spec.rules`.
+    pub index: u32,
+    pub route: ObjectRef,
+    pub name: Option<Box<str>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]

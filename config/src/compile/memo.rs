@@ -20,7 +20,7 @@ use crate::snapshot::Snapshot;
 
 pub(super) struct Memo {
     inputs: Arc<Inputs>,
-    snapshot: Arc<Snapshot>,
+    pub(super) snapshot: Arc<Snapshot>,
     stage: Stage,
     identities: Vec<(Identity, Arc<str>)>,
     outcomes: HashMap<ObjectRef, Arc<Outcome>>,

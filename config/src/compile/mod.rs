@@ -78,7 +78,11 @@ pub struct Compiler {
 
 impl Compiler {
     pub fn compile(&mut self, inputs: &Arc<Inputs>) -> Compiled {
-        let (compiled, remains) = run(inputs, self.memo.as_ref());
+        let (mut compiled, remains) = run(inputs, self.memo.as_ref());
+        // The workers hold the one before: an equal one beside it would only take memory.
+        if let Some(memo) = self.memo.as_ref().filter(|memo| *memo.snapshot == *compiled.snapshot) {
+            compiled.snapshot = Arc::clone(&memo.snapshot);
+        }
         let Remains { stage, identities, outcomes } = remains;
         self.memo = Some(Memo::new(Arc::clone(inputs), Arc::clone(&compiled.snapshot), stage, identities, outcomes));
         compiled

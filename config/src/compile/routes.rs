@@ -261,7 +261,7 @@ impl<'a> Judge<'_, '_, 'a> {
         outcome.is_attached = !invalid;
         let refused = dropped.first().filter(|_| invalid).map(|(_, fault)| fault);
         let partly = (!dropped.is_empty() && !invalid).then(|| partially_invalid(&dropped));
-        let report = report(gateways, &route, outcomes, refused, refs_fault.as_ref(), partly.as_ref());
+        let report = report(context, gateways, &route, outcomes, refused, refs_fault.as_ref(), partly.as_ref());
         outcome.report = Some(Arc::new(report));
         outcome.problems = context.problems_since(problems);
         let trail = std::mem::take(&mut upstreams.trail);

@@ -222,6 +222,10 @@ namespaces = ["shop", "api", "shop"]
 gateway_selector = "shard in (a, b)"
 secrets = "referenced"
 sync_timeout = "10s"
+write_status = false
+group = "edge-a"
+lease_namespace = "kube-system"
+gateway_services = false
 "#;
     let expected = KubernetesSettings {
         credentials: Credentials::Kubeconfig {
@@ -232,6 +236,10 @@ sync_timeout = "10s"
         gateway_selector: Some("shard in (a, b)".to_owned()),
         secrets: SecretScope::Referenced,
         sync_timeout: Duration::from_secs(10),
+        write_status: false,
+        group: "edge-a".to_owned(),
+        lease_namespace: "kube-system".to_owned(),
+        gateway_services: false,
     };
     assert_eq!(decoded(text), Some(expected));
     let text = r#"
@@ -241,6 +249,7 @@ namespaces = []
 gateway_selector = "a b"
 secrets = "some"
 sync_timeout = "0s"
+group = "a.b"
 kubeconf = "x"
 "#;
     assert_eq!(
@@ -251,7 +260,8 @@ kubeconf = "x"
             "edge.toml:5:20: kubernetes.gateway_selector: \"a b\" is no label selector: \"a\" has no operator, expected =, ==, !=, in (…) or notin (…)",
             "edge.toml:6:11: kubernetes.secrets: unknown value \"some\", expected all, referenced",
             "edge.toml:7:16: kubernetes.sync_timeout is out of range, expected 1s to 10m",
-            "edge.toml:8:1: unknown key `kubernetes.kubeconf`, did you mean `kubeconfig`?",
+            "edge.toml:8:9: kubernetes.group: \"a.b\" is no DNS label",
+            "edge.toml:9:1: unknown key `kubernetes.kubeconf`, did you mean `kubeconfig`?",
         ]
     );
 }

@@ -27,6 +27,8 @@ pub struct Observed {
     pub vips: BTreeMap<IpAddr, VipState>,
     /// One that is absent is not at hand.
     pub certificates: BTreeMap<CertId, CertificateState>,
+    /// Gateways and ListenerSets that not every edge serves as they are now, and which one does not.
+    pub pending: BTreeMap<ObjectRef, String>,
 }
 
 /// Whether something worked, or in one line why not.
@@ -65,6 +67,7 @@ impl Observed {
                 .map(|vip| (vip.address, VipState { bound: Ok(()), announced: Ok(()) }))
                 .collect(),
             certificates: certificates.chain(wanted).map(|id| (id.clone(), CertificateState::Present)).collect(),
+            pending: BTreeMap::new(),
         }
     }
 }
@@ -75,7 +78,13 @@ pub fn render(snapshot: &Snapshot, report: &Report, observed: &Observed) -> BTre
     report.objects.iter().map(|(object, report)| (object.clone(), world.status(object, report))).collect()
 }
 
-struct World<'a> {
+/// Whether the status of objects of a kind follows from the world too, and not from its report alone.
+pub fn depends_on_the_world(kind: Kind) -> bool {
+    matches!(kind, Kind::Gateway | Kind::ListenerSet | Kind::Certificate)
+}
+
+/// A snapshot and what is seen of it, ready to give the status of one object after the other.
+pub struct World<'a> {
     snapshot: &'a Snapshot,
     observed: &'a Observed,
     /// By declaring object and name.
@@ -91,7 +100,7 @@ struct Fault {
 }
 
 impl<'a> World<'a> {
-    fn new(snapshot: &'a Snapshot, observed: &'a Observed) -> Self {
+    pub fn new(snapshot: &'a Snapshot, observed: &'a Observed) -> Self {
         let mut listeners = HashMap::with_capacity(snapshot.listeners.len());
         for (id, listener) in (0u32..).zip(&snapshot.listeners) {
             listeners.insert((&listener.parent, &*listener.name), ListenerId(id));
@@ -112,14 +121,15 @@ impl<'a> World<'a> {
         Self { snapshot, observed, listeners, sockets }
     }
 
-    fn status(&self, object: &ObjectRef, report: &ObjectReport) -> Value {
+    /// The `status` of one object of the report.
+    pub fn status(&self, object: &ObjectRef, report: &ObjectReport) -> Value {
         let generation = report.generation;
         let mut status = Map::new();
         let faults: Vec<Option<Fault>> =
             report.listeners.iter().map(|listener| self.listener_fault(object, listener)).collect();
         if !report.conditions.is_empty() {
             let own = match object.kind {
-                Kind::Gateway => self.gateway_fault(report, &faults),
+                Kind::Gateway => self.gateway_fault(object, report, &faults),
                 Kind::ListenerSet => set_fault(report, &faults),
                 Kind::Certificate => self.certificate_fault(object),
                 _ => None,
@@ -209,8 +219,8 @@ impl<'a> World<'a> {
         if let Some(address) = waiting {
             return Some(Fault { reason: "Pending", message: format!("{address} is not bound yet") });
         }
-        if !self.observed.acknowledged {
-            return Some(Fault { reason: "Pending", message: "not every worker serves it yet".to_owned() });
+        if let Some(fault) = self.unserved(parent) {
+            return Some(fault);
         }
         self.certificates_fault(listener)
     }
@@ -234,7 +244,17 @@ impl<'a> World<'a> {
         first.map(|message| Fault { reason: "Invalid", message })
     }
 
-    fn gateway_fault(&self, report: &ObjectReport, listeners: &[Option<Fault>]) -> Option<Fault> {
+    /// Whether somebody does not serve an object as it is now.
+    fn unserved(&self, object: &ObjectRef) -> Option<Fault> {
+        let message = match self.observed.pending.get(object) {
+            Some(why) => why.clone(),
+            None if !self.observed.acknowledged => "not every worker serves it yet".to_owned(),
+            None => return None,
+        };
+        Some(Fault { reason: "Pending", message })
+    }
+
+    fn gateway_fault(&self, object: &ObjectRef, report: &ObjectReport, listeners: &[Option<Fault>]) -> Option<Fault> {
         for address in &report.addresses {
             match self.observed.vips.get(address).map(|vip| &vip.bound) {
                 Some(Ok(())) => {}
@@ -248,10 +268,7 @@ impl<'a> World<'a> {
                 None => {}
             }
         }
-        if !self.observed.acknowledged {
-            return Some(Fault { reason: "Pending", message: "not every worker serves it yet".to_owned() });
-        }
-        all_down(report, listeners)
+        self.unserved(object).or_else(|| all_down(report, listeners))
     }
 
     fn certificate_fault(&self, object: &ObjectRef) -> Option<Fault> {

@@ -58,6 +58,15 @@ fn programmed_is_what_the_world_says() {
     let cases: [(&str, Spoil<'_>, &str, &str, &str); 8] = [
         ("all good", &|_| {}, "True Programmed", "True Programmed", "True Programmed"),
         ("workers", &|o| o.acknowledged = false, "False Pending", "False Pending", "False Pending"),
+        (
+            "another edge",
+            &|o| {
+                o.pending.insert(gateway(), "edge b has generation 1 of it".into());
+            },
+            "False Pending",
+            "False Pending",
+            "False Pending",
+        ),
         ("not bound", &|o| o.sockets.clear(), "False Pending", "False Pending", "False Pending"),
         ("bind", &bind, "True Programmed", "False PortUnavailable", "True Programmed"),
         ("both", &both, "False Invalid", "False PortUnavailable", "False PortUnavailable"),

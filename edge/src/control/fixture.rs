@@ -119,11 +119,11 @@ fn snapshot() -> Snapshot {
     cart.timeouts.request = Some(Duration::from_secs(15));
     Arc::make_mut(&mut cart.filters).rewrite =
         Some(Rewrite { hostname: None, path: Some(PathEdit::Prefix("/v2".into())) });
-    cart.session = Some(SessionPersistence {
+    cart.session = Some(Box::new(SessionPersistence {
         carrier: SessionCarrier::SessionCookie,
         name: "cart".into(),
         absolute_timeout: Some(Duration::from_secs(3600)),
-    });
+    }));
     let canary = Action::Forward(vec![
         backend("Service shop/cart:80", 9, Target::Upstream(UpstreamId(0))),
         backend(

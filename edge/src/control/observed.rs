@@ -60,6 +60,7 @@ impl Observed {
             sockets: sockets.collect(),
             vips: vips.collect(),
             certificates: certificates.collect(),
+            pending: BTreeMap::new(),
         }
     }
 }

@@ -7,9 +7,15 @@
 //! Standards: Kubernetes API concepts (list, watch, bookmarks, resource versions).
 
 mod backoff;
+mod calls;
 mod client;
+mod events;
+mod infrastructure;
 pub mod last_good;
+mod lease;
 mod mirror;
+mod report;
+pub mod status;
 mod watch;
 
 use std::collections::BTreeSet;
@@ -25,6 +31,7 @@ use tokio::sync::{mpsc, oneshot, watch as latest};
 pub use backoff::Backoff;
 pub use client::{Api, ConnectError};
 pub use mirror::{Mirror, Seen};
+pub use report::Reporting;
 pub use watch::{Changes, Entry, KindState, Phase, Restored, SOURCE, SourceState, restore, secrets_of};
 
 /// The running thread. Dropping it ends the thread and every task on it.

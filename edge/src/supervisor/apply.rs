@@ -151,6 +151,16 @@ impl Supervisor {
         self.tell_problems(&problems);
         let settings = Arc::clone(&inputs.settings);
         inputs.assigned = self.store.assignments();
+        // After a SIGHUP the watch tells of the same change once more, and then there is nothing to compile.
+        if self.wanted.generation > 0
+            && inputs.is_identical(&self.wanted.inputs)
+            && are_same(&keys, &self.wanted.keys)
+            && *problems == *self.wanted.problems
+            && self.seen.failed_sockets.is_empty()
+        {
+            self.show();
+            return;
+        }
         let inputs = Arc::new(inputs);
         let compiled = self.wanted.compiler.compile(&inputs);
         // An address is given out for good: it must be remembered before anybody sees it.
@@ -163,7 +173,8 @@ impl Supervisor {
 
         let unchanged = self.wanted.generation > 0
             && are_same(&keys, &self.wanted.keys)
-            && compiled.snapshot == self.wanted.compiled.snapshot
+            // The compiler gives an equal one back as the same.
+            && Arc::ptr_eq(&compiled.snapshot, &self.wanted.compiled.snapshot)
             && compiled.endpoints == self.wanted.compiled.endpoints
             && settings_before.proxy == settings.proxy
             && settings_before.vips == settings.vips

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Section, Sink, namespace, path, set};
 use crate::settings::{Credentials, KubernetesSettings, SecretScope};
-use crate::validate::{is_label_text, is_qualified_name};
+use crate::validate::{self, is_label_text, is_qualified_name};
 use crate::yaml::Quoted;
 
 /// Each namespace costs a watch per kind.
@@ -48,8 +48,17 @@ pub(super) fn kubernetes(mut section: Section<'_>, sink: &mut Sink<'_>) -> Optio
         sink.error(start..start, format!("{} is out of range, expected 1s to 10m", section.path("sync_timeout")));
     }
     set(&mut settings.sync_timeout, timeout);
+    set(&mut settings.write_status, section.boolean(sink, "write_status"));
+    set(&mut settings.group, section.parsed(sink, "group", group));
+    set(&mut settings.lease_namespace, section.parsed(sink, "lease_namespace", namespace));
+    set(&mut settings.gateway_services, section.boolean(sink, "gateway_services"));
     section.finish(sink);
     is_enabled.then_some(settings)
+}
+
+/// Names of Leases begin with it.
+fn group(text: &str) -> Result<String, String> {
+    if validate::is_label(text) { Ok(text.to_owned()) } else { Err(format!("{} is no DNS label", Quoted(text))) }
 }
 
 /// Checks a selector as `kubectl -l` takes it: `key`, `!key`, `key=value`, `key==value`, `key!=value`,

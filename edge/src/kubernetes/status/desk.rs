@@ -1,0 +1,292 @@
+//! What is to be written next. No I/O: it takes what happened, and the time, and gives single writes out.
+//!
+//! In: worlds from the supervisor, objects from the [`Mirror`], what other edges say, outcomes of writes. Out: one
+//! [`Job`] after the other, computed from the newest of all that at the moment it is given out, so that of several
+//! states of an object only the last is ever written. It writes nothing while not everything is listed, nothing for an
+//! object that the supervisor and the API do not know in the same generation, and nothing that is already so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use edge_config::inputs::Inputs;
+use edge_config::names::{Kind, ObjectKey, ObjectRef};
+use edge_config::report::ObjectReport;
+use edge_config::settings::KubernetesSettings;
+use edge_config::status;
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::faults::{Fault, new_faults};
+use super::fleet::{self, Acknowledgement, Peer, Served};
+use super::merge::Author;
+use super::pace::{Failure, Pace};
+use crate::control::world::World;
+use crate::kubernetes::SOURCE;
+use crate::kubernetes::mirror::{Mirror, Seen};
+
+/// One write of one object's status.
+#[derive(Debug)]
+pub struct Job {
+    pub object: ObjectRef,
+    pub uid: Box<str>,
+    /// A JSON merge patch for the status subresource, with the version that it was computed from as its precondition.
+    pub patch: Value,
+    /// What users shall be told of when it is written.
+    pub faults: Vec<Fault>,
+    print: u64,
+}
+
+/// What to do now.
+#[derive(Debug)]
+pub enum Next {
+    Write(Box<Job>),
+    /// Nothing before this moment, or before something happens.
+    Wait(Option<Instant>),
+}
+
+pub struct Desk {
+    mirror: Mirror,
+    world: Option<Arc<World>>,
+    /// Of all edges together.
+    observed: status::Observed,
+    mine: status::Observed,
+    served: Served,
+    peers: Vec<Peer>,
+    reports: HashMap<ObjectRef, Arc<ObjectReport>>,
+    queue: Queue,
+    in_flight: HashSet<ObjectRef>,
+    pace: Pace,
+}
+
+impl Desk {
+    pub fn new(mirror: Mirror, now: Instant) -> Self {
+        Self {
+            mirror,
+            world: None,
+            observed: status::Observed::default(),
+            mine: status::Observed::default(),
+            served: Served::default(),
+            peers: Vec::new(),
+            reports: HashMap::new(),
+            queue: Queue::default(),
+            in_flight: HashSet::new(),
+            pace: Pace::new(now),
+        }
+    }
+
+    /// A new state of this edge.
+    pub fn note_world(&mut self, world: Arc<World>, wall: SystemTime, now: Instant) {
+        let is_compiled_anew = self.world.as_ref().is_none_or(|known| !Arc::ptr_eq(&known.compiled, &world.compiled));
+        self.mine = world.observed.for_conditions(wall);
+        let report = &world.compiled.report;
+        self.served.note(report, self.mine.acknowledged);
+        if is_compiled_anew {
+            let mut gone: Vec<ObjectRef> =
+                self.reports.keys().filter(|object| !report.objects.contains_key(*object)).cloned().collect();
+            for object in gone.drain(..) {
+                self.reports.remove(&object);
+                self.queue.add(object, now);
+            }
+            for (object, report) in &report.objects {
+                let known = self.reports.get(object);
+                if known.is_none_or(|known| !Arc::ptr_eq(known, report) && known != report) {
+                    self.queue.add(object.clone(), now);
+                }
+                if known.is_none_or(|known| !Arc::ptr_eq(known, report)) {
+                    self.reports.insert(object.clone(), Arc::clone(report));
+                }
+            }
+        }
+        self.world = Some(world);
+        self.join(now);
+    }
+
+    /// What the other edges that are alive say.
+    pub fn note_peers(&mut self, peers: Vec<Peer>, now: Instant) {
+        if self.peers != peers {
+            self.peers = peers;
+            self.join(now);
+        }
+    }
+
+    /// What this edge has to say to the others.
+    pub fn acknowledgement(&self) -> Acknowledgement {
+        fleet::acknowledgement(&self.served, &self.mine)
+    }
+
+    fn join(&mut self, now: Instant) {
+        let Some(world) = &self.world else { return };
+        let joined = fleet::join(self.mine.clone(), &world.compiled.report, &self.served, &self.peers);
+        if joined != self.observed {
+            self.observed = joined;
+            let moved = self.reports.keys().filter(|object| status::depends_on_the_world(object.kind));
+            moved.for_each(|object| self.queue.add(object.clone(), now));
+        }
+    }
+
+    /// Takes up what the watch saw since.
+    pub fn note_mirror(&mut self, now: Instant) {
+        for object in self.mirror.take_fresh() {
+            self.queue.add(object, now);
+        }
+    }
+
+    /// Looks at every object again: whoever wrote until now may have left anything behind.
+    pub fn take_over(&mut self, now: Instant) {
+        for object in self.mirror.names() {
+            self.queue.add(object, now);
+        }
+    }
+
+    pub fn next(&mut self, wall: &str, now: Instant) -> Next {
+        let Some(world) = self.world.clone().filter(|_| self.mirror.is_open()) else { return Next::Wait(None) };
+        let controllers = &world.inputs.settings.controller_names;
+        let is_shared = world.inputs.settings.kubernetes.as_ref().is_some_and(reads_a_part);
+        let is_known = |home: &str, reference: &Value| is_known(&world.inputs, home, reference);
+        let author = Author { controllers, now: wall, others: is_shared.then_some(&is_known) };
+        let observed = std::mem::take(&mut self.observed);
+        let rendering = status::World::new(&world.compiled.snapshot, &observed);
+        let mut late = None;
+        let found = loop {
+            let object = match self.queue.first() {
+                Some((at, _)) if at > now => {
+                    late = Some(at);
+                    break None;
+                }
+                Some((_, object)) => object,
+                None => break None,
+            };
+            self.queue.remove(&object);
+            if self.in_flight.contains(&object) {
+                // It comes back when the answer is there.
+                continue;
+            }
+            let Some(seen) = self.mirror.look(&object) else { continue };
+            let Some(job) = self.judge(&author, &world, &rendering, &object, &seen) else { continue };
+            match self.pace.leave(&object, now) {
+                Ok(()) => break Some(job),
+                Err(at) => self.queue.add(object, at),
+            }
+        };
+        self.observed = observed;
+        match found {
+            Some(job) => {
+                self.in_flight.insert(job.object.clone());
+                Next::Write(Box::new(job))
+            }
+            None => Next::Wait(late),
+        }
+    }
+
+    fn judge(
+        &self,
+        author: &Author<'_>,
+        world: &World,
+        rendering: &status::World<'_>,
+        object: &ObjectRef,
+        seen: &Seen,
+    ) -> Option<Job> {
+        // What the supervisor compiled must be what the API holds. A Service has no generation.
+        let known = world.inputs.meta(object).filter(|known| &*known.origin.file == SOURCE && !seen.is_leaving)?;
+        if known.generation != seen.generation && object.kind != Kind::Service {
+            return None;
+        }
+        let status: Value = serde_json::from_slice(&seen.status).unwrap_or_default();
+        let wanted = self.reports.get(object).map(|report| rendering.status(object, report));
+        let changes = author.changes(object, &status, wanted.as_ref())?;
+        let faults = new_faults(object.kind, &status, &changes, author.controllers);
+        let print = fingerprint(wanted.as_ref());
+        let patch =
+            json!({"metadata": {"resourceVersion": &*seen.resource_version, "uid": &*seen.uid}, "status": changes});
+        Some(Job { object: object.clone(), uid: seen.uid.clone(), patch, faults, print })
+    }
+
+    /// The API took it; `seen` is its answer. Returns whether somebody keeps writing the opposite.
+    pub fn written(&mut self, job: &Job, seen: Seen, now: Instant) -> bool {
+        self.in_flight.remove(&job.object);
+        self.mirror.note([(job.object.clone(), Some(seen))]);
+        // The answer settles it, unless something changed on the way.
+        self.queue.add(job.object.clone(), now);
+        self.pace.written(&job.object, job.print, now)
+    }
+
+    /// It was not written; `seen` is what the API holds now, if it was asked.
+    pub fn failed(&mut self, object: &ObjectRef, failure: Failure, seen: Option<Seen>, now: Instant) {
+        self.in_flight.remove(object);
+        if let Some(seen) = seen {
+            self.mirror.note([(object.clone(), Some(seen))]);
+        }
+        self.pace.failed(object, failure, now);
+        self.queue.add(object.clone(), now);
+    }
+
+    /// The object is not there any more.
+    pub fn gone(&mut self, object: &ObjectRef) {
+        self.in_flight.remove(object);
+        self.mirror.note([(object.clone(), None)]);
+    }
+
+    /// Drops what was kept for objects that are quiet.
+    pub fn tidy(&mut self, now: Instant) {
+        self.pace.forget(now);
+    }
+
+    pub fn backlog(&self) -> usize {
+        self.queue.at.len() + self.in_flight.len()
+    }
+}
+
+/// Whether other edges, in a group of their own, answer for what this one does not read.
+fn reads_a_part(settings: &KubernetesSettings) -> bool {
+    settings.gateway_selector.is_some() || !settings.namespaces.is_empty()
+}
+
+/// Whether a parentRef or ancestorRef in an object of the namespace `home` names something that this edge reads.
+fn is_known(inputs: &Inputs, home: &str, reference: &Value) -> bool {
+    let text = |name: &str| reference[name].as_str();
+    let kind = Kind::of(text("group").unwrap_or(Kind::Gateway.group()), text("kind").unwrap_or("Gateway"));
+    let (Some(kind), Some(name)) = (kind, text("name")) else { return false };
+    let key = ObjectKey::new(text("namespace").unwrap_or(home), name);
+    inputs.meta(&ObjectRef::new(kind, key)).is_some()
+}
+
+/// Tells what was wanted apart from what was wanted before; times do not count.
+fn fingerprint(wanted: Option<&Value>) -> u64 {
+    let text = wanted.map(Value::to_string).unwrap_or_default();
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+/// Objects and when to look at them; each is in it once, at the earliest of its times.
+#[derive(Default)]
+struct Queue {
+    order: BTreeSet<(Instant, ObjectRef)>,
+    at: BTreeMap<ObjectRef, Instant>,
+}
+
+impl Queue {
+    fn add(&mut self, object: ObjectRef, at: Instant) {
+        if let Some(known) = self.at.get(&object) {
+            if *known <= at {
+                return;
+            }
+            self.order.remove(&(*known, object.clone()));
+        }
+        self.at.insert(object.clone(), at);
+        self.order.insert((at, object));
+    }
+
+    fn first(&self) -> Option<(Instant, ObjectRef)> {
+        self.order.first().cloned()
+    }
+
+    fn remove(&mut self, object: &ObjectRef) {
+        if let Some((object, at)) = self.at.remove_entry(object) {
+            self.order.remove(&(at, object));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

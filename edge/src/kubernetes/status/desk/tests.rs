@@ -1,0 +1,348 @@
+//! A desk beside an API that is a map of values: conflicts, other writers, restarts and several edges.
+
+use std::time::Duration;
+
+use edge_config::inputs::{Inputs, Meta, Object, Objects};
+use edge_config::names::ObjectKey;
+use edge_config::problem::Origin;
+use edge_config::settings::{AddressRange, Pool, Settings};
+use serde::de::DeserializeOwned;
+
+use super::*;
+use crate::control::observed::{Observed, SocketState, VipState};
+
+const OTHER: &str = "example.com/other";
+
+fn add<T: DeserializeOwned>(objects: &mut Objects<T>, name: &str, generation: i64, spec: Value) {
+    let key = ObjectKey::parse(name);
+    let origin = Origin { file: SOURCE.into(), line: 1, column: 1 };
+    let (labels, annotations) = (BTreeMap::new(), BTreeMap::new());
+    let meta = Meta { key: key.clone(), labels, annotations, generation, created: None, origin };
+    objects.insert(key, Arc::new(Object { meta, spec: serde_json::from_value(spec).unwrap() }));
+}
+
+/// One class, one Gateway and some routes; the Gateway in this generation.
+fn inputs(generation: i64, routes: usize) -> Inputs {
+    let addresses = vec![AddressRange::parse("192.0.2.1").unwrap()];
+    let pool = Pool { name: "p".into(), addresses, auto_assign: true, avoid_buggy_ips: false };
+    let settings = Settings { pools: vec![pool], ..Settings::default() };
+    let mut inputs = Inputs { settings: Arc::new(settings), ..Inputs::default() };
+    add(&mut inputs.gateway_classes, "edge", 1, json!({"controllerName": "edge.internal/gateway-controller"}));
+    let listeners = json!([{"name": "http", "port": 80, "protocol": "HTTP"}]);
+    add(&mut inputs.gateways, "ns/gw", generation, json!({"gatewayClassName": "edge", "listeners": listeners}));
+    for n in 0..routes {
+        add(&mut inputs.http_routes, &format!("ns/r{n}"), 1, json!({"parentRefs": [{"name": "gw"}], "rules": [{}]}));
+    }
+    inputs
+}
+
+fn world(inputs: Inputs, is_acknowledged: bool) -> Arc<World> {
+    let compiled = edge_config::compile(&inputs);
+    let snapshot = &compiled.snapshot;
+    let observed = Observed {
+        workers: 2,
+        acknowledged: if is_acknowledged { 2 } else { 1 },
+        sockets: snapshot.sockets.iter().map(|s| ((s.address, s.transport), SocketState::Bound)).collect(),
+        vips: snapshot.vips.iter().map(|vip| (vip.address, VipState::Bound { announced: None })).collect(),
+        ..Observed::default()
+    };
+    Arc::new(World {
+        inputs: Arc::new(inputs),
+        compiled: Arc::new(compiled),
+        observed: Arc::new(observed),
+        generation: 1,
+        ..World::empty("edge", SystemTime::UNIX_EPOCH)
+    })
+}
+
+fn gateway() -> ObjectRef {
+    ObjectRef::new(Kind::Gateway, ObjectKey::parse("ns/gw"))
+}
+
+fn route(n: usize) -> ObjectRef {
+    ObjectRef::new(Kind::HTTPRoute, ObjectKey::new("ns", format!("r{n}")))
+}
+
+/// The API server as far as a writer can tell.
+#[derive(Default)]
+struct Api {
+    objects: BTreeMap<ObjectRef, (u64, i64, Value)>,
+    version: u64,
+    writes: usize,
+}
+
+impl Api {
+    fn put(&mut self, object: ObjectRef, generation: i64, status: Value) {
+        self.version += 1;
+        self.objects.insert(object, (self.version, generation, status));
+    }
+
+    fn of(inputs: &Inputs) -> Self {
+        let mut api = Self::default();
+        for (key, class) in &inputs.gateway_classes {
+            api.put(ObjectRef::new(Kind::GatewayClass, key.clone()), class.meta.generation, Value::Null);
+        }
+        for (key, gateway) in &inputs.gateways {
+            api.put(ObjectRef::new(Kind::Gateway, key.clone()), gateway.meta.generation, Value::Null);
+        }
+        for key in inputs.http_routes.keys() {
+            api.put(ObjectRef::new(Kind::HTTPRoute, key.clone()), 1, Value::Null);
+        }
+        api
+    }
+
+    fn object(&self, object: &ObjectRef) -> Seen {
+        let (version, generation, status) = &self.objects[object];
+        let status = if status.is_null() { Vec::new() } else { status.to_string().into_bytes() };
+        Seen {
+            uid: "u".into(),
+            resource_version: version.to_string().into(),
+            generation: *generation,
+            is_leaving: false,
+            status: status.into(),
+        }
+    }
+
+    fn show(&self, mirror: &Mirror) {
+        mirror.note(self.objects.keys().map(|object| (object.clone(), Some(self.object(object)))));
+    }
+
+    fn patch(&mut self, job: &Job) -> Result<(), ()> {
+        let (version, _, status) = self.objects.get_mut(&job.object).unwrap();
+        if job.patch["metadata"]["resourceVersion"] != version.to_string() {
+            return Err(());
+        }
+        if status.is_null() {
+            *status = json!({});
+        }
+        for (name, value) in job.patch["status"].as_object().unwrap() {
+            status[name] = value.clone();
+        }
+        self.version += 1;
+        *version = self.version;
+        self.writes += 1;
+        Ok(())
+    }
+}
+
+struct Edge {
+    desk: Desk,
+    mirror: Mirror,
+    now: Instant,
+}
+
+impl Edge {
+    fn new(api: &Api) -> Self {
+        let (mirror, now) = (Mirror::default(), Instant::now());
+        api.show(&mirror);
+        mirror.open();
+        Self { desk: Desk::new(mirror.clone(), now), mirror, now }
+    }
+
+    fn world(&mut self, world: &Arc<World>) {
+        self.desk.note_world(Arc::clone(world), SystemTime::now(), self.now);
+    }
+
+    /// Writes until there is nothing to write for ten minutes; returns the faults of what it wrote.
+    fn settle(&mut self, api: &mut Api) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let end = self.now + Duration::from_secs(600);
+        while self.now < end {
+            self.desk.note_mirror(self.now);
+            match self.desk.next("2026-11-23T10:00:00Z", self.now) {
+                Next::Write(job) => match api.patch(&job) {
+                    Ok(()) => {
+                        self.desk.written(&job, api.object(&job.object), self.now);
+                        faults.extend(job.faults);
+                    }
+                    Err(()) => {
+                        let fresh = Some(api.object(&job.object));
+                        self.desk.failed(&job.object, Failure::Conflict, fresh, self.now);
+                    }
+                },
+                Next::Wait(at) => self.now = at.unwrap_or(end).min(end),
+            }
+        }
+        assert_eq!(self.desk.backlog(), 0);
+        faults
+    }
+}
+
+fn says(api: &Api, object: &ObjectRef, kind: &str) -> String {
+    let status = &api.objects[object].2;
+    let conditions = match object.kind {
+        Kind::HTTPRoute => &status["parents"][0]["conditions"],
+        _ => &status["conditions"],
+    };
+    let found = conditions.as_array().unwrap().iter().find(|condition| condition["type"] == kind).unwrap();
+    format!("{} {}", found["status"].as_str().unwrap(), found["observedGeneration"])
+}
+
+#[test]
+fn everything_is_written_once() {
+    let inputs = inputs(1, 50);
+    let mut api = Api::of(&inputs);
+    let mut edge = Edge::new(&api);
+    let world = world(inputs, true);
+    edge.world(&world);
+    assert_eq!(edge.settle(&mut api), []);
+    assert_eq!(api.writes, 52);
+    assert_eq!(says(&api, &gateway(), "Programmed"), "True 1");
+    assert_eq!(says(&api, &route(7), "Accepted"), "True 1");
+    // The watch shows what was written, the world is shown again, another edge takes over: nothing to write.
+    api.show(&edge.mirror);
+    edge.world(&world);
+    edge.desk.take_over(edge.now);
+    edge.settle(&mut api);
+    let mut another = Edge::new(&api);
+    another.world(&world);
+    another.desk.take_over(another.now);
+    another.settle(&mut api);
+    assert_eq!(api.writes, 52);
+}
+
+#[test]
+fn nothing_is_written_before_all_is_known() {
+    let inputs = inputs(2, 1);
+    let mut api = Api::of(&inputs);
+    let closed = Mirror::default();
+    api.show(&closed);
+    let mut edge = Edge { desk: Desk::new(closed.clone(), Instant::now()), mirror: closed, now: Instant::now() };
+    edge.world(&world(inputs.clone(), true));
+    edge.desk.note_mirror(edge.now);
+    assert!(matches!(edge.desk.next("now", edge.now), Next::Wait(None)));
+    edge.mirror.open();
+    // The API has a later generation than what was compiled: it will be compiled too.
+    api.put(gateway(), 3, Value::Null);
+    api.show(&edge.mirror);
+    edge.settle(&mut api);
+    assert_eq!(api.objects[&gateway()].2, Value::Null);
+    edge.world(&world(self::inputs(3, 1), true));
+    edge.settle(&mut api);
+    assert_eq!(says(&api, &gateway(), "Accepted"), "True 3");
+    // And an earlier one is what a stale watch shows.
+    edge.world(&world(self::inputs(4, 1), true));
+    let writes = api.writes;
+    edge.settle(&mut api);
+    assert_eq!(api.writes, writes);
+}
+
+#[test]
+fn what_others_write_meanwhile_is_kept() {
+    let inputs = inputs(1, 1);
+    let mut api = Api::of(&inputs);
+    let mut edge = Edge::new(&api);
+    edge.world(&world(inputs, true));
+    // The watch has not shown it yet, so the first write meets a conflict.
+    let theirs = json!({"controllerName": OTHER, "parentRef": {"name": "gw"}, "conditions": []});
+    api.put(route(0), 1, json!({"parents": [theirs.clone()]}));
+    edge.settle(&mut api);
+    let parents = api.objects[&route(0)].2["parents"].as_array().unwrap();
+    assert_eq!((parents.len(), &parents[0]), (2, &theirs));
+    // The route leaves our Gateway: our entry goes, theirs stays.
+    let mut inputs = self::inputs(1, 0);
+    add(&mut inputs.http_routes, "ns/r0", 2, json!({"parentRefs": [{"name": "elsewhere"}], "rules": [{}]}));
+    let status = api.objects[&route(0)].2.clone();
+    api.put(route(0), 2, status);
+    api.show(&edge.mirror);
+    edge.world(&world(inputs, true));
+    edge.settle(&mut api);
+    assert_eq!(api.objects[&route(0)].2["parents"], json!([theirs]));
+}
+
+#[test]
+fn of_many_states_the_last_is_written() {
+    let mut api = Api::of(&inputs(1, 200));
+    let mut edge = Edge::new(&api);
+    for routes in 1..=200 {
+        edge.world(&world(inputs(1, routes), true));
+    }
+    edge.settle(&mut api);
+    assert_eq!(api.objects[&gateway()].2["listeners"][0]["attachedRoutes"], 200);
+    assert_eq!(api.writes, 202);
+    // A Gateway whose routes change all the time is written at its own pace.
+    let (start, writes) = (edge.now, api.writes);
+    for round in 0..600 {
+        edge.now = edge.now.max(start + Duration::from_millis(100 * round));
+        edge.world(&world(inputs(1, 100 + usize::try_from(round % 2).unwrap()), true));
+        edge.desk.note_mirror(edge.now);
+        while let Next::Write(job) = edge.desk.next("now", edge.now) {
+            api.patch(&job).unwrap();
+            edge.desk.written(&job, api.object(&job.object), edge.now);
+        }
+    }
+    let of_gateway = api.writes - writes;
+    assert!(of_gateway < 220, "{of_gateway} writes in a minute of 600 changes, the route that flips included");
+}
+
+#[test]
+fn a_quarrel_does_not_become_a_loop() {
+    let inputs = inputs(1, 0);
+    let mut api = Api::of(&inputs);
+    let mut edge = Edge::new(&api);
+    edge.world(&world(inputs, true));
+    let end = edge.now + Duration::from_secs(3600);
+    while edge.now < end {
+        edge.desk.note_mirror(edge.now);
+        match edge.desk.next("now", edge.now) {
+            Next::Write(job) => {
+                api.patch(&job).unwrap();
+                edge.desk.written(&job, api.object(&job.object), edge.now);
+                // Somebody else says at once that the Gateway is its own.
+                if job.object.kind == Kind::Gateway {
+                    let theirs = json!([{"type": "Accepted", "status": "False", "observedGeneration": 1,
+                        "lastTransitionTime": "2026-01-01T00:00:00Z", "reason": "Mine", "message": ""}]);
+                    api.put(gateway(), 1, json!({"conditions": theirs}));
+                    api.show(&edge.mirror);
+                }
+            }
+            Next::Wait(at) => edge.now = at.unwrap_or(end),
+        }
+    }
+    assert!(api.writes < 40, "{} writes in an hour", api.writes);
+}
+
+#[test]
+fn programmed_is_what_every_edge_serves() {
+    let inputs = inputs(1, 1);
+    let mut api = Api::of(&inputs);
+    let mut edge = Edge::new(&api);
+    let mut other = Edge::new(&api);
+    let first = world(inputs.clone(), true);
+    edge.world(&first);
+    let peer = |other: &Edge| vec![Peer { name: "b".into(), said: Some(other.desk.acknowledgement()) }];
+    edge.desk.note_peers(peer(&other), edge.now);
+    edge.settle(&mut api);
+    assert_eq!(says(&api, &gateway(), "Programmed"), "False 1");
+    other.world(&first);
+    edge.desk.note_peers(peer(&other), edge.now);
+    edge.settle(&mut api);
+    assert_eq!(says(&api, &gateway(), "Programmed"), "True 1");
+    // A later configuration in which the Gateway is the same: it stays programmed while workers take it up.
+    let writes = api.writes;
+    edge.world(&world(inputs.clone(), false));
+    edge.settle(&mut api);
+    assert_eq!(api.writes, writes);
+    // The other edge is gone: it does not count any more.
+    let mut alone = Edge::new(&api);
+    alone.world(&first);
+    alone.desk.note_peers(Vec::new(), alone.now);
+    alone.settle(&mut api);
+    assert_eq!(api.writes, writes);
+}
+
+#[test]
+fn faults_are_told_with_the_write_that_says_them() {
+    let mut inputs = inputs(1, 0);
+    let rules = json!([{"backendRefs": [{"name": "nowhere", "port": 80}]}]);
+    add(&mut inputs.http_routes, "ns/r0", 1, json!({"parentRefs": [{"name": "gw"}], "rules": rules}));
+    let mut api = Api::of(&inputs);
+    let mut edge = Edge::new(&api);
+    let world = world(inputs, true);
+    edge.world(&world);
+    let faults = edge.settle(&mut api);
+    assert_eq!(faults.iter().map(|fault| fault.reason.as_str()).collect::<Vec<_>>(), ["BackendNotFound"]);
+    let mut another = Edge::new(&api);
+    another.world(&world);
+    assert_eq!(another.settle(&mut api), [], "what the status says already was told");
+}
