@@ -352,6 +352,12 @@ impl ObjectRef {
     pub fn new(kind: Kind, key: ObjectKey) -> Self {
         Self { kind, key }
     }
+
+    /// What it prints as, read back.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (kind, key) = text.split_once(' ')?;
+        Some(Self::new(Kind::named(kind)?, ObjectKey::parse(key)))
+    }
 }
 
 impl fmt::Display for ObjectRef {
@@ -441,6 +447,8 @@ mod tests {
     fn every_kind_is_found_by_group_and_name() {
         for kind in Kind::ALL {
             assert_eq!(Kind::of(kind.group(), kind.as_str()), Some(kind));
+            let object = ObjectRef::new(kind, ObjectKey::new("a", "b"));
+            assert_eq!(ObjectRef::parse(&object.to_string()), Some(object));
         }
         assert_eq!(Kind::of("example.com", "Gateway"), None);
     }

@@ -163,6 +163,7 @@ fn surroundings_are_same(a: &Inputs, b: &Inputs) -> bool {
         backends: _,
         // Addresses change nothing about a route.
         assigned: _,
+        published: _,
         unusable,
     } = a;
     settings_are_same(settings, &b.settings)
@@ -193,6 +194,7 @@ fn surroundings_are_same(a: &Inputs, b: &Inputs) -> bool {
 /// Of the settings that compile reads; the texts of manifests are not among them.
 fn settings_are_same(a: &Settings, b: &Settings) -> bool {
     a.controller_names == b.controller_names
+        && a.services == b.services
         && a.pools == b.pools
         && a.proxy == b.proxy
         && a.certificates == b.certificates
