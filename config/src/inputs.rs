@@ -133,7 +133,6 @@ impl Inputs {
             security_policies,
             envoy_proxies,
             backends,
-            nodes,
             assigned,
             published,
             unusable,
@@ -169,7 +168,6 @@ impl Inputs {
             && are_identical(security_policies, &other.security_policies)
             && are_identical(envoy_proxies, &other.envoy_proxies)
             && are_identical(backends, &other.backends)
-            && are_identical(nodes, &other.nodes)
             && *assigned == other.assigned
             && *published == other.published
             && *unusable == other.unusable
