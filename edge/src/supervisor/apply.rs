@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use edge_config::names::ObjectKey;
+use edge_config::names::ObjectRef;
 use edge_config::problem::{Problem, Severity};
 use edge_config::settings::Settings;
 use edge_config::snapshot::{Endpoint, EndpointSet, EndpointState, Endpoints};
@@ -221,7 +221,7 @@ impl Supervisor {
     }
 
     /// A disk that hangs holds this up for a moment, not for good: serving goes before remembering.
-    async fn remember_assignments(&self, assigned: BTreeMap<ObjectKey, Vec<IpAddr>>) {
+    async fn remember_assignments(&self, assigned: BTreeMap<ObjectRef, Vec<IpAddr>>) {
         let store = self.store.clone();
         let write = tokio::task::spawn_blocking(move || store.put_assignments(&assigned));
         match tokio::time::timeout(DISK_PATIENCE, write).await {
