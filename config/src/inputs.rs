@@ -67,8 +67,12 @@ pub struct Inputs {
     pub security_policies: Objects<envoy::SecurityPolicySpec>,
     pub envoy_proxies: Objects<envoy::EnvoyProxySpec>,
     pub backends: Objects<envoy::BackendSpec>,
-    /// Addresses given out before, from the store: a VIP never moves by itself. Keyed by Gateway.
-    pub assigned: BTreeMap<ObjectKey, Vec<IpAddr>>,
+    /// Addresses given out before, from the store: a VIP never moves by itself. Keyed by Gateway and Service.
+    pub assigned: BTreeMap<ObjectRef, Vec<IpAddr>>,
+    /// Addresses that the status of a Gateway or Service shows at the API server: given out by another edge, or by who
+    /// had the object before. They count before `assigned`, so that all edges agree, and are taken as long as the
+    /// object may have them. Always empty for files.
+    pub published: BTreeMap<ObjectRef, Vec<IpAddr>>,
     /// Objects that a source saw but could not use, with the reason: a reference to one of them is refused for that
     /// reason instead of "not found".
     pub unusable: BTreeMap<ObjectRef, String>,
@@ -93,6 +97,82 @@ macro_rules! places {
 }
 
 impl Inputs {
+    /// Whether both hold the very same objects: what a source did not decode again is the same `Arc`. `false` says
+    /// nothing.
+    pub fn is_identical(&self, other: &Self) -> bool {
+        // Without `..`, so that a new kind of object is thought of here.
+        let Self {
+            settings,
+            gateway_classes,
+            gateways,
+            listener_sets,
+            http_routes,
+            grpc_routes,
+            tls_routes,
+            tcp_routes,
+            udp_routes,
+            reference_grants,
+            backend_tls_policies,
+            namespaces,
+            services,
+            endpoint_slices,
+            secrets,
+            config_maps,
+            nodes,
+            issuers,
+            cluster_issuers,
+            certificates,
+            address_pools,
+            l2_advertisements,
+            bgp_peers,
+            bgp_advertisements,
+            communities,
+            bfd_profiles,
+            client_traffic_policies,
+            backend_traffic_policies,
+            security_policies,
+            envoy_proxies,
+            backends,
+            assigned,
+            published,
+            unusable,
+        } = self;
+        Arc::ptr_eq(settings, &other.settings)
+            && are_identical(gateway_classes, &other.gateway_classes)
+            && are_identical(gateways, &other.gateways)
+            && are_identical(listener_sets, &other.listener_sets)
+            && are_identical(http_routes, &other.http_routes)
+            && are_identical(grpc_routes, &other.grpc_routes)
+            && are_identical(tls_routes, &other.tls_routes)
+            && are_identical(tcp_routes, &other.tcp_routes)
+            && are_identical(udp_routes, &other.udp_routes)
+            && are_identical(reference_grants, &other.reference_grants)
+            && are_identical(backend_tls_policies, &other.backend_tls_policies)
+            && are_identical(namespaces, &other.namespaces)
+            && are_identical(services, &other.services)
+            && are_identical(endpoint_slices, &other.endpoint_slices)
+            && are_identical(secrets, &other.secrets)
+            && are_identical(config_maps, &other.config_maps)
+            && are_identical(nodes, &other.nodes)
+            && are_identical(issuers, &other.issuers)
+            && are_identical(cluster_issuers, &other.cluster_issuers)
+            && are_identical(certificates, &other.certificates)
+            && are_identical(address_pools, &other.address_pools)
+            && are_identical(l2_advertisements, &other.l2_advertisements)
+            && are_identical(bgp_peers, &other.bgp_peers)
+            && are_identical(bgp_advertisements, &other.bgp_advertisements)
+            && are_identical(communities, &other.communities)
+            && are_identical(bfd_profiles, &other.bfd_profiles)
+            && are_identical(client_traffic_policies, &other.client_traffic_policies)
+            && are_identical(backend_traffic_policies, &other.backend_traffic_policies)
+            && are_identical(security_policies, &other.security_policies)
+            && are_identical(envoy_proxies, &other.envoy_proxies)
+            && are_identical(backends, &other.backends)
+            && *assigned == other.assigned
+            && *published == other.published
+            && *unusable == other.unusable
+    }
+
     /// The metadata of an object of any kind.
     pub fn meta(&self, object: &ObjectRef) -> Option<&Meta> {
         macro_rules! look {
@@ -160,4 +240,8 @@ impl Inputs {
         places!(put);
         twice
     }
+}
+
+fn are_identical<T>(a: &Objects<T>, b: &Objects<T>) -> bool {
+    a.len() == b.len() && a.values().zip(b.values()).all(|(a, b)| Arc::ptr_eq(a, b))
 }

@@ -40,7 +40,7 @@ fn retries_follow_the_policy() {
         });
         let retry = Retry { codes: vec![503], attempts: 2, backoff: Duration::from_millis(5) };
         let mut with = rule(0);
-        with.retry = Some(retry);
+        with.retry = Some(Box::new(retry));
         let rig = Rig::new(io, vec![("/again", with), ("/once", rule(0))], vec![vec![origin.address]]);
         let mut client = rig.client();
         client.send("POST /again HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello");
@@ -216,11 +216,11 @@ fn sessions_stay_with_their_endpoint() {
             })
             .collect();
         let mut sticky = rule(0);
-        sticky.session = Some(SessionPersistence {
+        sticky.session = Some(Box::new(SessionPersistence {
             carrier: SessionCarrier::SessionCookie,
             name: "edge".into(),
             absolute_timeout: None,
-        });
+        }));
         let addresses = origins.iter().map(|origin| origin.address).collect();
         let rig = Rig::new(io, vec![("", sticky)], vec![addresses]);
         let mut client = rig.client();

@@ -61,6 +61,7 @@ fn a_generation_within_a_handshake_leads_to_no_other_listener() {
         let route = |upstream| StreamRoute {
             route: rig::object(edge_config::names::Kind::TLSRoute, "route"),
             backends: vec![rig::backend(upstream, 1)],
+            affinity: None,
         };
         let over_tls = |name: &str, host: &str, upstream| {
             let routes = [(secure::pattern("*"), route(upstream))].into_iter().collect();
@@ -143,11 +144,11 @@ fn a_session_cookie_is_for_the_path_that_was_asked_for() {
         let mut sticky = rule(0);
         Arc::make_mut(&mut sticky.filters).rewrite =
             Some(Rewrite { hostname: None, path: Some(PathEdit::Prefix("/inner/v1".into())) });
-        sticky.session = Some(SessionPersistence {
+        sticky.session = Some(Box::new(SessionPersistence {
             carrier: SessionCarrier::SessionCookie,
             name: "edge".into(),
             absolute_timeout: None,
-        });
+        }));
         let rig = Rig::new(io, vec![("/shop", sticky)], vec![vec![origin.address]]);
         let answer = rig.ask("GET /shop/cart HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
         assert!(answer.contains("GET /inner/v1/cart ") && answer.contains("; Path=/shop;"), "{answer}");
@@ -239,7 +240,7 @@ fn an_answer_that_cannot_be_tried_again_is_passed_on() {
             }
         });
         let mut again = rule(0);
-        again.retry = Some(Retry { codes: vec![503], attempts: 1, backoff: Duration::ZERO });
+        again.retry = Some(Box::new(Retry { codes: vec![503], attempts: 1, backoff: Duration::ZERO }));
         let rig = Rig::new(io, vec![("", again)], vec![vec![origin.address]]);
         for length in [100_000, 10] {
             let mut client = rig.client();

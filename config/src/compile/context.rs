@@ -7,7 +7,7 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashMapExt};
 
 use super::grants::Grants;
-use crate::gateway::{FromNamespaces, LabelSelector};
+use crate::gateway::{FromNamespaces, LabelSelector, ParentReference};
 use crate::inputs::{Inputs, Meta};
 use crate::names::{Kind, ObjectKey, ObjectRef};
 use crate::problem::{Problem, Severity};
@@ -42,6 +42,28 @@ pub(super) struct Context<'a> {
     /// What nearly all rules and backends have.
     pub no_filters: Arc<Filters>,
     problems: RefCell<Vec<Problem>>,
+    parents: RefCell<Recent<ParentReference>>,
+    conditions: RefCell<Recent<[Condition]>>,
+}
+
+/// Values that thousands of routes have alike, so that one copy of each is kept.
+struct Recent<T: ?Sized>(Vec<Arc<T>>);
+
+/// How many different ones are remembered; the others are only kept more than once.
+const RECENT: usize = 8;
+
+impl<T: ?Sized + PartialEq> Recent<T> {
+    fn share(&mut self, value: &T, own: impl FnOnce() -> Arc<T>) -> Arc<T> {
+        if let Some(known) = self.0.iter().find(|known| ***known == *value) {
+            return Arc::clone(known);
+        }
+        if self.0.len() == RECENT {
+            self.0.remove(0);
+        }
+        let new = own();
+        self.0.push(Arc::clone(&new));
+        new
+    }
 }
 
 /// The label that the API server puts on every Namespace.
@@ -53,7 +75,15 @@ impl<'a> Context<'a> {
         for (key, namespace) in &inputs.namespaces {
             labels.insert(&*key.name, &namespace.meta.labels);
         }
-        Self { inputs, grants: Grants::new(inputs), labels, no_filters: Arc::default(), problems: RefCell::default() }
+        Self {
+            inputs,
+            grants: Grants::new(inputs),
+            labels,
+            no_filters: Arc::default(),
+            problems: RefCell::default(),
+            parents: RefCell::new(Recent(Vec::new())),
+            conditions: RefCell::new(Recent(Vec::new())),
+        }
     }
 
     pub fn problem(&self, severity: Severity, kind: Kind, meta: &Meta, message: impl Into<String>) {
@@ -88,6 +118,17 @@ impl<'a> Context<'a> {
     /// Filters as rules and backends hold them.
     pub fn share(&self, filters: Filters) -> Arc<Filters> {
         if filters == *self.no_filters { Arc::clone(&self.no_filters) } else { Arc::new(filters) }
+    }
+
+    /// A reference as reports hold it.
+    pub fn share_parent(&self, parent: &ParentReference) -> Arc<ParentReference> {
+        self.parents.borrow_mut().share(parent, || Arc::new(parent.clone()))
+    }
+
+    /// Conditions as reports hold them.
+    pub fn share_conditions(&self, conditions: Vec<Condition>) -> Arc<[Condition]> {
+        let mut known = self.conditions.borrow_mut();
+        known.share(&conditions, || conditions.as_slice().into())
     }
 
     pub fn into_problems(self) -> Vec<Problem> {

@@ -79,7 +79,7 @@ fn fill<'a>(
         resolved.push((reference.weight, target, backends.context.share(own.filters)));
     }
     rule.timeouts = timeouts(spec.timeouts.as_ref());
-    rule.retry = spec.retry.as_ref().map(retry).transpose()?;
+    rule.retry = spec.retry.as_ref().map(retry).transpose()?.map(Box::new);
     rule.session = session(spec.session_persistence.as_ref(), &rule.route, rule.index as usize)?;
     rule.action = action(&mut built, resolved, refs_fault, false);
     rule.filters = backends.context.share(built.filters);

@@ -111,7 +111,7 @@ fn one<'a>(
             refs_fault = gone.1;
         }
     }
-    out.push((object, report(gateways, &route, outcomes, refused.as_ref(), refs_fault.as_ref(), None)));
+    out.push((object, report(context, gateways, &route, outcomes, refused.as_ref(), refs_fault.as_ref(), None)));
 }
 
 fn attach<'a>(
@@ -180,5 +180,5 @@ fn destination<'a>(
             filters: Arc::clone(&backends.context.no_filters),
         });
     }
-    (StreamRoute { route: object.clone(), backends: list }, fault)
+    (StreamRoute { route: object.clone(), backends: list, affinity: None }, fault)
 }

@@ -50,6 +50,7 @@ pub(super) fn hosts(context: &Context<'_>, kind: Kind, meta: &Meta, names: &[Str
 
 /// The status of a route: one entry per parentRef that names a parent of ours.
 pub(super) fn report(
+    context: &Context<'_>,
     gateways: &[GatewayState<'_>],
     route: &Route<'_>,
     outcomes: Vec<ParentOutcome<'_>>,
@@ -70,12 +71,12 @@ pub(super) fn report(
                     condition("Accepted", "Accepted", accepted),
                     condition("ResolvedRefs", "ResolvedRefs", refs_fault),
                 ];
-                own.into_iter().chain(partly).collect()
+                context.share_conditions(own.into_iter().chain(partly).collect())
             }
         };
         last = Some((accepted, Arc::clone(&conditions)));
         parents.push(ParentReport {
-            parent: Arc::new(outcome.reference.clone()),
+            parent: context.share_parent(outcome.reference),
             controller: Arc::clone(&gateways[outcome.gateway].controller),
             conditions,
         });
@@ -137,7 +138,7 @@ pub(super) fn session(
     spec: Option<&crate::gateway::SessionPersistence>,
     route: &ObjectRef,
     index: usize,
-) -> Result<Option<SessionPersistence>, Fault> {
+) -> Result<Option<Box<SessionPersistence>>, Fault> {
     let Some(spec) = spec else { return Ok(None) };
     let unsupported = |message: String| Err(Fault::new(UNSUPPORTED, message));
     let lifetime = spec.cookie_config.as_ref().map(|config| &config.lifetime_type);
@@ -167,7 +168,7 @@ pub(super) fn session(
             format!("edge-session-{print:016x}").into()
         }
     };
-    Ok(Some(SessionPersistence { carrier, name, absolute_timeout }))
+    Ok(Some(Box::new(SessionPersistence { carrier, name, absolute_timeout })))
 }
 
 /// Sorted out here so that both route kinds do it alike.

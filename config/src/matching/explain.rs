@@ -78,7 +78,7 @@ impl RouteTable {
         let mut candidates = Vec::new();
         for (pattern, matches) in patterns {
             let host = pattern.to_string();
-            for entry in &matches.sorted {
+            for entry in matches.sorted() {
                 let outcome = match fault(pattern.matches(request.host), entry, request) {
                     Some(loss) => Outcome::Lost(loss),
                     None => match &winner {

@@ -125,6 +125,15 @@ impl RouteMatch {
         self
     }
 
+    /// Whether no request fails to match.
+    pub(super) fn takes_all(&self) -> bool {
+        let Self { path, method, headers, query, rule: _, index: _ } = self;
+        matches!(path, PathMatch::Prefix(prefix) if prefix.is_empty())
+            && method.is_none()
+            && headers.is_empty()
+            && query.is_empty()
+    }
+
     pub(super) fn conditions_hold<F: Fields + ?Sized>(&self, request: &RequestView<'_, F>) -> bool {
         self.method.as_deref().is_none_or(|method| method == request.method)
             && self.headers.iter().all(|header| header.matches(request))

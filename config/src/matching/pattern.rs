@@ -1,6 +1,7 @@
 //! Regular expressions of matches: the whole value must match, and neither pattern nor automaton grows without bound.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
@@ -12,8 +13,12 @@ const NEST_LIMIT: u32 = 64;
 /// A regular expression that a whole value must match ("RegularExpression" in the Gateway API is
 /// implementation-specific; ours is the syntax of the `regex` crate: RE2 without look-around and back-references, so
 /// matching takes linear time).
+///
+/// It is a pointer, since every match has room for one and few have one.
 #[derive(Clone)]
-pub struct Pattern {
+pub struct Pattern(Arc<Compiled>);
+
+struct Compiled {
     text: Box<str>,
     regex: regex::bytes::Regex,
 }
@@ -32,15 +37,15 @@ impl Pattern {
         // Compiled alone first, so that no text can break out of the group that is put around it.
         compile(text)?;
         let regex = compile(&format!(r"\A(?:{text})\z"))?;
-        Ok(Self { text: text.into(), regex })
+        Ok(Self(Arc::new(Compiled { text: text.into(), regex })))
     }
 
     pub fn matches(&self, value: &[u8]) -> bool {
-        self.regex.is_match(value)
+        self.0.regex.is_match(value)
     }
 
     pub fn as_str(&self) -> &str {
-        &self.text
+        &self.0.text
     }
 }
 
@@ -63,19 +68,19 @@ fn compile(text: &str) -> Result<regex::bytes::Regex, PatternError> {
 
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
+        self.0.text == other.0.text
     }
 }
 
 impl fmt::Debug for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "~{:?}", self.text)
+        write!(f, "~{:?}", self.0.text)
     }
 }
 
 impl Serialize for Pattern {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.text)
+        serializer.serialize_str(&self.0.text)
     }
 }
 

@@ -38,12 +38,7 @@ impl RouteTable {
     pub fn build(matches: impl IntoIterator<Item = (HostPattern, Arc<RouteMatch>)>) -> Self {
         let mut hosts: HostMap<Matches> = HostMap::new();
         for (host, entry) in matches {
-            let sorted = &mut hosts.entry_or_default(&host).sorted;
-            if sorted.is_empty() {
-                // Most hosts have one match.
-                sorted.reserve_exact(1);
-            }
-            sorted.push(entry);
+            hosts.entry_or_default(&host).add(entry);
         }
         for matches in hosts.values_mut() {
             matches.finish();
@@ -63,15 +58,26 @@ impl RouteTable {
 
     /// All hosts with their matches in the order of precedence.
     pub fn iter(&self) -> impl Iterator<Item = (String, &[Arc<RouteMatch>])> {
-        self.hosts.iter().map(|(host, matches)| (host, &*matches.sorted))
+        self.hosts.iter().map(|(host, matches)| (host, matches.sorted()))
     }
 }
 
-/// The matches of one host pattern.
+/// The matches of one host pattern. Of 10,000 hosts the next request wants another one, so a look-up is as long as the
+/// way through memory: most hosts have one match, most such matches take every request, and that is written here.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Matches {
-    pub(super) sorted: Vec<Arc<RouteMatch>>,
-    index: Option<Box<Index>>,
+pub(super) enum Matches {
+    #[default]
+    None,
+    /// Place in the rule and the rule of an only match that takes every request, and the match itself.
+    All(u32, RuleId, Arc<RouteMatch>),
+    One(Arc<RouteMatch>),
+    Many(Box<Many>),
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Many {
+    sorted: Vec<Arc<RouteMatch>>,
+    index: Option<Index>,
 }
 
 /// Ranges of `sorted`.
@@ -89,11 +95,52 @@ struct Index {
 }
 
 impl Matches {
+    fn add(&mut self, entry: Arc<RouteMatch>) {
+        *self = match std::mem::take(self) {
+            Self::None => Self::One(entry),
+            Self::All(.., first) | Self::One(first) => {
+                Self::Many(Box::new(Many { sorted: vec![first, entry], index: None }))
+            }
+            Self::Many(mut many) => {
+                many.sorted.push(entry);
+                Self::Many(many)
+            }
+        };
+    }
+
+    fn finish(&mut self) {
+        match self {
+            Self::One(entry) if entry.takes_all() => *self = Self::All(entry.index, entry.rule, Arc::clone(entry)),
+            Self::Many(many) => many.finish(),
+            Self::None | Self::All(..) | Self::One(_) => {}
+        }
+    }
+
+    /// In the order of precedence.
+    pub(super) fn sorted(&self) -> &[Arc<RouteMatch>] {
+        match self {
+            Self::None => &[],
+            Self::All(.., entry) | Self::One(entry) => std::slice::from_ref(entry),
+            Self::Many(many) => &many.sorted,
+        }
+    }
+
+    fn find<F: Fields + ?Sized>(&self, request: &RequestView<'_, F>) -> Option<Matched> {
+        match self {
+            Self::None => None,
+            Self::All(index, rule, _) => Some(Matched { rule: *rule, index: *index, prefix: 0, by_method: false }),
+            Self::One(entry) => entry.matched(request),
+            Self::Many(many) => many.find(request),
+        }
+    }
+}
+
+impl Many {
     fn finish(&mut self) {
         self.sorted.sort_unstable_by(|a, b| a.precedence(b));
+        self.sorted.shrink_to_fit();
         if self.sorted.len() > SCANNED {
-            self.sorted.shrink_to_fit();
-            self.index = Some(Box::new(Index::of(&self.sorted)));
+            self.index = Some(Index::of(&self.sorted));
         }
     }
 
@@ -116,17 +163,15 @@ impl Matches {
     }
 
     fn scan<F: Fields + ?Sized>(&self, (from, to): (u32, u32), request: &RequestView<'_, F>) -> Option<Matched> {
-        let range = self.sorted.get(from as usize..to as usize)?;
-        range.iter().find_map(|entry| {
-            let prefix = entry.path.matches(request.path)?;
-            let by_method = entry.method.is_some();
-            entry.conditions_hold(request).then_some(Matched {
-                rule: entry.rule,
-                index: entry.index,
-                prefix,
-                by_method,
-            })
-        })
+        self.sorted.get(from as usize..to as usize)?.iter().find_map(|entry| entry.matched(request))
+    }
+}
+
+impl RouteMatch {
+    fn matched<F: Fields + ?Sized>(&self, request: &RequestView<'_, F>) -> Option<Matched> {
+        let prefix = self.path.matches(request.path)?;
+        let by_method = self.method.is_some();
+        self.conditions_hold(request).then_some(Matched { rule: self.rule, index: self.index, prefix, by_method })
     }
 }
 
@@ -161,13 +206,13 @@ fn ranged<'m>(map: &'m mut HashMap<Box<str>, (u32, u32)>, key: &str) -> &'m mut 
 
 impl PartialEq for Matches {
     fn eq(&self, other: &Self) -> bool {
-        // The index follows from the rest.
-        self.sorted == other.sorted
+        // All else follows from them.
+        self.sorted() == other.sorted()
     }
 }
 
 impl Serialize for Matches {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.sorted.serialize(serializer)
+        self.sorted().serialize(serializer)
     }
 }

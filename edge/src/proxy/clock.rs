@@ -97,7 +97,7 @@ impl Clock {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(recent().saturating_sub(self.origin_recent).as_millis()).unwrap_or(NEVER)
+        whole_milliseconds(recent().saturating_sub(self.origin_recent))
     }
 
     fn milliseconds(&self, at: Instant) -> u64 {
@@ -127,6 +127,11 @@ impl Clock {
     }
 }
 
+/// As `as_millis`, without its 128 bits.
+fn whole_milliseconds(time: Duration) -> u64 {
+    time.as_secs().saturating_mul(1000).saturating_add(u64::from(time.subsec_millis()))
+}
+
 /// When something last moved in an exchange. Both directions share one: while one of them moves, the other may wait.
 #[derive(Debug, Default)]
 pub struct Pulse(Cell<u64>);
@@ -147,7 +152,7 @@ impl Timer {
         if wait.is_zero() {
             return self.clear();
         }
-        let wait = u64::try_from(wait.as_millis()).unwrap_or(NEVER).saturating_add(self.clock.lag);
+        let wait = whole_milliseconds(wait).saturating_add(self.clock.lag);
         let now = self.clock.now();
         self.wait.set(wait);
         if let Some(pulse) = &*self.pulse.borrow() {
@@ -200,7 +205,7 @@ impl Timer {
     /// Runs a future up to the deadline as it stands or is moved meanwhile. One future at a time per timer, or several
     /// of one task. A wrapper by hand, because an async function would hold the future twice.
     pub fn limit<F: Future>(&self, future: F) -> Limit<'_, F> {
-        Limit { timer: self, future }
+        Limit { timer: self, unset: None, future }
     }
 
     /// `set`, then `limit`.
@@ -208,12 +213,19 @@ impl Timer {
         self.set(wait);
         self.limit(future)
     }
+
+    /// The same for what usually has nothing to wait for: the deadline is set when it turns out to have.
+    pub fn from_first_wait<F: Future>(&self, wait: Duration, future: F) -> Limit<'_, F> {
+        Limit { timer: self, unset: Some(wait), future }
+    }
 }
 
 pin_project_lite::pin_project! {
     /// A future with a deadline.
     pub struct Limit<'t, F> {
         timer: &'t Timer,
+        // Of a deadline that is not set yet.
+        unset: Option<Duration>,
         #[pin]
         future: F,
     }
@@ -227,6 +239,9 @@ impl<F: Future> Future for Limit<'_, F> {
         // The future first: what is there in time is not lost to a late look.
         if let Poll::Ready(output) = this.future.poll(cx) {
             return Poll::Ready(Ok(output));
+        }
+        if let Some(wait) = this.unset.take() {
+            this.timer.set(wait);
         }
         let entry = &this.timer.entry;
         if entry.deadline.get() != NEVER && this.timer.has_passed() && !this.timer.is_extended() {

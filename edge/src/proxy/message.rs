@@ -98,6 +98,22 @@ impl Fields {
         self.add_value(name, value);
     }
 
+    /// Appends a field that is a line of HTTP/1 already: a name so long, `: `, the value, CRLF.
+    pub fn add_line(&mut self, line: &[u8], name: usize) {
+        let start = self.buffer.len();
+        self.buffer.extend_from_slice(line);
+        if let Some(name) = self.buffer.get_mut(start..start + name) {
+            name.make_ascii_lowercase();
+        }
+        let (start, end) = (start as u32, self.buffer.len() as u32);
+        let colon = start + name as u32;
+        self.fields.push(Field {
+            name: Span { start, end: colon },
+            value: Span { start: colon + 2, end: end.saturating_sub(2) },
+            is_line: true,
+        });
+    }
+
     /// Appends a field with a value that is stored already.
     pub fn add_copy(&mut self, name: &[u8], value: Span) {
         let name = self.store(name);

@@ -41,6 +41,8 @@ pub struct Loaded {
 #[derive(Debug, Default)]
 pub struct Cache {
     settings: Option<Arc<Settings>>,
+    /// Of the text that `settings` were decoded from.
+    settings_text: Option<u64>,
     files: HashMap<PathBuf, KnownFile>,
     /// The files of each tree when it could last be listed.
     listings: HashMap<PathBuf, Vec<PathBuf>>,
@@ -53,6 +55,8 @@ struct KnownFile {
     stamp: Option<Stamp>,
     /// Of the settings that the text was decoded with.
     terms: u64,
+    /// Of the text and the line that it begins on.
+    text: Option<u64>,
     documents: Documents,
 }
 
@@ -76,13 +80,20 @@ struct KnownPair {
 pub fn load(edge_toml: &Path, cache: &mut Cache) -> Loaded {
     let mut problems = Vec::new();
     let name: Arc<str> = edge_toml.display().to_string().into();
+    let base = edge_toml.parent().unwrap_or(Path::new(""));
+    let mut settings_text = None;
     let decoded = match listing::read(edge_toml).and_then(|(bytes, _)| text(bytes)) {
-        Ok(text) => edge_toml::decode(&name, &text),
+        Ok(text) => {
+            settings_text = Some(fingerprint(&text));
+            match cache.settings.as_ref().filter(|_| cache.settings_text == settings_text) {
+                Some(known) => Ok(Arc::clone(known)),
+                None => edge_toml::decode(&name, &text).map(|settings| Arc::new(settings.anchored(base))),
+            }
+        }
         Err(reason) => Err(vec![path_problem(edge_toml, &reason)]),
     };
-    let base = edge_toml.parent().unwrap_or(Path::new(""));
     let (settings, settings_are_sound) = match decoded {
-        Ok(settings) => (Arc::new(settings.anchored(base)), true),
+        Ok(settings) => (settings, true),
         Err(found) => {
             problems.extend(found);
             (cache.settings.clone().unwrap_or_default(), false)
@@ -90,6 +101,7 @@ pub fn load(edge_toml: &Path, cache: &mut Cache) -> Loaded {
     };
     if settings_are_sound {
         cache.settings = Some(settings.clone());
+        cache.settings_text = settings_text;
     }
     let mut load = Load { base, name, cache, settings: &settings, problems, watched: Vec::new() };
     load.watched.push(edge_toml.to_owned());
@@ -235,12 +247,9 @@ impl Load<'_> {
                 // No file has such a name.
                 let key = PathBuf::from(format!("{}\0{index}", self.name));
                 let file = self.cache.files.entry(key.clone()).or_insert_with(KnownFile::new);
-                if file.terms != terms {
-                    file.documents = Documents::default();
-                    file.terms = terms;
-                }
+                file.decode_with(terms);
                 let place = Place { file: self.name.clone(), line_offset: line.saturating_sub(1) };
-                file.documents.update(&substitute(text, &settings.substitute), &reading(place));
+                file.update(text, &settings.substitute, &reading(place));
                 return vec![key];
             }
         };
@@ -257,14 +266,10 @@ impl Load<'_> {
             }
             match listing::read(path).and_then(|(bytes, stamp)| Ok((text(bytes)?, stamp))) {
                 Ok((text, stamp)) => {
-                    if file.terms != terms {
-                        // Other words or another namespace: nothing of the old decoding holds.
-                        file.documents = Documents::default();
-                    }
-                    file.terms = terms;
+                    file.decode_with(terms);
                     file.stamp = Some(stamp);
                     let place = Place { file: path.display().to_string().into(), line_offset: 0 };
-                    file.documents.update(&substitute(&text, &settings.substitute), &reading(place));
+                    file.update(&text, &settings.substitute, &reading(place));
                 }
                 // Removed since it was listed: that is no fault.
                 Err(_) if *path != root && is_gone(path) => {
@@ -445,7 +450,26 @@ impl Load<'_> {
 
 impl KnownFile {
     fn new() -> Self {
-        Self { stamp: None, terms: 0, documents: Documents::default() }
+        Self { stamp: None, terms: 0, text: None, documents: Documents::default() }
+    }
+
+    /// With other words or another namespace nothing of the old decoding holds.
+    fn decode_with(&mut self, terms: u64) {
+        if self.terms != terms {
+            self.documents = Documents::default();
+            self.text = None;
+            self.terms = terms;
+        }
+    }
+
+    /// Takes the text as it is now. A file that was touched, or looked at again soon after a change, is most often the
+    /// same.
+    fn update(&mut self, text: &str, words: &BTreeMap<String, String>, reading: &Reading<'_>) {
+        let now = fingerprint(text).rotate_left(7) ^ u64::from(reading.place.line_offset);
+        if self.text != Some(now) || self.documents.wants_other_patches(reading.patched) {
+            self.documents.update(&substitute(text, words), reading);
+            self.text = Some(now);
+        }
     }
 }
 
@@ -464,16 +488,28 @@ fn by_target(patches: &[PatchText<'_>]) -> PatchesByTarget {
     targets
 }
 
+/// The first bytes of namespace and name, which for names as they should be have the order of [`ObjectKey`].
+fn beginning(key: &ObjectKey) -> u128 {
+    // What parts the two is less than every byte of a name, so that the shorter one goes first.
+    let text = key.namespace.bytes().chain([1]).chain(key.name.bytes()).chain(std::iter::repeat(0));
+    text.take(16).fold(0, |all, byte| all << 8 | u128::from(byte))
+}
+
 /// Puts objects together; of two with one name the first stays.
 fn merge(mut all: Vec<Served>, inputs: &mut Inputs, problems: &mut Vec<Problem>) -> Keys {
     // Objects that arrive in their order cost a fraction of the work, and files are mostly in order already. The sort
     // is stable, so the first of two is still the first.
     let place = |served: &Served| (served.object.kind(), served.object.meta().key.clone());
-    all.sort_by(|a, b| (a.object.kind(), &a.object.meta().key).cmp(&(b.object.kind(), &b.object.meta().key)));
+    // Objects lie all over the memory, so each is looked at once for the first bytes of its name, which tell most apart.
+    let mut keyed: Vec<(Kind, u128, Served)> = Vec::with_capacity(all.len());
+    keyed.extend(all.drain(..).map(|served| (served.object.kind(), beginning(&served.object.meta().key), served)));
+    keyed.sort_by(|(kind, begin, a), (other, begins, b)| {
+        (kind, begin).cmp(&(other, begins)).then_with(|| a.object.meta().key.cmp(&b.object.meta().key))
+    });
     let mut keys = Keys::new();
     let mut last: Option<(Kind, ObjectKey)> = None;
     let mut first = None;
-    for served in all {
+    for (_, _, served) in keyed {
         let origin = &served.object.meta().origin;
         let this = place(&served);
         if let (Some(first), true) = (&first, last.as_ref() == Some(&this)) {

@@ -93,7 +93,7 @@ impl Run {
             .arg(format!("-test.parallel={}", self.parallel))
             .arg(match &self.only {
                 None => format!("-test.run=^{ROOT}$"),
-                Some(only) => format!("-test.run=^{ROOT}$/{only}"),
+                Some(only) => format!("-test.run=^{ROOT}$/({only})"),
             })
             .arg(format!("-gateway-class={CLASS}"))
             .arg(format!("-conformance-profiles={}", PROFILES.join(",")))

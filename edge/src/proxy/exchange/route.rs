@@ -66,7 +66,7 @@ pub fn rule<'g>(
     };
     let matched = routes.find(&request.view()).ok_or(nothing)?;
     // It shows what Edge and others on the way have added to a request, so a route must ask for it by name.
-    if request.method() == "TRACE" && !matched.by_method {
+    if request.fields.text(request.method) == b"TRACE" && !matched.by_method {
         return Err(Answer::new(501, Reason::Unsupported));
     }
     let rule = snapshot.rules.get(matched.rule.index()).ok_or(nothing)?;

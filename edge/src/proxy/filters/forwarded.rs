@@ -28,9 +28,9 @@ pub fn apply(head: &mut RequestHead, peer: IpAddr, trusted_hops: u32) -> Sender 
     let hops = usize::try_from(trusted_hops).unwrap_or(MAX_HOPS).min(MAX_HOPS);
     let mut chain = [peer; MAX_HOPS];
     let trusted = hops > 0 && trusted_entries(&head.fields, &mut chain[..hops]);
-    let proto = match single(&head.fields, b"x-forwarded-proto") {
-        Some(b"https") if trusted => true,
-        Some(b"http") if trusted => false,
+    let proto = match trusted.then(|| single(&head.fields, b"x-forwarded-proto")).flatten() {
+        Some(b"https") => true,
+        Some(b"http") => false,
         _ => head.scheme == Scheme::Https,
     };
     let keeps_host = trusted && single(&head.fields, b"x-forwarded-host").is_some_and(|host| !host.is_empty());
@@ -67,6 +67,10 @@ pub fn apply(head: &mut RequestHead, peer: IpAddr, trusted_hops: u32) -> Sender 
 /// Fields that tell a backend who the client is or how it came, and their aliases: CGI, WSGI and PHP fold `_` and `-`
 /// into one variable, so `x_forwarded_for` would be read as the real one.
 pub fn is_claim(name: &[u8]) -> bool {
+    // Most names are none of these, and show it at once.
+    if !matches!(name.first(), Some(b'x' | b'f' | b't')) {
+        return false;
+    }
     let is = |expected: &[u8]| name.len() == expected.len() && starts(name, expected);
     starts(name, b"x-forwarded-")
         || starts(name, b"x-envoy-")
@@ -117,23 +121,28 @@ fn write_address(address: IpAddr, out: &mut [u8]) -> usize {
     let room = out.len();
     // What the formatting machinery would do as well, at ten times the price of the rest of this module.
     if let IpAddr::V4(address) = address {
+        let mut text = [0; 15];
         let mut at = 0;
-        for (index, octet) in address.octets().into_iter().enumerate() {
-            let digits = [octet / 100, octet / 10 % 10, octet % 10].map(|digit| b'0' + digit);
-            let skipped = if octet >= 100 {
-                0
-            } else if octet >= 10 {
-                1
-            } else {
-                2
-            };
-            let dot: &[u8] = if index == 0 { b"" } else { b"." };
-            for byte in dot.iter().chain(&digits[skipped..]) {
-                let Some(place) = out.get_mut(at) else { return 0 };
-                *place = *byte;
+        let mut put = |byte| {
+            if let Some(place) = text.get_mut(at) {
+                *place = byte;
                 at += 1;
             }
+        };
+        for (index, octet) in address.octets().into_iter().enumerate() {
+            if index > 0 {
+                put(b'.');
+            }
+            if octet >= 100 {
+                put(b'0' + octet / 100);
+            }
+            if octet >= 10 {
+                put(b'0' + octet / 10 % 10);
+            }
+            put(b'0' + octet % 10);
         }
+        let (Some(to), Some(text)) = (out.get_mut(..at), text.get(..at)) else { return 0 };
+        to.copy_from_slice(text);
         return at;
     }
     let mut rest = out;

@@ -20,9 +20,7 @@ pub fn request(head: &RequestHead, writer: &mut Writer) {
     let framing = match head.length {
         Length::None => Framing::None,
         Length::Known(length) => {
-            writer.put(b"content-length: ");
-            writer.put_number(length);
-            writer.put(b"\r\n");
+            put_length(length, writer);
             Framing::Length(length)
         }
         Length::Unknown => {
@@ -105,6 +103,9 @@ pub fn interim(head: &ResponseHead, writer: &mut Writer) {
 }
 
 fn start_line(status: u16, writer: &mut Writer) {
+    if status == 200 {
+        return writer.put(b"HTTP/1.1 200 OK\r\n");
+    }
     writer.put(b"HTTP/1.1 ");
     writer.put_number(u64::from(status));
     writer.put(b" ");

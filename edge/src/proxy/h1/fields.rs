@@ -22,43 +22,57 @@ pub(super) struct Special<'a> {
     pub expect: Option<&'a [u8]>,
     pub upgrade: Option<&'a [u8]>,
     pub te_trailers: bool,
+    pub options: Options,
+}
+
+/// Who a field is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    EndToEnd,
+    /// Understood here, or about this connection only.
+    Here,
 }
 
 impl<'a> Special<'a> {
-    pub fn take(&mut self, line: &httparse::Header<'a>) -> Result<(), &'static str> {
+    /// Takes a field line and says whether it is to be passed on.
+    pub fn take(&mut self, line: &httparse::Header<'a>) -> Result<Reach, &'static str> {
         let (name, value) = (line.name.as_bytes(), line.value);
-        check_field(line)?;
         let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
         match name.len() {
             2 if is(b"te") => {
                 self.te_trailers |= value.split(|byte| *byte == b',').any(|coding| trim(coding) == b"trailers");
             }
-            4 if is(b"host") && self.host.replace(value).is_some() => return Err("more than one Host"),
-            6 if is(b"expect") && self.expect.replace(value).is_some() => return Err("more than one Expect"),
+            4 if is(b"host") => {
+                // For a request only: in a response it means nothing, and is passed on as it is.
+                if self.host.replace(value).is_some() {
+                    return Err("more than one Host");
+                }
+                return Ok(Reach::EndToEnd);
+            }
+            6 if is(b"expect") => {
+                if self.expect.replace(value).is_some() {
+                    return Err("more than one Expect");
+                }
+                return Ok(Reach::EndToEnd);
+            }
             // Several protocols, in one field or more, are none that we offer.
             7 if is(b"upgrade") => self.upgrade = if self.upgrade.is_some() { Some(b"") } else { Some(value) },
-            14 if is(b"content-length") && self.length.replace(content_length(value)?).is_some() => {
-                return Err("more than one Content-Length");
+            10 if is(b"connection") => self.options.take(value),
+            14 if is(b"content-length") => {
+                if self.length.replace(content_length(value)?).is_some() {
+                    return Err("more than one Content-Length");
+                }
             }
-            17 if is(b"transfer-encoding") && self.encoding.replace(value).is_some() => {
-                return Err("more than one Transfer-Encoding");
+            17 if is(b"transfer-encoding") => {
+                if self.encoding.replace(value).is_some() {
+                    return Err("more than one Transfer-Encoding");
+                }
             }
+            _ if Hop::of(name).is_none() => return Ok(Reach::EndToEnd),
             _ => {}
         }
-        Ok(())
+        Ok(Reach::Here)
     }
-}
-
-/// httparse lets bytes of 0x80 and above pass in values, which RFC 9110 §5.5 allows (obs-text), and refuses controls.
-pub(super) fn check_field(line: &httparse::Header<'_>) -> Result<(), &'static str> {
-    if line.name.is_empty() {
-        return Err("empty field name");
-    }
-    // Without an early end, so that many bytes are looked at with one instruction.
-    if line.value.iter().fold(false, |bad, byte| bad | matches!(byte, 0..=8 | 10..=31 | 127)) {
-        return Err("control character in a field value");
-    }
-    Ok(())
 }
 
 /// The longest body that has a length: more does not fit the signed numbers that many servers count with.
@@ -97,23 +111,29 @@ pub(super) struct Options {
 }
 
 impl Options {
-    pub fn of(lines: &[httparse::Header<'_>]) -> Self {
-        let mut options = Self::default();
-        for token in connection_tokens(lines) {
+    /// Takes the value of a Connection field.
+    fn take(&mut self, value: &[u8]) {
+        for token in tokens(value) {
             let is = |other: &[u8]| token.eq_ignore_ascii_case(other);
             if is(b"close") {
-                options.close = true;
+                self.close = true;
             } else if is(b"keep-alive") {
-                options.keep_alive = true;
+                self.keep_alive = true;
             } else if is(b"upgrade") {
-                options.upgrade = true;
+                self.upgrade = true;
             } else if is(b"te") {
-                options.te = true;
+                self.te = true;
             } else {
-                options.nominates = true;
+                self.nominates = true;
             }
         }
-        options
+    }
+
+    /// Removes the fields that the options of these lines name (RFC 9110 §7.6.1).
+    pub fn remove_nominated(&self, lines: &[httparse::Header<'_>], fields: &mut Fields) {
+        if self.nominates {
+            fields.remove_if(|name| connection_tokens(lines).any(|token| token.eq_ignore_ascii_case(name)));
+        }
     }
 }
 
@@ -121,26 +141,23 @@ fn connection_tokens<'a>(lines: &'a [httparse::Header<'_>]) -> impl Iterator<Ite
     lines
         .iter()
         .filter(|line| line.name.len() == 10 && line.name.eq_ignore_ascii_case("connection"))
-        .flat_map(|line| line.value.split(|byte| *byte == b',').map(trim))
-        .filter(|token| !token.is_empty())
+        .flat_map(|line| tokens(line.value))
 }
 
-/// Copies what is end-to-end (RFC 9110 §7.6.1: the Connection options name fields that are not).
-pub(super) fn copy_fields(
-    lines: &[httparse::Header<'_>],
-    options: &Options,
-    fields: &mut Fields,
-    also_drop: impl Fn(&[u8]) -> bool,
-) {
-    for line in lines {
-        let name = line.name.as_bytes();
-        if Hop::of(name).is_some() || also_drop(name) {
-            continue;
+fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(trim).filter(|token| !token.is_empty())
+}
+
+/// Appends a field line of a head in canonical form. As a rule it is written as we would write it, and copied whole.
+pub(super) fn copy_line(head: &[u8], line: &httparse::Header<'_>, fields: &mut Fields) {
+    let (name, value) = (line.name.as_bytes(), line.value);
+    let start = (name.as_ptr() as usize).wrapping_sub(head.as_ptr() as usize);
+    let length = name.len() + value.len() + 4;
+    match head.get(start..start.wrapping_add(length)) {
+        Some(whole) if whole.ends_with(b"\r\n") && whole.get(name.len()..name.len() + 2) == Some(b": ") => {
+            fields.add_line(whole, name.len());
         }
-        if options.nominates && connection_tokens(lines).any(|token| token.eq_ignore_ascii_case(name)) {
-            continue;
-        }
-        fields.add_lower(name, line.value);
+        _ => fields.add_lower(name, value),
     }
 }
 
@@ -218,7 +235,8 @@ impl Hop {
 }
 
 pub(in crate::proxy) fn is_alias_of_own(name: &[u8]) -> bool {
-    name.contains(&b'_')
+    // Without an early end, so that many bytes are looked at with one instruction.
+    name.iter().fold(false, |found, byte| found | (*byte == b'_'))
         && OWN_FIELDS.iter().chain(&FRAMING_FIELDS).any(|own| {
             own.len() == name.len()
                 && own

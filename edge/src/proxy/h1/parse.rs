@@ -6,9 +6,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::fields::{
-    Options, Special, Trailer, check_field, check_method, copy_fields, is_alias_of_own, trailer, trim,
-};
+use super::fields::{Reach, Special, Trailer, check_method, copy_line, is_alias_of_own, trailer, trim};
 use super::target::{self, Target};
 use crate::proxy::message::{Fields, Length, RequestHead, ResponseHead, Scheme, Version};
 use crate::proxy::path;
@@ -125,8 +123,13 @@ pub fn request(
 
     let mut special = Special::default();
     for line in &*parsed.headers {
-        special.take(line).map_err(Malformed)?;
+        let reach = special.take(line).map_err(Malformed)?;
+        let name = line.name.as_bytes();
+        if reach == Reach::EndToEnd && !is_understood(name) && !is_alias_of_own(name) {
+            copy_line(bytes, line, &mut head.fields);
+        }
     }
+    special.options.remove_nominated(parsed.headers, &mut head.fields);
     target_of(head, path.as_bytes(), &special)?;
     let framing = request_framing(&special, head.version)?;
     head.length = match framing {
@@ -134,7 +137,7 @@ pub fn request(
         Framing::Chunked => Length::Unknown,
         Framing::None | Framing::Close => Length::None,
     };
-    let options = Options::of(parsed.headers);
+    let options = &special.options;
     head.te_trailers = special.te_trailers && options.te;
     if let Some(expect) = special.expect {
         if !expect.eq_ignore_ascii_case(b"100-continue") {
@@ -154,10 +157,6 @@ pub fn request(
         }
         head.upgrade = Some(head.fields.store(b"websocket"));
     }
-    copy_fields(parsed.headers, &options, &mut head.fields, |name| {
-        matches!(name.len(), 4 | 6) && (name.eq_ignore_ascii_case(b"host") || name.eq_ignore_ascii_case(b"expect"))
-            || is_alias_of_own(name)
-    });
     // RFC 9110 §9.3.8
     if method == "TRACE" && framing.has_body() {
         return Err(Malformed("TRACE with content"));
@@ -167,6 +166,15 @@ pub fn request(
         _ => !options.close,
     };
     Ok(Connection { framing, keep_alive })
+}
+
+/// Fields of a request that live on as members of the head.
+fn is_understood(name: &[u8]) -> bool {
+    match name.len() {
+        4 => name.eq_ignore_ascii_case(b"host"),
+        6 => name.eq_ignore_ascii_case(b"expect"),
+        _ => false,
+    }
 }
 
 /// Decodes a complete response head. `bodiless`: the request was HEAD.
@@ -194,9 +202,12 @@ pub fn response(
     head.status = status;
     let mut special = Special::default();
     for line in &*parsed.headers {
-        special.take(line).map_err(ResponseError)?;
+        if special.take(line).map_err(ResponseError)? == Reach::EndToEnd {
+            copy_line(bytes, line, &mut head.fields);
+        }
     }
-    let options = Options::of(parsed.headers);
+    special.options.remove_nominated(parsed.headers, &mut head.fields);
+    let options = &special.options;
     let declared = match (special.encoding, special.length) {
         // RFC 9112 §6.3: "ought to be handled as an error".
         (Some(_), Some(_)) => return Err(ResponseError("both Content-Length and Transfer-Encoding")),
@@ -229,7 +240,6 @@ pub fn response(
     if status == 101 {
         head.upgrade = special.upgrade.filter(|_| options.upgrade).map(|token| head.fields.store_lower(token));
     }
-    copy_fields(parsed.headers, &options, &mut head.fields, |_| false);
     Ok(Connection { framing, keep_alive })
 }
 
@@ -247,7 +257,6 @@ pub fn trailers(bytes: &[u8], limits: HeadLimits, fields: &mut Fields) -> Result
     }
     for line in lines {
         let name = line.name.as_bytes();
-        check_field(line)?;
         match trailer(name) {
             Trailer::Keep => fields.add_lower(name, line.value),
             Trailer::Drop => {}
@@ -316,9 +325,8 @@ fn is_token(text: &[u8]) -> bool {
 fn target_of(head: &mut RequestHead, target: &[u8], special: &Special<'_>) -> Result<(), RequestError> {
     let bad = RequestError::Malformed;
     let secure = head.scheme == Scheme::Https;
-    if let Some(host) = special.host {
-        target::check_authority(host).map_err(bad)?;
-    }
+    let host_of = |authority: &[u8]| target::check_authority(authority).map_err(bad);
+    let by_field = special.host.map(host_of).transpose()?;
     let range = |range: std::ops::Range<usize>| target.get(range).unwrap_or_default();
     let (authority, path, query) = match target::split(target).map_err(bad)? {
         Target::Origin { path, query } => (None, range(path), query.map(range)),
@@ -332,25 +340,24 @@ fn target_of(head: &mut RequestHead, target: &[u8], special: &Special<'_>) -> Re
             (Some(range(authority)), path, query.map(range))
         }
     };
-    let authority = match (authority, special.host) {
-        (Some(authority), host) => {
-            target::check_authority(authority).map_err(bad)?;
+    let (authority, host) = match (authority, special.host.zip(by_field)) {
+        (Some(authority), field) => {
+            let host = host_of(authority)?;
             // RFC 9112 §3.2.2 lets the target win; two different names are an ambiguity all the same.
-            match host {
-                Some(host) if !target::same_authority(host, authority, secure) => {
+            match field {
+                Some((field, _)) if !target::same_authority(field, authority, secure) => {
                     return Err(bad("Host differs from the target"));
                 }
                 None if head.version == Version::Http11 => return Err(bad("no Host")),
-                _ => authority,
+                _ => (authority, host),
             }
         }
-        (None, Some(host)) => host,
+        (None, Some(field)) => field,
         // Only HTTP/1.0 may do without; it then reaches what serves every host.
-        (None, None) if head.version == Version::Http10 => b"",
+        (None, None) if head.version == Version::Http10 => (&b""[..], 0),
         (None, None) => return Err(bad("no Host")),
     };
     head.authority = head.fields.store(authority);
-    let host = if authority.is_empty() { 0 } else { target::check_authority(authority).map_err(bad)? };
     let host = authority.get(..host).unwrap_or_default();
     // A trailing dot only says that the name is complete.
     head.host = head.fields.store_lower(host.strip_suffix(b".").unwrap_or(host));

@@ -445,3 +445,30 @@ proptest! {
         assert_round_trip(text.as_bytes());
     }
 }
+
+/// Field values are looked at by httparse alone, some of them many bytes at a time.
+#[test]
+fn a_control_character_anywhere_in_a_value_is_refused() {
+    for byte in (0..=8).chain(10..=31).chain([127]) {
+        for before in 0..70 {
+            for after in [0, 1, 40] {
+                let value = [&b"v".repeat(before)[..], &[byte], &b"v".repeat(after)[..]].concat();
+                let head = [&b"GET / HTTP/1.1\r\nHost: a\r\nX: "[..], &value, b"\r\n\r\n"].concat();
+                let mut request = RequestHead::default();
+                let limits = HeadLimits { bytes: 4096, fields: 100 };
+                let parsed = super::request(&head, Scheme::Http, limits, &mut request);
+                assert!(parsed.is_err(), "byte {byte} after {before}, before {after}");
+            }
+        }
+    }
+}
+
+#[test]
+fn lines_are_canonical_however_they_were_written() {
+    let head = b"GET / HTTP/1.1\r\nHost: a\r\nA-b: 1\r\nC:2\r\nD: \t3 \r\nE:\r\nF: \r\nConnection: x-Gone\r\nX-gone: 4\r\nG: 5\r\n\r\n";
+    let mut request = RequestHead::default();
+    super::request(head, Scheme::Http, HeadLimits { bytes: 4096, fields: 100 }, &mut request).unwrap();
+    let mut lines = Vec::new();
+    request.fields.put_lines(|piece| lines.extend_from_slice(piece));
+    assert_eq!(String::from_utf8_lossy(&lines), "a-b: 1\r\nc: 2\r\nd: 3\r\ne: \r\nf: \r\ng: 5\r\n");
+}

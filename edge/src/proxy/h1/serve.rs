@@ -135,10 +135,7 @@ async fn requests<I: Io>(worker: &Rc<Worker>, io: &I, arrival: &Arrival, first: 
         };
         reader.begin_body(length, connection.framing);
         match session.exchange(connection, &mut request, &mut response, &mut reader, &mut writer).await {
-            Next::Request => {
-                request.clear();
-                response.clear();
-            }
+            Next::Request => {}
             Next::Close => break,
             Next::Reset => return Pause::Ended,
         }

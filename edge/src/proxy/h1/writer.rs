@@ -37,13 +37,25 @@ impl Writer {
 
     /// Holds bytes of a head back. Their number is bounded by the limits on heads and edits.
     pub fn put(&mut self, bytes: &[u8]) {
-        let out = self.out.get_or_insert_with(Buffer::take);
-        if out.room() < bytes.len() {
-            let mut larger = Buffer::with_size((out.len() + bytes.len()) * 2);
-            larger.append(out.as_slice());
-            *out = larger;
+        match &mut self.out {
+            Some(out) if out.room() >= bytes.len() => {
+                out.append(bytes);
+            }
+            _ => self.put_in_larger(bytes),
         }
-        out.append(bytes);
+    }
+
+    #[cold]
+    fn put_in_larger(&mut self, bytes: &[u8]) {
+        let mut larger = match &self.out {
+            Some(out) => Buffer::with_size((out.len() + bytes.len()) * 2),
+            None => Buffer::with_size(bytes.len()),
+        };
+        if let Some(out) = &self.out {
+            larger.append(out.as_slice());
+        }
+        larger.append(bytes);
+        self.out = Some(larger);
     }
 
     pub fn put_number(&mut self, number: u64) {
@@ -174,7 +186,7 @@ impl Writer {
     }
 
     async fn write<I: Io>(&mut self, io: &I, chunk: Chunk, idle: Duration) -> Result<(), StreamError> {
-        match self.timer.within(idle, io.write(chunk)).await {
+        match self.timer.from_first_wait(idle, io.write(chunk)).await {
             Ok((result, _)) => Ok(result?),
             Err(_) => {
                 io.abort();

@@ -16,6 +16,9 @@ use crate::h2::H2Site;
 use crate::peers::{Door, Peer, Running, Setup, Site};
 use crate::scenarios::{Load, Scenario, What};
 
+/// How long a proxy may be quiet before its memory is looked at.
+const SETTLE: Duration = Duration::from_secs(3);
+
 /// How long to look.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
@@ -198,15 +201,15 @@ impl Bench {
         Driver::new(self.work(&running, secure)?, Pace::Closed)
             .and_then(|mut driver| driver.run(self.window.warm, u64::MAX))
             .map_err(said)?;
-        std::thread::sleep(Duration::from_millis(300));
+        // What a proxy gives back when it is quiet, it may, before as well as after.
+        std::thread::sleep(SETTLE);
         let before = pss(running.pid());
         let work = Work { connections: self.idle, ..self.work(&running, secure)? };
         let mut driver = Driver::new(work, Pace::Hold).map_err(said)?;
         let opened = driver.run(Duration::from_secs(60), self.idle as u64).map_err(said)?;
         let mut cell = Cell::default();
         add_failures(&mut cell, &opened);
-        // What a proxy gives back when it is quiet, it may.
-        let quiet = driver.run(Duration::from_secs(2), u64::MAX).map_err(said)?;
+        let quiet = driver.run(SETTLE, u64::MAX).map_err(said)?;
         add_failures(&mut cell, &quiet);
         let open = driver.open();
         if open < self.idle {

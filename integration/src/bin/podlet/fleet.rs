@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{Binding, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::api::PostParams;
 use kube::runtime::WatchStreamExt as _;
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use tokio::sync::watch;
@@ -23,7 +24,8 @@ use crate::pod::{Order, World, live};
 use crate::say;
 use crate::schedule::{binding, wanted};
 
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Between attempts. The usual half minute would be most of what a scenario with a dead API server waits for.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// Beyond the grace, to take the namespaces down.
 const LAST_WAIT: Duration = Duration::from_secs(20);
 
@@ -45,7 +47,7 @@ impl Fleet {
     pub async fn follow(&mut self) {
         let api: Api<Pod> = Api::all(self.world.client.clone());
         let ours = watcher::Config::default().fields(&format!("spec.nodeName={}", self.world.options.node));
-        let mut events = watcher(api, ours).default_backoff().boxed_local();
+        let mut events = watcher(api, ours).backoff(Pauses::default()).boxed_local();
         let mut trouble = Trouble::default();
         while let Some(event) = events.next().await {
             // Ended lives leave nothing but their outcome.
@@ -125,15 +127,17 @@ pub async fn schedule(world: Rc<World>) {
     let labels = crate::node::labels(&options.node, &options.labels);
     let api: Api<Pod> = Api::all(world.client.clone());
     let unscheduled = watcher::Config::default().fields("spec.nodeName=");
-    let mut events = watcher(api, unscheduled).default_backoff().boxed_local();
+    let mut events = watcher(api, unscheduled).backoff(Pauses::default()).boxed_local();
     let mut trouble = Trouble::default();
     let mut bindings: JoinSet<()> = JoinSet::new();
     let mut begun: HashSet<String> = HashSet::new();
     while let Some(event) = events.next().await {
         while bindings.try_join_next().is_some() {}
+        if event.is_ok() {
+            trouble.over("watch of unscheduled Pods");
+        }
         match event {
             Ok(Event::Apply(pod) | Event::InitApply(pod)) => {
-                trouble.over("watch of unscheduled Pods");
                 let uid = pod.metadata.uid.clone().unwrap_or_default();
                 if wanted(&pod, options.share, &labels) && begun.insert(uid) {
                     bindings.spawn_local(bind(world.client.clone(), pod, options.node.clone()));
@@ -167,6 +171,28 @@ async fn bind(client: Client, pod: Pod, node: String) {
         }
         sleep(pause).await;
         pause = (pause * 2).min(RETRY.1);
+    }
+}
+
+/// Between attempts to watch.
+#[derive(Default)]
+struct Pauses {
+    failures: u32,
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = RETRY.0.saturating_mul(1 << self.failures.min(10)).min(RETRY.1);
+        self.failures = self.failures.saturating_add(1);
+        Some(pause)
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.failures = 0;
     }
 }
 

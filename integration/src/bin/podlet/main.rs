@@ -111,8 +111,7 @@ async fn run(options: Options) -> Result<(), String> {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            registration.retire().await;
-            fleet.end().await;
+            tokio::join!(registration.retire(), fleet.end());
             Ok(())
         }
         Ok(None) => Ok(()),

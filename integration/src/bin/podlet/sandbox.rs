@@ -88,7 +88,9 @@ impl Sandbox {
     fn named(prefix: &str, node: &str, slot: &Slot) -> Self {
         let interface = interface(node, slot.index);
         let address = slot.addresses.first().map_or_else(|| slot.index.to_string(), |net| net.addr().to_string());
-        Self { namespace: format!("{}{address}", namespace_stem(prefix, node)), interface }
+        // The process id at the end is the mark by which the laboratory sweeps up after a dead owner.
+        let namespace = format!("{}{address}-{}", namespace_stem(prefix, node), std::process::id());
+        Self { namespace, interface }
     }
 
     async fn build(&self, bridge: &str, slot: &Slot, gateways: &[IpNet]) -> Result<(), Fault> {
@@ -145,13 +147,17 @@ pub async fn sweep(prefix: &str, node: &str, networks: &[IpNet]) -> usize {
     let names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     let mut count = 0;
     for namespace in names.into_iter().filter(|name| name.starts_with(&stem)) {
-        let index = namespace.strip_prefix(&stem).and_then(|text| text.parse().ok()).and_then(|address: IpAddr| {
+        let index = address_in(&namespace, &stem).and_then(|address| {
             networks.iter().find(|network| network.contains(&address)).map(|network| index(network, address))
         });
         Sandbox { interface: interface(node, index.unwrap_or(0)), namespace }.remove().await;
         count += 1;
     }
     count
+}
+
+fn address_in(namespace: &str, stem: &str) -> Option<IpAddr> {
+    namespace.strip_prefix(stem)?.rsplit_once('-')?.0.parse().ok()
 }
 
 fn index(network: &IpNet, address: IpAddr) -> u32 {
@@ -206,7 +212,7 @@ mod tests {
             let networks = networks.map(|text| text.parse::<IpNet>().unwrap());
             let slot = Pool::new(&networks).take().unwrap();
             let sandbox = Sandbox::named("edge-k2-", "n1", &slot);
-            let address: IpAddr = sandbox.namespace.strip_prefix("edge-k2-n1_").unwrap().parse().unwrap();
+            let address = address_in(&sandbox.namespace, "edge-k2-n1_").unwrap();
             assert_eq!(interface("n1", index(&networks[0], address)), sandbox.interface);
         }
     }
