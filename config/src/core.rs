@@ -49,15 +49,17 @@ pub struct ServiceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub internal_traffic_policy: Option<TrafficPolicy>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ip_families: Vec<String>,
+    pub ip_families: Vec<IpFamily>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ip_family_policy: Option<String>,
+    pub ip_family_policy: Option<IpFamilyPolicy>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check_node_port: Option<u16>,
     #[serde(default)]
     pub publish_not_ready_addresses: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub session_affinity: Option<String>,
+    pub session_affinity: Option<SessionAffinity>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_affinity_config: Option<SessionAffinityConfig>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allocate_load_balancer_node_ports: Option<bool>,
 }
@@ -70,6 +72,38 @@ open_enum! {
         LoadBalancer = "LoadBalancer",
         ExternalName = "ExternalName",
     }
+}
+
+open_enum! {
+    pub enum IpFamily { V4 = "IPv4", V6 = "IPv6" }
+}
+
+open_enum! {
+    #[derive(Default)]
+    pub enum IpFamilyPolicy {
+        #[default] SingleStack = "SingleStack",
+        PreferDualStack = "PreferDualStack",
+        RequireDualStack = "RequireDualStack",
+    }
+}
+
+open_enum! {
+    pub enum SessionAffinity { None = "None", ClientIp = "ClientIP" }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionAffinityConfig {
+    #[serde(default, rename = "clientIP", skip_serializing_if = "Option::is_none")]
+    pub client_ip: Option<ClientIpConfig>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientIpConfig {
+    /// 1 to 86400; absent is 10800.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<u32>,
 }
 
 open_enum! {

@@ -67,8 +67,12 @@ pub struct Inputs {
     pub security_policies: Objects<envoy::SecurityPolicySpec>,
     pub envoy_proxies: Objects<envoy::EnvoyProxySpec>,
     pub backends: Objects<envoy::BackendSpec>,
-    /// Addresses given out before, from the store: a VIP never moves by itself. Keyed by Gateway.
-    pub assigned: BTreeMap<ObjectKey, Vec<IpAddr>>,
+    /// Addresses given out before, from the store: a VIP never moves by itself. Keyed by Gateway and Service.
+    pub assigned: BTreeMap<ObjectRef, Vec<IpAddr>>,
+    /// Addresses that the status of a Gateway or Service shows at the API server: given out by another edge, or by who
+    /// had the object before. They count before `assigned`, so that all edges agree, and are taken as long as the
+    /// object may have them. Always empty for files.
+    pub published: BTreeMap<ObjectRef, Vec<IpAddr>>,
     /// Objects that a source saw but could not use, with the reason: a reference to one of them is refused for that
     /// reason instead of "not found".
     pub unusable: BTreeMap<ObjectRef, String>,
@@ -114,6 +118,7 @@ impl Inputs {
             endpoint_slices,
             secrets,
             config_maps,
+            nodes,
             issuers,
             cluster_issuers,
             certificates,
@@ -129,6 +134,7 @@ impl Inputs {
             envoy_proxies,
             backends,
             assigned,
+            published,
             unusable,
         } = self;
         Arc::ptr_eq(settings, &other.settings)
@@ -147,6 +153,7 @@ impl Inputs {
             && are_identical(endpoint_slices, &other.endpoint_slices)
             && are_identical(secrets, &other.secrets)
             && are_identical(config_maps, &other.config_maps)
+            && are_identical(nodes, &other.nodes)
             && are_identical(issuers, &other.issuers)
             && are_identical(cluster_issuers, &other.cluster_issuers)
             && are_identical(certificates, &other.certificates)
@@ -162,6 +169,7 @@ impl Inputs {
             && are_identical(envoy_proxies, &other.envoy_proxies)
             && are_identical(backends, &other.backends)
             && *assigned == other.assigned
+            && *published == other.published
             && *unusable == other.unusable
     }
 

@@ -11,6 +11,11 @@ pub const POOL_ANNOTATIONS: [&str; 2] = ["metallb.io/address-pool", "metallb.uni
 /// The annotation with a comma-separated list of addresses.
 pub const ADDRESSES_ANNOTATIONS: [&str; 2] = ["metallb.io/loadBalancerIPs", "metallb.universe.tf/loadBalancerIPs"];
 
+/// The annotation with the key under which objects share an address.
+pub const SHARING_ANNOTATIONS: [&str; 2] = ["metallb.io/allow-shared-ip", "metallb.universe.tf/allow-shared-ip"];
+/// Written back to a Service: the pool of its addresses.
+pub const ALLOCATED_ANNOTATION: &str = "metallb.io/ip-allocated-from-pool";
+
 fn yes() -> bool {
     true
 }

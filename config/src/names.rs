@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -298,7 +299,7 @@ impl fmt::Display for Kind {
 
 /// Namespace and name; the namespace of a cluster-scoped object is empty. One name stands in many places (inputs, rules,
 /// reports, series), so a clone shares the text.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Eq)]
 pub struct ObjectKey {
     pub namespace: Arc<str>,
     pub name: Arc<str>,
@@ -318,14 +319,27 @@ impl ObjectKey {
     }
 }
 
-/// By namespace, then by name. Most neighbours share the text of their namespace.
+/// One version of the configuration is compared with the next, and what did not change shares its text with itself:
+/// then the text need not be looked at, which is somewhere else in memory for each name.
+impl PartialEq for ObjectKey {
+    fn eq(&self, other: &Self) -> bool {
+        let same = |a: &Arc<str>, b: &Arc<str>| Arc::ptr_eq(a, b) || a == b;
+        same(&self.name, &other.name) && same(&self.namespace, &other.namespace)
+    }
+}
+
+impl Hash for ObjectKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.namespace.hash(state);
+        self.name.hash(state);
+    }
+}
+
+/// By namespace, then by name.
 impl Ord for ObjectKey {
     fn cmp(&self, other: &Self) -> Ordering {
-        let namespaces = match Arc::ptr_eq(&self.namespace, &other.namespace) {
-            true => Ordering::Equal,
-            false => self.namespace.cmp(&other.namespace),
-        };
-        namespaces.then_with(|| self.name.cmp(&other.name))
+        let compare = |a: &Arc<str>, b: &Arc<str>| if Arc::ptr_eq(a, b) { Ordering::Equal } else { a.cmp(b) };
+        compare(&self.namespace, &other.namespace).then_with(|| compare(&self.name, &other.name))
     }
 }
 
@@ -351,6 +365,12 @@ pub struct ObjectRef {
 impl ObjectRef {
     pub fn new(kind: Kind, key: ObjectKey) -> Self {
         Self { kind, key }
+    }
+
+    /// What it prints as, read back.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (kind, key) = text.split_once(' ')?;
+        Some(Self::new(Kind::named(kind)?, ObjectKey::parse(key)))
     }
 }
 
@@ -441,6 +461,8 @@ mod tests {
     fn every_kind_is_found_by_group_and_name() {
         for kind in Kind::ALL {
             assert_eq!(Kind::of(kind.group(), kind.as_str()), Some(kind));
+            let object = ObjectRef::new(kind, ObjectKey::new("a", "b"));
+            assert_eq!(ObjectRef::parse(&object.to_string()), Some(object));
         }
         assert_eq!(Kind::of("example.com", "Gateway"), None);
     }

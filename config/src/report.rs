@@ -25,7 +25,7 @@ pub struct ObjectReport {
     /// Conditions of the object itself (GatewayClass, Gateway, ListenerSet, Certificate, pools and issuers).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
-    /// Gateway: assigned addresses.
+    /// Gateway and Service: assigned addresses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpAddr>,
     /// Gateway and ListenerSet, in the order of the spec.
@@ -40,6 +40,30 @@ pub struct ObjectReport {
     /// GatewayClass.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub supported_features: Vec<&'static str>,
+    /// Service of type LoadBalancer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_balancer: Option<LoadBalancerReport>,
+}
+
+/// What is written back to a Service beside its addresses.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct LoadBalancerReport {
+    /// The value of the annotation [`crate::metallb::ALLOCATED_ANNOTATION`]; to be removed where absent.
+    pub pool: Option<Box<str>>,
+    /// In the order of the spec.
+    pub ports: Vec<ServicePortReport>,
+    /// That something optional was not given, such as the second address family: an event, no fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<Condition>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ServicePortReport {
+    pub port: u16,
+    pub protocol: Box<str>,
+    /// In the form of `status.loadBalancer.ingress[].ports[].error`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<&'static str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -17,6 +17,7 @@ pub struct Settings {
     pub state_directory: PathBuf,
     /// `[gateway] controller_names`: the GatewayClasses that are claimed.
     pub controller_names: Vec<String>,
+    pub services: ServiceSettings,
     pub manifests: Vec<ManifestSource>,
     pub patches: Vec<PatchSource>,
     pub secrets: Vec<SecretSource>,
@@ -31,6 +32,15 @@ pub struct Settings {
     pub certificates: CertificateSettings,
     /// `[kubernetes]`: the API server that is read beside the files. `None`: none is.
     pub kubernetes: Option<KubernetesSettings>,
+}
+
+/// `[services]`: which Services of type LoadBalancer are served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ServiceSettings {
+    /// Values of `spec.loadBalancerClass`.
+    pub classes: Vec<String>,
+    /// Also those that name no class: nobody else in the cluster may serve them then.
+    pub without_class: bool,
 }
 
 /// A path is relative to the directory of `edge.toml`.
@@ -394,6 +404,7 @@ impl Default for Settings {
         Self {
             state_directory: PathBuf::from("/var/lib/edge"),
             controller_names: vec!["edge.internal/gateway-controller".to_owned()],
+            services: ServiceSettings { classes: vec!["edge.internal/load-balancer".to_owned()], without_class: false },
             manifests: Vec::new(),
             patches: Vec::new(),
             secrets: Vec::new(),

@@ -5,6 +5,7 @@
 //! Kubernetes type, no lock. Indices (`ListenerId`, `RuleId`, …) point into the vectors of the same snapshot only.
 
 mod filters;
+mod sources;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,10 +15,11 @@ use serde::Serialize;
 
 use crate::hosts::HostMap;
 use crate::matching::RouteTable;
-use crate::names::{CertId, HostPattern, ObjectKey, ObjectRef};
+use crate::names::{CertId, HostPattern, ObjectRef};
 use crate::settings::{AddressRange, PathPolicy};
 
 pub use filters::{Cors, Filters, HeaderEdits, Mirror, Origin, PathEdit, Redirect, Rewrite, Scheme};
+pub use sources::Sources;
 
 macro_rules! index {
     ($(#[$doc:meta])* $name:ident) => {
@@ -38,7 +40,7 @@ index!(
     ListenerId
 );
 index!(
-    /// A port of one Gateway, in [`Snapshot::ports`].
+    /// A port of one Gateway or Service, in [`Snapshot::ports`].
     PortId
 );
 index!(
@@ -73,7 +75,8 @@ pub struct Snapshot {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Vip {
     pub address: IpAddr,
-    pub gateway: ObjectKey,
+    /// The Gateway or Service that it was given to, or all that share it, in order; never empty.
+    pub owners: Vec<ObjectRef>,
     /// Where the address comes from: `pool NAME`, or `spec.addresses`.
     pub source: String,
 }
@@ -92,11 +95,13 @@ pub enum Transport {
     Udp,
 }
 
-/// What happens to a connection on one port of one Gateway; shared by all addresses of the Gateway.
+/// What happens to a connection on one port of one Gateway or Service; shared by all of its addresses.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Port {
-    pub gateway: ObjectKey,
+    pub owner: ObjectRef,
     pub number: u16,
+    /// Who may connect or send; judged by the address that the packets come from. `None`: everybody.
+    pub sources: Option<Sources>,
     /// Before TLS and everything else, so it is one for all listeners of the port. `None`: nobody looks for a header.
     pub proxy_protocol: Option<AcceptProxy>,
     pub serve: PortServe,
@@ -145,11 +150,12 @@ pub enum PortServe {
     },
 }
 
-/// One listener of a Gateway or ListenerSet that serves.
+/// One listener of a Gateway or ListenerSet that serves, or one port of a Service of type LoadBalancer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Listener {
-    /// The Gateway or ListenerSet that declares it.
+    /// The Gateway, ListenerSet or Service that declares it.
     pub parent: ObjectRef,
+    /// Of a Service: the name of the port, or `5432/tcp`.
     pub name: Box<str>,
     pub port: u16,
     pub hostname: HostPattern,
@@ -319,8 +325,12 @@ pub enum Balance {
 /// A weighted set of TCP or UDP targets.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StreamRoute {
+    /// The route, or the Service itself.
     pub route: ObjectRef,
     pub backends: Vec<Backend>,
+    /// Connections and sessions of one client address go to one endpoint until there was none for so long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Duration>,
 }
 
 /// One Service port as seen from one Gateway: its health and connections are shared by every route that uses it.

@@ -61,6 +61,7 @@ fn a_generation_within_a_handshake_leads_to_no_other_listener() {
         let route = |upstream| StreamRoute {
             route: rig::object(edge_config::names::Kind::TLSRoute, "route"),
             backends: vec![rig::backend(upstream, 1)],
+            affinity: None,
         };
         let over_tls = |name: &str, host: &str, upstream| {
             let routes = [(secure::pattern("*"), route(upstream))].into_iter().collect();

@@ -171,7 +171,7 @@ fn what_came_in_goes_out_below_http_too() {
             for version in [ProxyVersion::V1, ProxyVersion::V2] {
                 rig.publish_edited(origin.address, |snapshot| {
                     let route = rig::object(Kind::TCPRoute, "route");
-                    let route = StreamRoute { route, backends: vec![rig::backend(0, 1)] };
+                    let route = StreamRoute { route, backends: vec![rig::backend(0, 1)], affinity: None };
                     snapshot.listeners[0].serve = ListenerServe::Tcp { route: Some(route) };
                     snapshot.ports[0].serve = PortServe::Tcp { listener: ListenerId(0) };
                     snapshot.ports[0].proxy_protocol = accept(ProxyPresence::Required, TRUSTED);

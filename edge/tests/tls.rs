@@ -442,6 +442,7 @@ fn tls_routes_pass_through_or_terminate_by_name() {
         let route = |upstream| StreamRoute {
             route: object(edge_config::names::Kind::TLSRoute, "route"),
             backends: vec![rig::backend(upstream, 1)],
+            affinity: None,
         };
         let invalid = StreamRoute {
             backends: vec![Backend {

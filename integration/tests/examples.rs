@@ -92,6 +92,26 @@ fn passthrough_ends_at_the_backend_and_www_at_the_edge() {
 }
 
 #[test]
+fn services_share_an_address() {
+    isolated("lbsvc", || {
+        let example = copy_example("load-balancer-service");
+        let origins = Origins::start();
+        let _db = origins.http_at("db", loopback(1, 18701), None);
+        let edged = start_example(example.path(), &[loopback(70, 15432)]);
+        let reply = until("db", || block_on(fetch(loopback(70, 15432), None, "db", "/")).ok());
+        assert_eq!(reply.backend(), Some("db"));
+        let status = edged.ctl(&["status", "-o", "json"]).json();
+        let row = &status["vips"][0];
+        assert_eq!(row["owners"], serde_json::json!(["Service shop/db", "Service shop/dns"]));
+        assert_eq!(row["ports"], serde_json::json!(["15353/tcp", "15353/udp", "15432/tcp"]));
+        let explained = edged.ctl(&["explain", "tcp://127.0.0.70:15432"]);
+        assert_eq!(explained.code, Some(0), "{explained:?}");
+        let lines: Vec<&str> = explained.stdout.lines().collect();
+        assert!(lines.iter().any(|line| line.starts_with("service") && line.ends_with("shop/db")), "{explained:?}");
+    });
+}
+
+#[test]
 fn grpc_calls_keep_their_trailers() {
     isolated("grpc", || {
         let example = copy_example("grpc");

@@ -36,12 +36,12 @@ fn lab() -> (Lab, edge_integration::lab::Running) {
     (lab, origin)
 }
 
-/// `ns/name` of each Gateway and its address.
+/// `Gateway ns/name` of each Gateway and its address.
 fn addresses(edged: &Edged) -> BTreeMap<String, String> {
     let status = edged.ctl(&["status", "-o", "json"]).json();
     let rows = status["vips"].as_array().cloned().unwrap_or_default();
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-    rows.iter().map(|row| (text(&row["gateway"]), text(&row["address"]))).collect()
+    rows.iter().map(|row| (text(&row["owners"][0]), text(&row["address"]))).collect()
 }
 
 /// The serial number of the certificate that a name is served with, once the internal CA vouches for it.

@@ -48,6 +48,13 @@ impl<'r, F> From<&'r BackendRef<F>> for Reference<'r> {
     }
 }
 
+impl<'r> Reference<'r> {
+    /// A port of a Service.
+    pub fn service(key: &'r ObjectKey, port: u16) -> Self {
+        Self { group: "", kind: "Service", namespace: Some(&key.namespace), name: &key.name, port: Some(port) }
+    }
+}
+
 impl<'r> From<&'r BackendObjectRef> for Reference<'r> {
     fn from(r: &'r BackendObjectRef) -> Self {
         Self { group: &r.group, kind: &r.kind, namespace: r.namespace.as_deref(), name: &r.name, port: r.port }

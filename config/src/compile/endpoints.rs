@@ -51,7 +51,8 @@ fn of_upstream(
             for endpoint in &slice.spec.endpoints {
                 let conditions = endpoint.conditions;
                 // EndpointConditions: nil ready and serving mean true, nil terminating means false.
-                let ready = conditions.ready.unwrap_or(true);
+                // What a Service publishes before it is ready is as good as ready.
+                let ready = conditions.ready.unwrap_or(true) || service.spec.publish_not_ready_addresses;
                 let draining = conditions.serving.unwrap_or(ready) && conditions.terminating.unwrap_or(false);
                 let state = match (ready, draining) {
                     (true, _) => EndpointState::Ready,

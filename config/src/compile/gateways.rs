@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
-use super::classes::{Class, parameters_fault};
+use super::classes::{self, parameters_fault};
 use super::context::{Context, Fault, by_age};
-use super::listeners::ListenerState;
+use super::listeners::{Class, ListenerState};
+use super::vips::Refused;
+use crate::core::PortProtocol;
 use crate::gateway::{AddressType, GatewaySpec, ListenerSetSpec};
 use crate::inputs::Object;
 use crate::names::{CertId, Kind, ObjectKey, ObjectRef};
@@ -25,6 +27,8 @@ pub(super) struct GatewayState<'a> {
     /// Its own listeners, then those of its sets in the order of `sets`.
     pub listeners: Vec<ListenerState<'a>>,
     pub addresses: Vec<(IpAddr, String)>,
+    /// Ports that others have on its addresses.
+    pub refused: Vec<Refused>,
     /// Why not every wanted address is there (reason of Programmed).
     pub address_fault: Option<Fault>,
     /// Shown to backends that ask for a client certificate.
@@ -56,10 +60,25 @@ impl GatewayState<'_> {
     pub fn key(&self) -> &ObjectKey {
         &self.object.meta.key
     }
+
+    /// Listeners whose port another has on every address are not accepted.
+    pub fn refuse(&mut self, refused: Vec<Refused>) {
+        for listener in self.listeners.iter_mut().filter(|_| !refused.is_empty()) {
+            let protocol = if listener.class == Some(Class::Udp) { PortProtocol::Udp } else { PortProtocol::Tcp };
+            if let Some(why) = Refused::everywhere(&refused, &self.addresses, listener.spec.port, &protocol) {
+                listener.fault.get_or_insert(Fault::new("PortUnavailable", why));
+            }
+        }
+        self.refused = refused;
+    }
+
+    pub fn reference(&self) -> ObjectRef {
+        ObjectRef::new(Kind::Gateway, self.key().clone())
+    }
 }
 
 /// All Gateways of ours in the order of age, with their sets, before any listener is judged.
-pub(super) fn gateways<'a>(context: &Context<'a>, classes: &HashMap<&str, Class>) -> Vec<GatewayState<'a>> {
+pub(super) fn gateways<'a>(context: &Context<'a>, classes: &HashMap<&str, classes::Class>) -> Vec<GatewayState<'a>> {
     let inputs = context.inputs;
     let mut gateways = Vec::new();
     for object in inputs.gateways.values() {
@@ -80,6 +99,7 @@ pub(super) fn gateways<'a>(context: &Context<'a>, classes: &HashMap<&str, Class>
             sets: Vec::new(),
             listeners: Vec::new(),
             addresses: Vec::new(),
+            refused: Vec::new(),
             address_fault: None,
             client_certificate: None,
             refs_fault: None,
@@ -92,7 +112,7 @@ pub(super) fn gateways<'a>(context: &Context<'a>, classes: &HashMap<&str, Class>
     gateways
 }
 
-fn fault(context: &Context<'_>, object: &Object<GatewaySpec>, class: &Class) -> Option<Fault> {
+fn fault(context: &Context<'_>, object: &Object<GatewaySpec>, class: &classes::Class) -> Option<Fault> {
     if let Some(fault) = &class.fault {
         return Some(Fault::new("InvalidParameters", format!("its GatewayClass is not accepted: {}", fault.message)));
     }

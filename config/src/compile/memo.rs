@@ -4,6 +4,7 @@
 //!
 //! In: the inputs of both compiles. Out: outcomes. It decides nothing; in doubt it has no outcome.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use foldhash::{HashMap, HashSet, HashSetExt};
 use super::backends::{Identity, Upstreams};
 use super::gateways::{GatewayState, Profile};
 use super::policies::{RoutePolicies, Traffic};
-use super::routes::{L7, Outcome};
+use super::routes::Outcome;
 use crate::inputs::{Inputs, Meta, Object, Objects};
 use crate::names::{Kind, ObjectKey, ObjectRef};
 use crate::settings::Settings;
@@ -23,7 +24,8 @@ pub(super) struct Memo {
     pub(super) snapshot: Arc<Snapshot>,
     stage: Stage,
     identities: Vec<(Identity, Arc<str>)>,
-    outcomes: HashMap<ObjectRef, Arc<Outcome>>,
+    /// In the order in which routes are judged.
+    outcomes: Vec<(ObjectRef, Arc<Outcome>)>,
 }
 
 /// What earlier steps of compile decided for all routes.
@@ -56,7 +58,7 @@ impl Memo {
         identities: Vec<(Identity, Arc<str>)>,
         outcomes: Vec<(ObjectRef, Arc<Outcome>)>,
     ) -> Self {
-        Self { inputs, snapshot, stage, identities, outcomes: outcomes.into_iter().collect() }
+        Self { inputs, snapshot, stage, identities, outcomes }
     }
 
     /// Access to the outcomes if what all routes follow from is as it was.
@@ -69,8 +71,12 @@ impl Memo {
         let is_same = surroundings_are_same(&self.inputs, inputs) && self.stage == Stage::of(gateways, policies);
         is_same.then(|| Recall {
             memo: self,
-            services: changed(&self.inputs.services, &inputs.services),
-            backends: changed(&self.inputs.backends, &inputs.backends),
+            services: Changes::between(&self.inputs.services, &inputs.services).changed,
+            backends: Changes::between(&self.inputs.backends, &inputs.backends).changed,
+            http_routes: Changes::between(&self.inputs.http_routes, &inputs.http_routes),
+            grpc_routes: Changes::between(&self.inputs.grpc_routes, &inputs.grpc_routes),
+            next: 0,
+            places: None,
         })
     }
 }
@@ -80,24 +86,55 @@ pub(super) struct Recall<'m> {
     memo: &'m Memo,
     services: HashSet<&'m ObjectKey>,
     backends: HashSet<&'m ObjectKey>,
+    http_routes: Changes<'m>,
+    grpc_routes: Changes<'m>,
+    /// The place after the outcome that was found last: routes are asked for in the order of before.
+    next: usize,
+    /// All places, made when a route is not where it is expected.
+    places: Option<HashMap<&'m ObjectRef, usize>>,
+}
+
+/// The names of objects that are not in both of two versions, or not the same in both; and of those that are the same but
+/// for the place where they are written.
+struct Changes<'k> {
+    changed: HashSet<&'k ObjectKey>,
+    moved: HashSet<&'k ObjectKey>,
 }
 
 impl<'m> Recall<'m> {
+    fn changes(&self, kind: Kind) -> &Changes<'m> {
+        if kind == Kind::GRPCRoute { &self.grpc_routes } else { &self.http_routes }
+    }
+
+    fn find(&mut self, object: &ObjectRef) -> Option<&'m Arc<Outcome>> {
+        let all = &self.memo.outcomes;
+        // What is not there any more, or is judged anew, is passed over.
+        while let Some((known, outcome)) = all.get(self.next) {
+            if known == object {
+                self.next += 1;
+                return Some(outcome);
+            }
+            if !self.changes(known.kind).changed.contains(&known.key) {
+                break;
+            }
+            self.next += 1;
+        }
+        let places = self
+            .places
+            .get_or_insert_with(|| all.iter().enumerate().map(|(place, (known, _))| (known, place)).collect());
+        let place = *places.get(object)?;
+        self.next = place + 1;
+        all.get(place).map(|(_, outcome)| outcome)
+    }
+
     /// The outcome of a route if it would be the same again; its upstreams are then in the list, with the same numbers.
-    pub fn outcome(&self, object: &ObjectRef, route: L7<'_>, upstreams: &mut Upstreams) -> Option<&'m Arc<Outcome>> {
-        let outcome = self.memo.outcomes.get(object)?;
-        let before = &self.memo.inputs;
+    pub fn outcome(&mut self, object: &ObjectRef, upstreams: &mut Upstreams) -> Option<&'m Arc<Outcome>> {
+        if self.changes(object.kind).changed.contains(&object.key) {
+            return None;
+        }
+        let outcome = self.find(object)?;
         // A place matters to problems only.
-        let is_same =
-            match route {
-                L7::Http(now) => before.http_routes.get(&object.key).is_some_and(|then| {
-                    std::ptr::eq(&**then, now) || (outcome.problems.is_empty() && are_same(then, now))
-                }),
-                L7::Grpc(now) => before.grpc_routes.get(&object.key).is_some_and(|then| {
-                    std::ptr::eq(&**then, now) || (outcome.problems.is_empty() && are_same(then, now))
-                }),
-            };
-        if !is_same {
+        if !outcome.problems.is_empty() && self.changes(object.kind).moved.contains(&object.key) {
             return None;
         }
         let mut next = upstreams.list.len();
@@ -163,6 +200,7 @@ fn surroundings_are_same(a: &Inputs, b: &Inputs) -> bool {
         backends: _,
         // Addresses change nothing about a route.
         assigned: _,
+        published: _,
         unusable,
     } = a;
     settings_are_same(settings, &b.settings)
@@ -193,6 +231,7 @@ fn surroundings_are_same(a: &Inputs, b: &Inputs) -> bool {
 /// Of the settings that compile reads; the texts of manifests are not among them.
 fn settings_are_same(a: &Settings, b: &Settings) -> bool {
     a.controller_names == b.controller_names
+        && a.services == b.services
         && a.pools == b.pools
         && a.proxy == b.proxy
         && a.certificates == b.certificates
@@ -213,23 +252,29 @@ fn are_same<T: PartialEq>(a: &Object<T>, b: &Object<T>) -> bool {
         && a.spec == b.spec
 }
 
-/// The names of objects that are not in both, or not the same in both.
-fn changed<'k, T: PartialEq>(a: &'k Objects<T>, b: &'k Objects<T>) -> HashSet<&'k ObjectKey> {
-    let mut changed = HashSet::new();
-    let (mut left, mut right) = (a.iter().peekable(), b.iter().peekable());
-    loop {
-        match (left.peek(), right.peek()) {
-            (Some((one, _)), Some((other, _))) if one < other => changed.extend(left.next().map(|(key, _)| key)),
-            (Some((one, then)), Some((other, now))) if one == other => {
-                if !Arc::ptr_eq(then, now) && !are_same(then, now) {
-                    changed.insert(*other);
+impl<'k> Changes<'k> {
+    fn between<T: PartialEq>(a: &'k Objects<T>, b: &'k Objects<T>) -> Self {
+        let mut changes = Self { changed: HashSet::new(), moved: HashSet::new() };
+        let (mut left, mut right) = (a.iter().peekable(), b.iter().peekable());
+        loop {
+            let order = match (left.peek(), right.peek()) {
+                (Some((one, _)), Some((other, _))) => one.cmp(other),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => return changes,
+            };
+            match order {
+                Ordering::Less => changes.changed.extend(left.next().map(|(key, _)| key)),
+                Ordering::Greater => changes.changed.extend(right.next().map(|(key, _)| key)),
+                Ordering::Equal => {
+                    let (Some((_, then)), Some((key, now))) = (left.next(), right.next()) else { continue };
+                    if Arc::ptr_eq(then, now) {
+                        continue;
+                    }
+                    let names = if are_same(then, now) { &mut changes.moved } else { &mut changes.changed };
+                    names.insert(key);
                 }
-                left.next();
-                right.next();
             }
-            (_, Some(_)) => changed.extend(right.next().map(|(key, _)| key)),
-            (Some(_), None) => changed.extend(left.next().map(|(key, _)| key)),
-            (None, None) => return changed,
         }
     }
 }

@@ -4,10 +4,11 @@
 //! condition or finding for everything that is not served as asked for, the endpoints, and the addresses to remember.
 //! It reads no clock, does no I/O, logs nothing and never fails: an invalid object costs itself only.
 //!
-//! Order of work: classes → Gateways and sets → listeners against each other → addresses → TLS → policies → routes →
-//! ports → reports. Later steps fill in the state that earlier ones made; objects themselves are never changed.
+//! Order of work: classes → Gateways and sets → listeners against each other → addresses, those of Services too → TLS →
+//! policies → routes → ports → reports. Later steps fill in the state that earlier ones made; objects themselves are never changed.
 //!
-//! Standards: Gateway API v1.6.1 (GEP-1713, GEP-1619, GEP-1911, GEP-2257); MetalLB's pools and annotations;
+//! Standards: Gateway API v1.6.1 (GEP-1713, GEP-1619, GEP-1911, GEP-2257); Kubernetes Services of type LoadBalancer with
+//! MetalLB's pools and annotations;
 //! cert-manager's issuers and annotations; Envoy Gateway's traffic policies.
 
 mod attach;
@@ -30,6 +31,7 @@ mod routes_grpc;
 mod routes_http;
 mod routes_stream;
 mod rules;
+mod services;
 mod tls;
 mod vips;
 
@@ -43,7 +45,7 @@ use std::sync::Arc;
 pub use endpoints::endpoints;
 
 use crate::inputs::Inputs;
-use crate::names::{HostPattern, Kind, ObjectKey, ObjectRef};
+use crate::names::{HostPattern, Kind, ObjectRef};
 use crate::report::{ObjectReport, Report};
 use crate::snapshot::{Endpoints, Snapshot};
 use backends::{Backends, Identity, Upstreams};
@@ -58,8 +60,8 @@ pub struct Compiled {
     pub report: Report,
     /// By `UpstreamId` of the snapshot.
     pub endpoints: Endpoints,
-    /// The addresses of every Gateway, to be kept and given back in `Inputs::assigned`.
-    pub assigned: BTreeMap<ObjectKey, Vec<IpAddr>>,
+    /// The addresses of every Gateway and Service, to be kept and given back in `Inputs::assigned`.
+    pub assigned: BTreeMap<ObjectRef, Vec<IpAddr>>,
 }
 
 /// Total and deterministic: equal inputs, in whatever order they were inserted, give equal bytes.
@@ -102,7 +104,8 @@ fn run(inputs: &Inputs, memo: Option<&Memo>) -> (Compiled, Remains) {
     let classes = classes::classes(&context, &mut reports);
     let mut gateways = gateways::gateways(&context, &classes);
     listeners::listeners(&context, &mut gateways);
-    vips::assign(&context, &mut gateways, &mut reports);
+    let mut services = services::services(&context);
+    vips::assign(&context, &mut gateways, &mut services, &mut reports);
 
     let mut upstreams = Upstreams::default();
     let mut certificates = certificates::Certificates::new(&context);
@@ -120,6 +123,7 @@ fn run(inputs: &Inputs, memo: Option<&Memo>) -> (Compiled, Remains) {
     snapshot.rules = found.rules;
     let stage = Stage::of(&gateways, &route_policies);
     routes_stream::routes(&backends, &mut gateways, &route_policies, &mut upstreams, &mut reports);
+    services::connect(&backends, &mut services, &mut upstreams);
     tls_policies.report(&gateways, &mut reports);
 
     for listener in gateways.iter().flat_map(|gateway| &gateway.listeners) {
@@ -129,10 +133,11 @@ fn run(inputs: &Inputs, memo: Option<&Memo>) -> (Compiled, Remains) {
             }
         }
     }
-    ports::build(&context, &mut gateways, &mut snapshot);
+    ports::build(&context, &mut gateways, &mut services, &mut snapshot);
     gateway_status::report(&gateways, &mut reports);
+    services::report(&services, &mut reports);
     backend_reports(inputs, &mut reports);
-    let assigned = vips::assigned(&context, &gateways);
+    let assigned = vips::assigned(&context, &gateways, &services);
 
     snapshot.upstreams = upstreams.list;
     snapshot.trust = upstreams.trust.list;

@@ -12,6 +12,7 @@ use super::backend_tls::MOST_ANCESTORS;
 use super::context::{Context, Fault, by_age, condition};
 use super::gateways::{GatewayState, Profile};
 use super::listeners::Class;
+use super::ports::client_settings;
 use crate::envoy::{
     BackendProxyVersion, BackendTrafficPolicySpec, ClientTrafficPolicySpec, EscapedSlashesAction, LoadBalancerType,
     SecurityPolicySpec,
@@ -181,13 +182,7 @@ pub(super) fn client_traffic(
             // A section is one of the Gateway's own listeners; a policy for the whole also holds for its sets.
             let special = chosen.get(&(index, Some(section))).filter(|_| listener.set.is_none());
             let policy = special.or_else(|| chosen.get(&(index, None)));
-            let mut client = ClientSettings {
-                trusted_hops: proxy.trusted_hops,
-                idle_timeout: proxy.idle_timeout,
-                head_timeout: proxy.head_timeout,
-                buffer_limit: None,
-                path: proxy.path,
-            };
+            let mut client = client_settings(proxy);
             if let Some(policy) = policy {
                 apply(&policy.spec, &mut client);
             }

@@ -1,22 +1,53 @@
 //! From judged listeners to what the data plane binds: VIPs, sockets, ports, listeners.
 
-use std::collections::{BTreeMap, HashSet};
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::context::Context;
 use super::gateways::GatewayState;
 use super::listeners::{Class, ListenerState};
+use super::services::{self, ServiceState};
+use super::vips::Refused;
+use crate::core::PortProtocol;
 use crate::gateway::Protocol;
 use crate::hosts::HostMap;
 use crate::matching::{RouteMatch, RouteTable};
 use crate::names::HostPattern;
+use crate::settings::ProxySettings;
 use crate::snapshot::{
-    AcceptProxy, Listener, ListenerId, ListenerServe, Port, PortId, PortServe, Snapshot, Socket, Transport, Vip,
+    AcceptProxy, ClientSettings, Listener, ListenerId, ListenerServe, Port, PortId, PortServe, Snapshot, Socket,
+    Transport, Vip,
 };
 
 /// Puts everything that serves into the snapshot. No socket without a listener, no VIP without a socket.
-pub(super) fn build(context: &Context<'_>, gateways: &mut [GatewayState<'_>], snapshot: &mut Snapshot) {
+pub(super) fn build(
+    context: &Context<'_>,
+    gateways: &mut [GatewayState<'_>],
+    services: &mut [ServiceState<'_>],
+    snapshot: &mut Snapshot,
+) {
+    let mut vips: BTreeMap<IpAddr, Vip> = BTreeMap::new();
+    let mut bind = |snapshot: &mut Snapshot,
+                    port: Port,
+                    transport: Transport,
+                    (addresses, refused): (&[(IpAddr, String)], &[Refused])| {
+        let id = PortId(count(snapshot.ports.len()));
+        let protocol = if transport == Transport::Udp { PortProtocol::Udp } else { PortProtocol::Tcp };
+        let is_refused = |address: &IpAddr| {
+            refused.iter().any(|one| (one.address, one.port) == (*address, port.number) && one.protocol == protocol)
+        };
+        for (address, source) in addresses.iter().filter(|(address, _)| !is_refused(address)) {
+            let socket = Socket { address: SocketAddr::new(*address, port.number), transport, port: id };
+            snapshot.sockets.push(socket);
+            let vip = vips.entry(*address);
+            let vip = vip.or_insert_with(|| Vip { address: *address, owners: Vec::new(), source: source.clone() });
+            if !vip.owners.contains(&port.owner) {
+                vip.owners.push(port.owner.clone());
+            }
+        }
+        snapshot.ports.push(port);
+    };
     let mut tables = Tables::default();
     for gateway in gateways {
         if gateway.fault.is_some() || gateway.addresses.is_empty() {
@@ -48,23 +79,33 @@ pub(super) fn build(context: &Context<'_>, gateways: &mut [GatewayState<'_>], sn
             });
             let members = members.into_iter().map(|place| &gateway.listeners[place]);
             let Some(serve) = port(members) else { continue };
-            let id = PortId(count(snapshot.ports.len()));
-            snapshot.ports.push(Port { gateway: gateway.key().clone(), number, proxy_protocol, serve });
-            let addresses = gateway.addresses.iter();
-            let sockets = addresses.map(|(address, _)| SocketAddr::new(*address, number));
-            snapshot.sockets.extend(sockets.map(|address| Socket { address, transport, port: id }));
-        }
-        for (address, source) in &gateway.addresses {
-            snapshot.vips.push(Vip { address: *address, gateway: gateway.key().clone(), source: source.clone() });
+            let port = Port { owner: gateway.reference(), number, sources: None, proxy_protocol, serve };
+            bind(snapshot, port, transport, (&gateway.addresses, &gateway.refused));
         }
     }
+    let client = client_settings(&context.inputs.settings.proxy);
+    services::build(services, &client, snapshot, |snapshot, service, number, transport, serve| {
+        let (owner, sources) = (service.reference(), service.sources.clone());
+        let port = Port { owner, number, sources, proxy_protocol: None, serve };
+        bind(snapshot, port, transport, (&service.addresses, &service.refused));
+    });
     snapshot.sockets.sort();
-    snapshot.vips.sort_by_key(|vip| vip.address);
-    let served: HashSet<_> = snapshot.sockets.iter().map(|socket| socket.address.ip()).collect();
-    snapshot.vips.retain(|vip| served.contains(&vip.address));
+    snapshot.vips = vips.into_values().collect();
+    snapshot.vips.iter_mut().for_each(|vip| vip.owners.sort());
 }
 
-fn count(length: usize) -> u32 {
+/// What holds for a listener without a policy.
+pub(super) fn client_settings(proxy: &ProxySettings) -> ClientSettings {
+    ClientSettings {
+        trusted_hops: proxy.trusted_hops,
+        idle_timeout: proxy.idle_timeout,
+        head_timeout: proxy.head_timeout,
+        buffer_limit: None,
+        path: proxy.path,
+    }
+}
+
+pub(super) fn count(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
 

@@ -103,7 +103,7 @@ pub(super) fn routes<'a>(
     routes.sort_by(|a, b| by_age(a.meta(), b.meta()).then_with(|| a.kind().cmp(&b.kind())));
     let parents = Parents::new(gateways);
     let profiles: Vec<Profile> = gateways.iter().map(|gateway| gateway.profile.clone()).collect();
-    let recall = memo.and_then(|memo| memo.recall(inputs, gateways, policies));
+    let mut recall = memo.and_then(|memo| memo.recall(inputs, gateways, policies));
     let judge = Judge { backends, parents: &parents, profiles: &profiles, policies };
     let mut found = Routes {
         rules: Vec::with_capacity(routes.len()),
@@ -113,7 +113,7 @@ pub(super) fn routes<'a>(
     for l7 in routes {
         let object = ObjectRef::new(l7.kind(), l7.meta().key.clone());
         let first = u32::try_from(found.rules.len()).unwrap_or(u32::MAX);
-        let known = recall.as_ref().and_then(|recall| recall.outcome(&object, l7, upstreams));
+        let known = recall.as_mut().and_then(|recall| recall.outcome(&object, upstreams));
         let (outcome, is_lasting) = match known {
             Some(outcome) => {
                 context.repeat_problems(&outcome.problems);

@@ -180,5 +180,5 @@ fn destination<'a>(
             filters: Arc::clone(&backends.context.no_filters),
         });
     }
-    (StreamRoute { route: object.clone(), backends: list }, fault)
+    (StreamRoute { route: object.clone(), backends: list, affinity: None }, fault)
 }

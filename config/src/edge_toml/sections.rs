@@ -26,6 +26,11 @@ pub(super) fn settings(mut root: Section<'_>, sink: &mut Sink<'_>) -> Settings {
         set(&mut settings.controller_names, section.list(sink, "controller_names", controller_name));
         section.finish(sink);
     }
+    if let Some(mut section) = root.section(sink, "services") {
+        set(&mut settings.services.classes, section.list(sink, "classes", load_balancer_class));
+        set(&mut settings.services.without_class, section.boolean(sink, "without_class"));
+        section.finish(sink);
+    }
     settings.manifests =
         root.sections(sink, "manifests").into_iter().filter_map(|section| manifest(section, sink)).collect();
     settings.patches = root.sections(sink, "patch").into_iter().filter_map(|section| patch(section, sink)).collect();
@@ -89,6 +94,19 @@ fn controller_name(text: &str) -> Result<String, String> {
     match text.split_once('/') {
         Some((domain, rest)) if is_object_name(Kind::Secret, domain) && !rest.is_empty() => Ok(text.to_owned()),
         _ => Err(format!("{} is no controller name, expected \"domain/path\"", Quoted(text))),
+    }
+}
+
+/// Kubernetes: a label-style name, with a prefix unless it is reserved for end users.
+fn load_balancer_class(text: &str) -> Result<String, String> {
+    let (prefix, name) = text.split_once('/').unwrap_or(("a", text));
+    let is_name = (1..=63).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        && name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+        && name.bytes().last().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    match is_name && is_object_name(Kind::Secret, prefix) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("{} is no loadBalancerClass, expected \"name\" or \"domain/name\"", Quoted(text))),
     }
 }
 

@@ -78,6 +78,9 @@ format = "json"
 [control]
 socket = "edged.sock"
 metrics = "[::1]:9901"
+[services]
+classes = ["edge.internal/load-balancer", "mine"]
+without_class = true
 [certificates]
 placeholder = false
 internal_ca = "Example CA"
@@ -85,6 +88,7 @@ internal_ca = "Example CA"
     let settings = decode(&"edge.toml".into(), text).unwrap();
     assert_eq!(settings.state_directory, PathBuf::from("state"));
     assert_eq!(settings.controller_names.len(), 2);
+    assert_eq!((settings.services.classes.len(), settings.services.without_class), (2, true));
     assert_eq!(settings.manifests[0].exclude, ["kustomization.yaml", "old"]);
     assert_eq!(settings.manifests[0].namespace, "shop");
     assert_eq!(

@@ -34,23 +34,11 @@ fn paths(kind: Kind) -> &'static [&'static str] {
         Kind::BackendTLSPolicy => &["spec.options"],
         Kind::Namespace => &["spec.finalizers"],
         Kind::Service => &[
-            "spec.clusterIPs",
             "spec.externalIPs",
-            "spec.externalTrafficPolicy",
             "spec.internalTrafficPolicy",
-            "spec.ipFamilies",
-            "spec.ipFamilyPolicy",
             "spec.healthCheckNodePort",
-            "spec.loadBalancerClass",
-            "spec.loadBalancerIP",
-            "spec.loadBalancerSourceRanges",
-            "spec.allocateLoadBalancerNodePorts",
-            "spec.publishNotReadyAddresses",
             "spec.selector",
-            "spec.sessionAffinity",
-            "spec.sessionAffinityConfig",
             "spec.trafficDistribution",
-            "spec.type=LoadBalancer",
             "spec.ports[].nodePort",
             "spec.ports[].targetPort",
         ],
@@ -188,12 +176,25 @@ fn paths(kind: Kind) -> &'static [&'static str] {
     }
 }
 
+/// Of a Service of another type than LoadBalancer: routes go to its endpoints and ask nothing of how it would be reached.
+const NO_LOAD_BALANCER: [&str; 10] = [
+    "spec.clusterIPs",
+    "spec.externalTrafficPolicy",
+    "spec.ipFamilies",
+    "spec.ipFamilyPolicy",
+    "spec.loadBalancerClass",
+    "spec.loadBalancerIP",
+    "spec.loadBalancerSourceRanges",
+    "spec.allocateLoadBalancerNodePorts",
+    "spec.sessionAffinity",
+    "spec.sessionAffinityConfig",
+];
+
 /// What is said beside the path, where the path alone would mislead.
 fn note(kind: Kind, pattern: &str) -> &'static str {
     match (kind, pattern) {
         (Kind::Service, "spec.selector") => ": endpoints come from EndpointSlices, Pods are not looked at",
         (Kind::Service, "spec.ports[].targetPort") => ": endpoints come with their ports from EndpointSlices",
-        (Kind::Service, "spec.type=LoadBalancer") => " LoadBalancer: Gateways get addresses, Services do not",
         (Kind::EndpointSlice, "addressType=FQDN") => " FQDN: its endpoints are left out",
         (Kind::ClientTrafficPolicy, "spec.timeout.http.requestReceivedTimeout") => {
             " beyond the head of a request: its body only has to keep moving"
@@ -219,9 +220,12 @@ const ANNOTATIONS: [(&str, &[&str]); 3] = [
             "private-key-rotation-policy",
         ],
     ),
-    ("metallb.io/", &["address-pool", "loadBalancerIPs"]),
-    ("metallb.universe.tf/", &["address-pool", "loadBalancerIPs"]),
+    ("metallb.io/", &METALLB),
+    ("metallb.universe.tf/", &METALLB),
 ];
+
+/// The last one is an answer, not a wish.
+const METALLB: [&str; 4] = ["address-pool", "loadBalancerIPs", "allow-shared-ip", "ip-allocated-from-pool"];
 
 /// A field that is set and not acted on.
 pub(super) struct Inert {
@@ -257,7 +261,9 @@ pub(super) fn find(kind: Kind, root: &Node<'_>) -> Vec<Inert> {
     let mut found = Vec::new();
     // A Node is read with its status.
     let is_owned = |pattern: &&&str| !(kind == Kind::Node && **pattern == "status");
-    for pattern in SERVER_OWNED.iter().filter(is_owned).chain(paths(kind)) {
+    let is_load_balancer = kind == Kind::Service && is_text(root, &["spec", "type"], "LoadBalancer");
+    let unused = if kind == Kind::Service && !is_load_balancer { &NO_LOAD_BALANCER[..] } else { &[] };
+    for pattern in SERVER_OWNED.iter().filter(is_owned).chain(paths(kind)).chain(unused) {
         let start = found.len();
         walk(root, pattern, &mut String::new(), &mut found);
         found.iter_mut().skip(start).for_each(|inert| inert.note = note(kind, pattern));
@@ -266,8 +272,16 @@ pub(super) fn find(kind: Kind, root: &Node<'_>) -> Vec<Inert> {
         annotations(root, &["metadata", "annotations"], &mut found);
         annotations(root, &["spec", "infrastructure", "annotations"], &mut found);
     }
+    if is_load_balancer {
+        annotations(root, &["metadata", "annotations"], &mut found);
+    }
     found.sort_by_key(|inert| inert.mark);
     found
+}
+
+fn is_text(root: &Node<'_>, place: &[&str], expected: &str) -> bool {
+    let found = place.iter().try_fold(root, |node, name| node.member(name));
+    found.is_some_and(|node| matches!(&node.value, Value::String(text) if text == expected))
 }
 
 /// Those of projects that we stand in for, as far as nobody reads them.

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{Findings, Item, Outcome, Place, decode_body, inert};
+use super::{AnyObject, Findings, Item, Outcome, Place, decode_body, inert};
+use crate::core::{ServicePort, ServiceSpec, ServiceType};
 use crate::inputs::Meta;
 use crate::names::{Kind, ObjectKey, ObjectRef};
 use crate::problem::{Origin, Severity};
@@ -57,7 +58,10 @@ pub fn decode_served(node: &Node<'_>, known: &Known<'_>) -> Item {
             Outcome::Broken
         }
     };
-    let attempt = findings.into_attempt(outcome);
+    let mut attempt = findings.into_attempt(outcome);
+    if let Outcome::Ready(object) = &mut attempt.outcome {
+        slim(object);
+    }
     Item { origin, identity: Some(identity), outcome: attempt.outcome, problems: attempt.problems }
 }
 
@@ -88,6 +92,42 @@ fn meta(node: &Node<'_>, identity: &ObjectRef, origin: &Origin) -> Result<Meta, 
         created: decoded.creation_timestamp,
         origin: origin.clone(),
     })
+}
+
+/// Drops what the specs of the most numerous kinds say to others than Edge.
+fn slim(object: &mut AnyObject) {
+    match object {
+        AnyObject::Service(service) if service.spec.kind != ServiceType::LoadBalancer => {
+            // Just made, so nobody shares it.
+            let Some(service) = Arc::get_mut(service) else { return };
+            let spec = std::mem::take(&mut service.spec);
+            let port = |port: ServicePort| ServicePort { target_port: None, ..port };
+            service.spec = ServiceSpec {
+                kind: spec.kind,
+                ports: spec.ports.into_iter().map(port).collect(),
+                // Whether it is headless is part of what makes it valid.
+                cluster_ip: spec.cluster_ip.filter(|address| address == "None"),
+                external_name: spec.external_name,
+                external_traffic_policy: spec.external_traffic_policy,
+                publish_not_ready_addresses: spec.publish_not_ready_addresses,
+                ..ServiceSpec::default()
+            };
+        }
+        AnyObject::EndpointSlice(slice) => {
+            let Some(slice) = Arc::get_mut(slice) else { return };
+            slice.spec.endpoints.shrink_to_fit();
+            slice.spec.ports.shrink_to_fit();
+            for endpoint in &mut slice.spec.endpoints {
+                endpoint.addresses.shrink_to_fit();
+                endpoint.hostname = None;
+                endpoint.zone = None;
+                if let Some(target) = &mut endpoint.target_ref {
+                    target.uid = None;
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 /// The whole object once more, which kubectl keeps.

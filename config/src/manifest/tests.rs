@@ -129,9 +129,7 @@ fn what_nobody_obeys_is_told() {
             "Service",
             "spec: {type: LoadBalancer, selector: {a: b}, publishNotReadyAddresses: true, ports: [{port: 80, targetPort: 8080}]}",
             &[
-                "spec.type LoadBalancer: Gateways get addresses, Services do not",
                 "spec.selector: endpoints come from EndpointSlices, Pods are not looked at",
-                "spec.publishNotReadyAddresses",
                 "spec.ports[0].targetPort: endpoints come with their ports from EndpointSlices",
             ][..],
         ),
@@ -158,8 +156,8 @@ fn what_nobody_obeys_is_told() {
             "gateway.networking.k8s.io/v1",
             "Gateway",
             "spec: {gatewayClassName: c, listeners: [{name: a, port: 80, protocol: HTTP}],\n \
-             infrastructure: {labels: {a: b}, annotations: {metallb.io/address-pool: p, metallb.io/allow-shared-ip: x}}}",
-            &["spec.infrastructure.annotations.metallb.io/allow-shared-ip"],
+             infrastructure: {labels: {a: b}, annotations: {metallb.io/address-pool: p, metallb.io/elsewhere: x}}}",
+            &["spec.infrastructure.annotations.metallb.io/elsewhere"],
         ),
         (
             CTP,

@@ -13,7 +13,7 @@ use foldhash::{HashMap, HashMapExt};
 use serde_json::{Map, Value, json};
 
 use crate::names::{CertId, Kind, ObjectRef};
-use crate::report::{Condition, ListenerReport, ObjectReport, ParentReport, Report};
+use crate::report::{Condition, ListenerReport, ObjectReport, ParentReport, Report, ServicePortReport};
 use crate::snapshot::{Listener, ListenerId, ListenerServe, PortServe, Snapshot, Transport};
 
 /// What the actors see of one snapshot.
@@ -148,6 +148,11 @@ impl<'a> World<'a> {
             Kind::ListenerSet => {
                 status.insert("listeners".into(), listeners(report, &faults));
             }
+            Kind::Service => {
+                // Conditions of a Service are nobody's yet: what they would say goes into events.
+                status.remove("conditions");
+                status.insert("loadBalancer".into(), self.load_balancer(report));
+            }
             Kind::GatewayClass => {
                 let features = report.supported_features.iter().map(|name| json!({"name": name}));
                 status.insert("supportedFeatures".into(), features.collect());
@@ -161,6 +166,34 @@ impl<'a> World<'a> {
             _ => {}
         }
         Value::Object(status)
+    }
+
+    /// `ipMode: Proxy`: connections reach a Pod at its own address. kube-proxy then leaves the VIP alone, and clients
+    /// inside the cluster come to Edge like all others. Ports are named where one of them has an error.
+    fn load_balancer(&self, report: &ObjectReport) -> Value {
+        let ports: &[_] = report.load_balancer.as_ref().map_or(&[], |balancer| &balancer.ports);
+        let has_errors = ports.iter().any(|port| port.error.is_some());
+        let one = |port: &ServicePortReport| {
+            let mut entry =
+                Map::from_iter([("port".into(), json!(port.port)), ("protocol".into(), json!(port.protocol))]);
+            if let Some(error) = port.error {
+                entry.insert("error".into(), json!(error));
+            }
+            Value::Object(entry)
+        };
+        let ports: Option<Vec<Value>> = has_errors.then(|| ports.iter().map(one).collect());
+        let addresses = report.addresses.iter().filter(|address| self.is_bound(**address));
+        let ingress: Vec<Value> = addresses
+            .map(|address| {
+                let mut entry =
+                    Map::from_iter([("ip".into(), json!(address.to_string())), ("ipMode".into(), json!("Proxy"))]);
+                if let Some(ports) = &ports {
+                    entry.insert("ports".into(), json!(ports));
+                }
+                Value::Object(entry)
+            })
+            .collect();
+        if ingress.is_empty() { json!({}) } else { json!({ "ingress": ingress }) }
     }
 
     fn is_bound(&self, address: IpAddr) -> bool {

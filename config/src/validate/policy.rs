@@ -6,7 +6,10 @@ use super::Faults;
 use super::gateway::reference;
 use super::text::{hostname, is_label, section_name};
 use crate::certmanager::{CertificateSpec, IssuerSpec, PrivateKeyAlgorithm, RotationPolicy};
-use crate::core::{EndpointAddressType, EndpointSlice, PortProtocol, ServiceSpec, ServiceType};
+use crate::core::{
+    EndpointAddressType, EndpointSlice, IpFamily, IpFamilyPolicy, PortProtocol, ServiceSpec, ServiceType,
+    SessionAffinity, TrafficPolicy,
+};
 use crate::envoy::{
     BackendProtocol, BackendProxyVersion, BackendSpec, BackendTrafficPolicySpec, BackendType, ClientTrafficPolicySpec,
     ConsistentHashType, EscapedSlashesAction, LoadBalancerType,
@@ -127,6 +130,7 @@ pub fn service(spec: &ServiceSpec, faults: &mut Faults) {
     } else if spec.ports.is_empty() && spec.cluster_ip.as_deref() != Some("None") {
         faults.error("spec", "ports is missing, expected at least one port");
     }
+    load_balancer(spec, faults);
     for (index, port) in spec.ports.iter().enumerate() {
         let path = format!("spec.ports[{index}]");
         faults.port(format_args!("{path}.port"), Some(port.port));
@@ -149,6 +153,38 @@ pub fn service(spec: &ServiceSpec, faults: &mut Faults) {
             if (earlier.port, &earlier.protocol) == (port.port, protocol) {
                 faults.error(format_args!("{path}.port"), format!("{}/{protocol} is there twice", port.port));
             }
+        }
+    }
+}
+
+fn load_balancer(spec: &ServiceSpec, faults: &mut Faults) {
+    for (index, family) in spec.ip_families.iter().enumerate() {
+        let path = format!("spec.ipFamilies[{index}]");
+        faults.known(&path, family.as_str(), family.is_known(), IpFamily::KNOWN);
+        if spec.ip_families[..index].contains(family) {
+            faults.error(&path, format!("{family} is there twice"));
+        }
+    }
+    if let Some(policy) = &spec.ip_family_policy {
+        faults.known("spec.ipFamilyPolicy", policy.as_str(), policy.is_known(), IpFamilyPolicy::KNOWN);
+    }
+    if let Some(affinity) = &spec.session_affinity {
+        faults.known("spec.sessionAffinity", affinity.as_str(), affinity.is_known(), SessionAffinity::KNOWN);
+    }
+    if let Some(policy) = &spec.external_traffic_policy {
+        faults.known("spec.externalTrafficPolicy", policy.as_str(), policy.is_known(), TrafficPolicy::KNOWN);
+    }
+    let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+    if let Some(seconds) = config.and_then(|config| config.timeout_seconds)
+        && !(1..=86_400).contains(&seconds)
+    {
+        let path = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
+        faults.error(path, format!("{seconds} is out of range, expected 1 to 86400"));
+    }
+    for (index, text) in spec.load_balancer_source_ranges.iter().enumerate() {
+        if text.trim().parse::<ipnet::IpNet>().is_err() {
+            let path = format!("spec.loadBalancerSourceRanges[{index}]");
+            faults.error(path, format!("{} is no network, expected one such as \"192.0.2.0/24\"", Quoted(text)));
         }
     }
 }

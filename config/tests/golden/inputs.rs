@@ -8,7 +8,7 @@ use edge_config::core::{CaBundle, CertificateFacts, ConfigMap, KeyAlgorithm, Raw
 use edge_config::edge_toml;
 use edge_config::inputs::{Inputs, Object};
 use edge_config::manifest::{AnyObject, Outcome, Place, decode_document};
-use edge_config::names::ObjectKey;
+use edge_config::names::{Kind, ObjectKey, ObjectRef};
 use edge_config::problem::Problem;
 use edge_config::yaml;
 
@@ -53,12 +53,15 @@ pub fn read(case: &Path) -> Case {
             }
         }
     }
-    // `assigned.txt`: lines of `namespace/name address …`, and creation times by the annotation `test/created`.
-    if let Ok(text) = fs::read_to_string(case.join("assigned.txt")) {
-        for line in text.lines() {
-            let mut words = line.split_whitespace();
-            let key = ObjectKey::parse(words.next().unwrap());
-            inputs.assigned.insert(key, words.map(|word| word.parse().unwrap()).collect());
+    // `assigned.txt` and `published.txt`: lines of `[Kind] namespace/name address …`, and creation times by the
+    // annotation `test/created`.
+    for (file, addresses) in [("assigned.txt", &mut inputs.assigned), ("published.txt", &mut inputs.published)] {
+        for line in fs::read_to_string(case.join(file)).unwrap_or_default().lines() {
+            let mut words = line.split_whitespace().peekable();
+            let kind =
+                words.next_if(|word| !word.contains('/')).map_or(Kind::Gateway, |word| Kind::named(word).unwrap());
+            let object = ObjectRef::new(kind, ObjectKey::parse(words.next().unwrap()));
+            addresses.insert(object, words.map(|word| word.parse().unwrap()).collect());
         }
     }
     created(&mut inputs);
@@ -76,7 +79,7 @@ fn created(inputs: &mut Inputs) {
             }
         )*};
     }
-    set!(gateways, listener_sets, http_routes, grpc_routes, tls_routes, tcp_routes, udp_routes);
+    set!(services, gateways, listener_sets, http_routes, grpc_routes, tls_routes, tcp_routes, udp_routes);
     set!(backend_tls_policies, client_traffic_policies, backend_traffic_policies, address_pools);
 }
 

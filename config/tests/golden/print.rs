@@ -12,7 +12,8 @@ pub fn snapshot(compiled: &Compiled) -> String {
     let snapshot = &compiled.snapshot;
     let mut out = String::new();
     for vip in &snapshot.vips {
-        writeln!(out, "vip {} of Gateway {} from {}", vip.address, vip.gateway, vip.source).unwrap();
+        let owners: Vec<String> = vip.owners.iter().map(ToString::to_string).collect();
+        writeln!(out, "vip {} of {} from {}", vip.address, owners.join(", "), vip.source).unwrap();
     }
     for socket in &snapshot.sockets {
         let transport = if socket.transport == Transport::Tcp { "tcp" } else { "udp" };
@@ -21,7 +22,12 @@ pub fn snapshot(compiled: &Compiled) -> String {
             Some(proxy) => format!(" PROXY {:?} from {} ranges", proxy.presence, proxy.from.len()),
             None => String::new(),
         };
-        writeln!(out, "{transport} {} → {}{proxied}", socket.address, port_text(&port.serve)).unwrap();
+        let sources = port.sources.as_ref().map(|sources| {
+            let ranges: Vec<String> = sources.ranges().iter().map(ToString::to_string).collect();
+            format!(" only from [{}]", ranges.join(", "))
+        });
+        let sources = sources.unwrap_or_default();
+        writeln!(out, "{transport} {} → {}{proxied}{sources}", socket.address, port_text(&port.serve)).unwrap();
     }
     for (id, listener) in snapshot.listeners.iter().enumerate() {
         let what = format!("{} {}", listener.parent, listener.name);
@@ -156,7 +162,8 @@ fn serve(out: &mut String, serve: &ListenerServe) {
 
 pub fn stream(route: &StreamRoute) -> String {
     let list: Vec<String> = route.backends.iter().map(backend).collect();
-    format!("{} → [{}]", route.route, list.join(", "))
+    let affinity = route.affinity.map(|timeout| format!(" by client for {timeout:?}")).unwrap_or_default();
+    format!("{} → [{}]{affinity}", route.route, list.join(", "))
 }
 
 fn backend(backend: &Backend) -> String {
@@ -237,7 +244,7 @@ pub fn status(compiled: &Compiled, parse: &[Problem]) -> String {
     for (object, report) in &compiled.report.objects {
         writeln!(out, "{object} (generation {})", report.generation).unwrap();
         one(&mut out, report);
-        let kept = compiled.assigned.get(&object.key).filter(|_| object.kind == edge_config::names::Kind::Gateway);
+        let kept = compiled.assigned.get(object);
         if let Some(kept) = kept.filter(|kept| **kept != report.addresses) {
             writeln!(out, "  keeps {kept:?}").unwrap();
         }
@@ -264,6 +271,15 @@ fn one(out: &mut String, report: &ObjectReport) {
         let (name, routes) = (&listener.name, listener.attached_routes);
         writeln!(out, "  listener {name}: {routes} routes, kinds {kinds:?}").unwrap();
         conditions(out, "    ", &listener.conditions);
+    }
+    if let Some(balancer) = &report.load_balancer {
+        if let Some(pool) = &balancer.pool {
+            writeln!(out, "  pool {pool}").unwrap();
+        }
+        for port in balancer.ports.iter().filter(|port| port.error.is_some()) {
+            writeln!(out, "  port {}/{}: {}", port.port, port.protocol, port.error.unwrap_or_default()).unwrap();
+        }
+        conditions(out, "  event ", balancer.note.as_slice());
     }
     for parent in &report.parents {
         let parent_ref = &parent.parent;

@@ -6,12 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use edge_config::names::{HostPattern, ObjectKey};
+use edge_config::names::{HostPattern, ObjectRef};
 use edge_config::snapshot::{Action, Backend, Listener, ListenerServe, Rule, Snapshot, StreamRoute, Target};
 use serde::{Deserialize, Serialize};
 
 use super::explain::describe;
-use super::status::{is_fault, parent_text, says};
+use super::status::{is_fault, owners_text, parent_text, says};
 use super::world::Scene;
 
 /// A configuration, read as what it does.
@@ -122,14 +122,14 @@ fn aspects(old: &Destination, new: &Destination) -> Vec<String> {
 }
 
 impl Effective {
-    pub fn of(scene: Scene<'_>, assigned: &BTreeMap<ObjectKey, Vec<std::net::IpAddr>>) -> Self {
+    pub fn of(scene: Scene<'_>, assigned: &BTreeMap<ObjectRef, Vec<std::net::IpAddr>>) -> Self {
         let snapshot = scene.snapshot;
         let mut effective = Self {
             assigned: assigned.iter().map(|(key, addresses)| (key.to_string(), addresses.clone())).collect(),
             vips: snapshot
                 .vips
                 .iter()
-                .map(|vip| (format!("Gateway {} {}", vip.gateway, vip.address), vip.source.clone()))
+                .map(|vip| (format!("{} {}", owners_text(vip), vip.address), vip.source.clone()))
                 .collect(),
             ..Self::default()
         };

@@ -90,7 +90,8 @@ impl Answer {
 /// The way of the request through one Gateway.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Walk {
-    pub gateway: String,
+    /// `Gateway ns/name` or `Service ns/name`.
+    pub owner: String,
     /// Addresses at which a client reaches the port, `192.0.2.1:443`.
     pub sockets: Vec<SocketStep>,
     /// In the order in which they are considered; at most one is chosen.

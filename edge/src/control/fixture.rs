@@ -137,7 +137,7 @@ fn snapshot() -> Snapshot {
         vips: [("192.0.2.10", "pool public"), ("192.0.2.11", "spec.addresses")]
             .map(|(address, source)| Vip {
                 address: address.parse().unwrap(),
-                gateway: key("edge/public"),
+                owners: vec![ObjectRef::new(Kind::Gateway, key("edge/public"))],
                 source: source.into(),
             })
             .into(),
@@ -149,14 +149,16 @@ fn snapshot() -> Snapshot {
             .into(),
         ports: vec![
             Port {
-                gateway: key("edge/public"),
+                owner: ObjectRef::new(Kind::Gateway, key("edge/public")),
                 number: 80,
+                sources: None,
                 proxy_protocol: None,
                 serve: PortServe::Http { hosts: hosts(&[("*", 0)]) },
             },
             Port {
-                gateway: key("edge/public"),
+                owner: ObjectRef::new(Kind::Gateway, key("edge/public")),
                 number: 443,
+                sources: None,
                 proxy_protocol: None,
                 serve: PortServe::Tls { names: hosts(&[("shop.example", 1), ("*.example", 2)]) },
             },

@@ -15,7 +15,7 @@ use std::time::SystemTime;
 use edge_config::names::Kind;
 use edge_config::problem::Severity;
 use edge_config::report::Condition;
-use edge_config::snapshot::Transport;
+use edge_config::snapshot::{Transport, Vip};
 
 use super::observed::{CollectionState, SocketState, SourceState, VipState};
 use super::span;
@@ -43,9 +43,7 @@ pub fn status(world: &World, now: SystemTime) -> Status {
         backends,
         problems: problems(world),
     };
-    status
-        .vips
-        .sort_by(|a, b| (&a.health.state, &a.gateway, &a.address).cmp(&(&b.health.state, &b.gateway, &b.address)));
+    status.vips.sort_by(|a, b| (&a.health.state, &a.owners, &a.address).cmp(&(&b.health.state, &b.owners, &b.address)));
     status.listeners.sort_by(|a, b| {
         (&a.health.state, &a.parent, a.port, &a.name).cmp(&(&b.health.state, &b.parent, b.port, &b.name))
     });
@@ -165,24 +163,25 @@ fn vips(lookup: &Lookup<'_>) -> Vec<VipRow> {
             health = health.and(Health::new(state, format!("cannot listen on {first}")));
         }
         if sockets.is_empty() {
-            health = health.and(Health::new(State::Degraded, "no listener of the Gateway serves"));
+            health = health.and(Health::new(State::Degraded, "nothing listens on it"));
         }
         rows.push(VipRow {
             health,
             address: Some(vip.address.to_string()),
-            gateway: vip.gateway.to_string(),
+            owners: vip.owners.iter().map(ToString::to_string).collect(),
             source: vip.source.clone(),
             announced,
             ports: sockets.iter().map(|socket| port_text(socket.address.port(), socket.transport)).collect(),
         });
     }
     for (object, found) in &report.objects {
-        if object.kind == Kind::Gateway && !snapshot.vips.iter().any(|vip| vip.gateway == object.key) {
+        let wants_one = matches!(object.kind, Kind::Gateway | Kind::Service);
+        if wants_one && !snapshot.vips.iter().any(|vip| vip.owners.contains(object)) {
             let reason = first_fault(&found.conditions).unwrap_or_else(|| "has no address".to_owned());
             rows.push(VipRow {
                 health: Health::new(State::Down, reason),
                 address: None,
-                gateway: object.key.to_string(),
+                owners: vec![object.to_string()],
                 source: String::new(),
                 announced: None,
                 ports: Vec::new(),
@@ -190,6 +189,11 @@ fn vips(lookup: &Lookup<'_>) -> Vec<VipRow> {
         }
     }
     rows
+}
+
+/// Who has a VIP, as text.
+pub(super) fn owners_text(vip: &Vip) -> String {
+    vip.owners.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// `443/tcp`
@@ -217,7 +221,7 @@ pub(super) fn is_fault(condition: &Condition) -> bool {
 
 /// The first condition that speaks against the object, in the order in which they are checked.
 pub(super) fn first_fault(conditions: &[Condition]) -> Option<String> {
-    let order = ["Accepted", "Conflicted", "ResolvedRefs", "Programmed"];
+    let order = ["Accepted", "Conflicted", "ResolvedRefs", "Allocated", "Programmed"];
     let known = order.iter().filter_map(|kind| conditions.iter().find(|condition| condition.kind == *kind));
     let others = conditions.iter().filter(|condition| !order.contains(&condition.kind));
     known.chain(others).find(|condition| is_fault(condition)).map(says)

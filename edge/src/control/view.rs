@@ -141,10 +141,10 @@ pub struct CollectionRow {
 pub struct VipRow {
     #[serde(flatten)]
     pub health: Health,
-    /// Absent while a Gateway has none.
+    /// Absent while there is none.
     pub address: Option<String>,
-    /// `namespace/name` of the Gateway.
-    pub gateway: String,
+    /// `Gateway ns/name` or `Service ns/name`; several where the address is shared.
+    pub owners: Vec<String>,
     /// `pool NAME`, or `spec.addresses`.
     pub source: String,
     /// How the network learns of it: `bgp`, `l2`, or absent.
@@ -157,7 +157,7 @@ pub struct VipRow {
 pub struct ListenerRow {
     #[serde(flatten)]
     pub health: Health,
-    /// `Gateway ns/name` or `ListenerSet ns/name`.
+    /// `Gateway ns/name`, `ListenerSet ns/name` or `Service ns/name`.
     pub parent: String,
     pub name: String,
     pub port: u16,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use edge_config::inputs::Inputs;
-use edge_config::names::ObjectKey;
+use edge_config::names::ObjectRef;
 use edge_config::problem::Problem;
 use edge_config::settings::Settings;
 use edge_config::{Compiled, compile};
@@ -53,7 +53,7 @@ impl Offline {
     }
 
     /// Gateways keep these addresses.
-    pub fn keeping(mut self, assigned: BTreeMap<ObjectKey, Vec<IpAddr>>) -> Self {
+    pub fn keeping(mut self, assigned: BTreeMap<ObjectRef, Vec<IpAddr>>) -> Self {
         self.inputs.assigned = assigned;
         self
     }
@@ -88,7 +88,7 @@ impl OfflineWorld {
         }
     }
 
-    pub fn assigned(&self) -> &BTreeMap<ObjectKey, Vec<IpAddr>> {
+    pub fn assigned(&self) -> &BTreeMap<ObjectRef, Vec<IpAddr>> {
         &self.compiled.assigned
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::CommandFactory;
-use edge_config::names::ObjectKey;
+use edge_config::names::ObjectRef;
 use serde_json::Value;
 
 use super::args::{Cli, Command, Format, SOCKET};
@@ -131,8 +131,9 @@ fn carry_out(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<u8, RunError> {
                 }
                 None => {
                     let live: Effective = client().get("/v1/routing")?;
-                    let keys = live.assigned.iter().map(|(key, addresses)| (ObjectKey::parse(key), addresses.clone()));
-                    let assigned = keys.collect();
+                    let keys = live.assigned.iter();
+                    let known = keys.filter_map(|(key, addresses)| Some((ObjectRef::parse(key)?, addresses.clone())));
+                    let assigned = known.collect();
                     (live, assigned)
                 }
             };

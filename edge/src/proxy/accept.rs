@@ -16,6 +16,7 @@ use super::h1::{self, serve::Served};
 use super::io::{Backend, Socket};
 use super::listening::Bound;
 use super::proxy_protocol;
+use super::reason::Reason;
 use super::worker::{Arrival, Current, Worker};
 
 /// After a failure that will not go away at once (no descriptors, no memory).
@@ -63,6 +64,15 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, local: SocketAddr) {
     let current = worker.current();
     let series = current.port_id(local, Transport::Tcp).and_then(|id| current.series.port(id)).cloned();
+    let sources = current.port_at(local).and_then(|port| port.sources.as_ref());
+    if sources.is_some_and(|sources| !sources.contains(peer.ip())) {
+        if let Some(series) = series {
+            series.forbidden.one();
+        }
+        worker.metrics.count(Reason::SourceForbidden);
+        // Before it counts against any limit: who is not let in must not keep others out.
+        return super::l4::reset(stream);
+    }
     let Some(place) = worker.enter() else {
         // Dropped, hence closed: an answer would cost what there is too little of.
         if let Some(series) = series {

@@ -99,6 +99,8 @@ struct Shared {
     connections: AtomicUsize,
     /// Of all addresses and workers.
     udp_sessions: Arc<AtomicUsize>,
+    /// Which endpoint a client of a Service stays with, whichever worker it comes to.
+    affinity: l4::affinity::Affinity,
     /// Why a worker does not accept on all of its sockets.
     deaf: Vec<Mutex<Option<String>>>,
     /// The generation that each worker serves.
@@ -147,6 +149,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             connections: AtomicUsize::new(0),
             udp_sessions: Arc::default(),
+            affinity: Default::default(),
             deaf: (0..workers).map(|_| Mutex::default()).collect(),
             live: (0..workers).map(|_| AtomicU64::new(0)).collect(),
             health: Health::new(workers),

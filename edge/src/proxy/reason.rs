@@ -89,6 +89,8 @@ reasons! {
     HeaderFlood => "header_flood",
     /// A PROXY protocol header that is missing, broken, or of a source that is not trusted.
     ProxyProtocol => "proxy_protocol",
+    /// The client is not in the Service's `loadBalancerSourceRanges`.
+    SourceForbidden => "source_forbidden",
     /// A fault of Edge itself (500).
     Internal => "internal",
 }

@@ -488,16 +488,28 @@ fn by_target(patches: &[PatchText<'_>]) -> PatchesByTarget {
     targets
 }
 
+/// The first bytes of namespace and name, which for names as they should be have the order of [`ObjectKey`].
+fn beginning(key: &ObjectKey) -> u128 {
+    // What parts the two is less than every byte of a name, so that the shorter one goes first.
+    let text = key.namespace.bytes().chain([1]).chain(key.name.bytes()).chain(std::iter::repeat(0));
+    text.take(16).fold(0, |all, byte| all << 8 | u128::from(byte))
+}
+
 /// Puts objects together; of two with one name the first stays.
 fn merge(mut all: Vec<Served>, inputs: &mut Inputs, problems: &mut Vec<Problem>) -> Keys {
     // Objects that arrive in their order cost a fraction of the work, and files are mostly in order already. The sort
     // is stable, so the first of two is still the first.
     let place = |served: &Served| (served.object.kind(), served.object.meta().key.clone());
-    all.sort_by(|a, b| (a.object.kind(), &a.object.meta().key).cmp(&(b.object.kind(), &b.object.meta().key)));
+    // Objects lie all over the memory, so each is looked at once for the first bytes of its name, which tell most apart.
+    let mut keyed: Vec<(Kind, u128, Served)> = Vec::with_capacity(all.len());
+    keyed.extend(all.drain(..).map(|served| (served.object.kind(), beginning(&served.object.meta().key), served)));
+    keyed.sort_by(|(kind, begin, a), (other, begins, b)| {
+        (kind, begin).cmp(&(other, begins)).then_with(|| a.object.meta().key.cmp(&b.object.meta().key))
+    });
     let mut keys = Keys::new();
     let mut last: Option<(Kind, ObjectKey)> = None;
     let mut first = None;
-    for served in all {
+    for (_, _, served) in keyed {
         let origin = &served.object.meta().origin;
         let this = place(&served);
         if let (Some(first), true) = (&first, last.as_ref() == Some(&this)) {

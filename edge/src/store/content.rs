@@ -6,7 +6,8 @@ use std::fmt;
 use std::net::IpAddr;
 
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
-use edge_config::names::ObjectKey;
+use edge_config::names::{Kind, ObjectKey, ObjectRef};
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 /// A certificate with its key, and what its owner wants to remember about it.
@@ -88,14 +89,31 @@ impl fmt::Debug for SessionSecret {
     }
 }
 
-pub(super) fn encode_assignments(assignments: &BTreeMap<ObjectKey, Vec<IpAddr>>) -> Zeroizing<Vec<u8>> {
-    let map: BTreeMap<String, &Vec<IpAddr>> = assignments.iter().map(|(key, ips)| (key.to_string(), ips)).collect();
-    Zeroizing::new(serde_json::to_vec_pretty(&map).expect("text keys and addresses are JSON"))
+/// Who has which addresses, as it is written. The first version had no number and Gateways only: their keys, without
+/// `Gateway` before them, were the members of the whole.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Assignments {
+    version: u32,
+    assigned: BTreeMap<String, Vec<IpAddr>>,
 }
 
-pub(super) fn decode_assignments(payload: &[u8]) -> Option<BTreeMap<ObjectKey, Vec<IpAddr>>> {
-    let map: BTreeMap<String, Vec<IpAddr>> = serde_json::from_slice(payload).ok()?;
-    Some(map.into_iter().map(|(key, ips)| (ObjectKey::parse(&key), ips)).collect())
+const ASSIGNMENTS_VERSION: u32 = 2;
+
+pub(super) fn encode_assignments(assignments: &BTreeMap<ObjectRef, Vec<IpAddr>>) -> Zeroizing<Vec<u8>> {
+    let assigned = assignments.iter().map(|(object, ips)| (object.to_string(), ips.clone())).collect();
+    let whole = Assignments { version: ASSIGNMENTS_VERSION, assigned };
+    Zeroizing::new(serde_json::to_vec_pretty(&whole).expect("text keys and addresses are JSON"))
+}
+
+pub(super) fn decode_assignments(payload: &[u8]) -> Option<BTreeMap<ObjectRef, Vec<IpAddr>>> {
+    if let Ok(whole) = serde_json::from_slice::<Assignments>(payload) {
+        let known = whole.assigned.into_iter().filter(|_| whole.version == ASSIGNMENTS_VERSION);
+        return Some(known.filter_map(|(object, ips)| Some((ObjectRef::parse(&object)?, ips))).collect());
+    }
+    let first: BTreeMap<String, Vec<IpAddr>> = serde_json::from_slice(payload).ok()?;
+    let gateway = |key: &str| ObjectRef::new(Kind::Gateway, ObjectKey::parse(key));
+    Some(first.into_iter().map(|(key, ips)| (gateway(&key), ips)).collect())
 }
 
 pub(super) fn encode_addresses(addresses: &[(IpAddr, String)]) -> Zeroizing<Vec<u8>> {

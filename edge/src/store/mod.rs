@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use edge_config::names::{CertId, ObjectKey};
+use edge_config::names::{CertId, ObjectKey, ObjectRef};
 use zeroize::Zeroizing;
 
 pub use content::{SessionSecret, StoredCertificate};
@@ -159,13 +159,13 @@ impl Store {
         self.put(Keyspace::InternalCa, vec![(ONLY.into(), ca.encode())])
     }
 
-    /// The addresses that each Gateway was given; for `Inputs::assigned`.
-    pub fn assignments(&self) -> BTreeMap<ObjectKey, Vec<IpAddr>> {
+    /// The addresses that each Gateway and Service was given; for `Inputs::assigned`.
+    pub fn assignments(&self) -> BTreeMap<ObjectRef, Vec<IpAddr>> {
         self.only(Keyspace::Assignments).and_then(|payload| decode_assignments(&payload)).unwrap_or_default()
     }
 
     /// Replaces the whole set. A set that is already stored is not written again.
-    pub fn put_assignments(&self, assignments: &BTreeMap<ObjectKey, Vec<IpAddr>>) -> Result<(), StoreError> {
+    pub fn put_assignments(&self, assignments: &BTreeMap<ObjectRef, Vec<IpAddr>>) -> Result<(), StoreError> {
         self.put_only(Keyspace::Assignments, encode_assignments(assignments))
     }
 

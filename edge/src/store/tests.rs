@@ -1,3 +1,5 @@
+use edge_config::names::Kind;
+
 use super::*;
 
 fn opened(directory: &Path) -> Store {
@@ -29,10 +31,10 @@ fn everything_comes_back() {
     store.put_certificates(&many).unwrap();
     store.remove_certificates(&[id("shop/cert-7"), id("shop/never-there")]).unwrap();
     store.put_internal_ca(&certificate("ca")).unwrap();
-    let assigned = BTreeMap::from([(
-        ObjectKey::new("a", "b"),
-        vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
-    )]);
+    let assigned = BTreeMap::from([
+        (gateway("a/b"), vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()]),
+        (ObjectRef { kind: Kind::Service, ..gateway("a/b") }, vec!["192.0.2.2".parse().unwrap()]),
+    ]);
     store.put_assignments(&assigned).unwrap();
     let bound = [("192.0.2.1".parse().unwrap(), "lo".to_owned())];
     store.put_bound_addresses(&bound).unwrap();
@@ -50,6 +52,30 @@ fn everything_comes_back() {
     assert_eq!(store.bound_addresses(), bound);
     assert_eq!(store.session_secret().0, secret);
     assert_eq!(store.degraded(), None);
+}
+
+fn gateway(key: &str) -> ObjectRef {
+    ObjectRef::new(Kind::Gateway, ObjectKey::parse(key))
+}
+
+#[test]
+fn assignments_of_the_first_version_are_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = opened(directory.path());
+    let first = br#"{"shop/web": ["192.0.2.1", "2001:db8::1"], "a/b": ["192.0.2.7"]}"#;
+    store.put_only(Keyspace::Assignments, zeroize::Zeroizing::new(first.to_vec())).unwrap();
+    let expected = BTreeMap::from([
+        (gateway("shop/web"), vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()]),
+        (gateway("a/b"), vec!["192.0.2.7".parse().unwrap()]),
+    ]);
+    assert_eq!(store.assignments(), expected);
+    store.put_assignments(&expected).unwrap();
+    drop(store);
+    assert_eq!(opened(directory.path()).assignments(), expected);
+    // Nothing is made up for a version to come.
+    let later = br#"{"version": 3, "assigned": {"Gateway a/b": ["192.0.2.7"]}}"#;
+    assert_eq!(super::content::decode_assignments(later), Some(BTreeMap::new()));
+    assert_eq!(super::content::decode_assignments(b"[]"), None);
 }
 
 #[test]
@@ -77,7 +103,7 @@ fn sizes_have_a_bound() {
 fn what_is_stored_already_is_not_written_again() {
     let directory = tempfile::tempdir().unwrap();
     let store = opened(directory.path());
-    let assigned = BTreeMap::from([(ObjectKey::new("a", "b"), vec!["192.0.2.1".parse().unwrap()])]);
+    let assigned = BTreeMap::from([(gateway("a/b"), vec!["192.0.2.1".parse().unwrap()])]);
     store.put_assignments(&assigned).unwrap();
     let sequence = store.disk().sequence;
     store.put_assignments(&assigned).unwrap();

@@ -1,11 +1,12 @@
 //! From what the sources say to what the workers serve.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use edge_config::names::ObjectKey;
+use edge_config::names::ObjectRef;
 use edge_config::problem::{Problem, Severity};
 use edge_config::settings::Settings;
 use edge_config::snapshot::{Endpoint, EndpointSet, EndpointState, Endpoints};
@@ -23,6 +24,9 @@ use crate::proxy::tls::table::{TlsSubject, tls_table};
 use crate::resolve::{self, Resolved};
 use crate::source::{self, Keys, Loaded};
 use crate::vip::AddressesObserved;
+
+/// How long what changes left behind is kept for the next ones.
+const TIDY: Duration = Duration::from_secs(5);
 
 impl Supervisor {
     /// The first generation: like a reload, but there is nothing to compare with.
@@ -109,6 +113,8 @@ impl Supervisor {
         } else {
             self.settle().await;
         }
+        // Each generation leaves the one before it behind.
+        self.seen.untidy_since.get_or_insert(began);
         let total = began.elapsed().as_secs_f64() * 1e3;
         tracing::debug!(objects = count, total_ms = total, "kubernetes: changes");
     }
@@ -119,12 +125,7 @@ impl Supervisor {
         let inputs = Arc::new(inputs);
         let compiled = &self.wanted.compiled;
         let mut endpoints = edge_config::compile::endpoints(&inputs, &compiled.snapshot);
-        // What is the same is shared, so that it is seen to be.
-        for (now, before) in endpoints.iter_mut().zip(&compiled.endpoints) {
-            if now == before {
-                *now = Arc::clone(before);
-            }
-        }
+        share(&mut endpoints, &compiled.endpoints);
         let is_same = endpoints.iter().zip(&compiled.endpoints).all(|(now, before)| Arc::ptr_eq(now, before));
         self.wanted.inputs = inputs;
         if !is_same {
@@ -142,6 +143,7 @@ impl Supervisor {
 
     /// Decides what is served now, from all sources, and serves it.
     async fn settle(&mut self) {
+        let mut clock = Stopwatch::start();
         let joined = match &self.kubernetes {
             Some(_) => self.wanted.cluster.join(&self.wanted.files),
             // Nothing to put them together with, now or later.
@@ -162,7 +164,10 @@ impl Supervisor {
             return;
         }
         let inputs = Arc::new(inputs);
-        let compiled = self.wanted.compiler.compile(&inputs);
+        clock.lap("join_ms");
+        let mut compiled = self.wanted.compiler.compile(&inputs);
+        share(&mut compiled.endpoints, &self.wanted.compiled.endpoints);
+        clock.lap("compile_ms");
         // An address is given out for good: it must be remembered before anybody sees it.
         if compiled.assigned != inputs.assigned {
             self.remember_assignments(compiled.assigned.clone()).await;
@@ -188,6 +193,7 @@ impl Supervisor {
             return;
         }
 
+        clock.lap("compare_ms");
         let snapshot = &self.wanted.compiled.snapshot;
         let vips: BTreeSet<_> = snapshot.vips.iter().map(|vip| vip.address).collect();
         self.seen.addresses = self.addresses.set(&self.wanted.settings.vips, vips).await;
@@ -197,20 +203,25 @@ impl Supervisor {
         let ticket = self.certs.set(wanted);
         self.wait_for_certificates(ticket).await;
 
+        clock.lap("actors_ms");
         self.wanted.generation += 1;
         self.wanted.since = SystemTime::now();
         self.publish();
+        clock.lap("publish_ms");
         // The answer to a reload is the truth: it is given when the workers serve what it says.
         let live = self.proxy.until_live(self.wanted.generation);
         if tokio::time::timeout(LIVE_PATIENCE, live).await.is_err() {
             tracing::warn!(generation = self.wanted.generation, "not every worker serves it yet");
         }
+        clock.lap("live_ms");
         self.proxy.forget();
         self.show();
+        clock.lap("show_ms");
+        tracing::debug!(generation = self.wanted.generation, "settled: {clock}");
     }
 
     /// A disk that hangs holds this up for a moment, not for good: serving goes before remembering.
-    async fn remember_assignments(&self, assigned: BTreeMap<ObjectKey, Vec<IpAddr>>) {
+    async fn remember_assignments(&self, assigned: BTreeMap<ObjectRef, Vec<IpAddr>>) {
         let store = self.store.clone();
         let write = tokio::task::spawn_blocking(move || store.put_assignments(&assigned));
         match tokio::time::timeout(DISK_PATIENCE, write).await {
@@ -314,6 +325,10 @@ impl Supervisor {
         if let Some(saver) = &mut self.saver {
             saver.look(&self.wanted.cluster);
         }
+        if self.seen.untidy_since.is_some_and(|since| since.elapsed() >= TIDY) {
+            self.seen.untidy_since = None;
+            memory::give_back();
+        }
         if !self.seen.failed_sockets.is_empty() {
             self.publish();
         }
@@ -368,6 +383,44 @@ impl Supervisor {
             }
         }
         self.seen.failed_sockets = failed;
+    }
+}
+
+/// Endpoints that are the same are shared with those before, so that workers see at a glance that nothing changed.
+fn share(now: &mut Endpoints, before: &Endpoints) {
+    for (now, before) in now.iter_mut().zip(before) {
+        if now == before {
+            *now = Arc::clone(before);
+        }
+    }
+}
+
+/// What each step of a change took, for the log.
+struct Stopwatch {
+    last: Instant,
+    laps: Vec<(&'static str, Duration)>,
+}
+
+impl Stopwatch {
+    fn start() -> Self {
+        Self { last: Instant::now(), laps: Vec::with_capacity(8) }
+    }
+
+    fn lap(&mut self, name: &'static str) {
+        let now = Instant::now();
+        self.laps.push((name, now - self.last));
+        self.last = now;
+    }
+}
+
+impl fmt::Display for Stopwatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for (name, time) in &self.laps {
+            write!(f, "{separator}{name} {:.1}", time.as_secs_f64() * 1e3)?;
+            separator = ", ";
+        }
+        Ok(())
     }
 }
 

@@ -12,6 +12,7 @@ use edge_config::problem::{Problem, Severity};
 use tokio::time::Instant;
 
 use crate::kubernetes::{Changes, Entry, Restored, last_good, secrets_of};
+use crate::memory;
 use crate::source::Keys;
 
 /// What files say, kept to be put together with the cluster again.
@@ -176,6 +177,8 @@ impl Saver {
         let thread = std::thread::Builder::new().name("last-good".to_owned()).spawn(move || {
             for (inputs, keys) in inbox {
                 let outcome = writer.write(&inputs, &keys);
+                drop((inputs, keys));
+                memory::give_back();
                 let reason = outcome.err().map(|error| format!("the last good objects are not on disk: {error}"));
                 let mut known = tell.lock().unwrap_or_else(PoisonError::into_inner);
                 if let (Some(reason), false) = (&reason, *known == reason) {

@@ -107,10 +107,11 @@ impl Inbox {
             Some(published) = self.certificates.recv() => Event::Certificates(published),
             Some(update) = self.resolved.recv() => Event::Resolved(update),
             Ok(()) = self.addresses.changed() => Event::Addresses(self.addresses.borrow_and_update().clone()),
+            // Before what may come without end: the watchdog and health wait for it.
+            _ = self.look.tick() => Event::Look,
             Some(()) = self.files.recv() => Event::Reload(None),
             Some(changes) = receive(&mut self.cluster) => Event::Cluster(changes),
             () = due(self.held) => Event::Begin,
-            _ = self.look.tick() => Event::Look,
         }
     }
 }
@@ -197,6 +198,8 @@ struct Seen {
     sources_error: Option<String>,
     /// When the last good objects of the API server that serve were written; `None`: they are from the API server.
     restored: Option<SystemTime>,
+    /// Since when changes leave memory behind that nobody uses.
+    untidy_since: Option<Instant>,
 }
 
 impl Supervisor {

@@ -180,6 +180,7 @@ fn open(
             sources_good: Some(started),
             sources_error: None,
             restored,
+            untidy_since: None,
         },
     })
 }

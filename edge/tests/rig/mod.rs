@@ -195,7 +195,7 @@ pub fn forward(backends: Vec<Backend>) -> Rule {
 }
 
 fn snapshot(address: SocketAddr, rules: Vec<(&str, Rule)>, upstreams: Vec<Vec<SocketAddr>>) -> (Snapshot, Endpoints) {
-    let gateway = ObjectKey::new("default", "gateway");
+    let gateway = object(Kind::Gateway, "gateway");
     let routes = RouteTable::build(rules.iter().zip(0..).map(|((path, _), index)| {
         let entry = RouteMatch::new(PathMatch::prefix(path), RuleId(index), 0);
         (HostPattern::Any, Arc::new(entry))
@@ -203,9 +203,15 @@ fn snapshot(address: SocketAddr, rules: Vec<(&str, Rule)>, upstreams: Vec<Vec<So
     let mut hosts = HostMap::new();
     hosts.insert(HostPattern::Any, ListenerId(0));
     let snapshot = Snapshot {
-        vips: vec![Vip { address: address.ip(), gateway: gateway.clone(), source: "test".into() }],
+        vips: vec![Vip { address: address.ip(), owners: vec![gateway.clone()], source: "test".into() }],
         sockets: vec![Socket { address, transport: Transport::Tcp, port: PortId(0) }],
-        ports: vec![Port { gateway, number: address.port(), proxy_protocol: None, serve: PortServe::Http { hosts } }],
+        ports: vec![Port {
+            owner: gateway,
+            number: address.port(),
+            sources: None,
+            proxy_protocol: None,
+            serve: PortServe::Http { hosts },
+        }],
         listeners: vec![Listener {
             parent: object(Kind::Gateway, "gateway"),
             name: "http".into(),

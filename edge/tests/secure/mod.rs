@@ -185,15 +185,21 @@ pub fn https(name: &str, host: &str, certificate: &str, rule: u32) -> Listener {
 
 /// Everything on one TLS port.
 pub fn snapshot(address: SocketAddr, listeners: Vec<Listener>, rules: Vec<Rule>, upstreams: Vec<Upstream>) -> Snapshot {
-    let gateway = ObjectKey::new("default", "gateway");
+    let gateway = object(Kind::Gateway, "gateway");
     let mut names = HostMap::new();
     for (listener, id) in listeners.iter().zip((0..).map(ListenerId)) {
         names.insert(listener.hostname.clone(), id);
     }
     Snapshot {
-        vips: vec![Vip { address: address.ip(), gateway: gateway.clone(), source: "test".into() }],
+        vips: vec![Vip { address: address.ip(), owners: vec![gateway.clone()], source: "test".into() }],
         sockets: vec![Socket { address, transport: Transport::Tcp, port: PortId(0) }],
-        ports: vec![Port { gateway, number: address.port(), proxy_protocol: None, serve: PortServe::Tls { names } }],
+        ports: vec![Port {
+            owner: gateway,
+            number: address.port(),
+            sources: None,
+            proxy_protocol: None,
+            serve: PortServe::Tls { names },
+        }],
         listeners,
         rules: rules.into_iter().map(Arc::new).collect(),
         upstreams,

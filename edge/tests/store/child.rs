@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use edge::store::{Store, StoredCertificate};
-use edge_config::names::{CertId, ObjectKey};
+use edge_config::names::{CertId, Kind, ObjectKey, ObjectRef};
 
 const DIRECTORY: &str = "EDGE_STORE_CHILD";
 const FIRST: &str = "EDGE_STORE_FIRST";
@@ -52,7 +52,7 @@ pub fn write(store: &Store, version: u64) -> Result<(), edge::store::StoreError>
     if version % 5 == 4 {
         let octets = version.to_be_bytes();
         let address = std::net::Ipv6Addr::from(((u128::from(u64::from_be_bytes(octets))) << 64) | 1);
-        return store.put_assignments(&BTreeMap::from([(key, vec![address.into()])]));
+        return store.put_assignments(&BTreeMap::from([(ObjectRef::new(Kind::Gateway, key), vec![address.into()])]));
     }
     store.put_certificate(&CertId(key), &certificate(version))
 }

@@ -1,6 +1,7 @@
 //! Random configurations of a few Gateways, sets, routes and grants over a small set of names, so that they collide.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -9,7 +10,7 @@ use super::{add, base};
 use crate::compile::{Compiled, compile};
 use crate::inputs::Inputs;
 use crate::matching::RequestView;
-use crate::names::{HostPattern, Kind};
+use crate::names::{HostPattern, Kind, ObjectKey, ObjectRef};
 use crate::snapshot::{ListenerServe, PortServe, Snapshot};
 use crate::status::{Observed, render};
 
@@ -104,8 +105,30 @@ fn grant() -> impl Strategy<Value = Piece> {
     })
 }
 
+/// Few addresses, ports and keys, so that they meet.
+fn service() -> impl Strategy<Value = Piece> {
+    let key = prop::sample::select(vec!["", "", "k", "k", "l"]);
+    let asked = prop::sample::select(vec!["", "", "10.0.0.1", "10.0.0.2", "10.0.0.3", "192.0.2.1"]);
+    let policy = prop::sample::select(vec!["Cluster", "Local"]);
+    let app = prop::sample::select(vec!["x", "y"]);
+    let port = (prop::sample::select(vec![80, 443, 5432]), prop::sample::select(vec!["TCP", "UDP", "SCTP"]));
+    let ports = prop::collection::btree_set(port, 1..3);
+    (0..6u32, namespace(), (key, asked), (policy, app), ports, 0..4u32).prop_map(
+        |(name, ns, (key, asked), (policy, app), ports, created)| {
+            let port = |(port, protocol): &(i32, &str)| json!({"name": format!("p{port}{protocol}").to_lowercase(), "port": port, "protocol": protocol});
+            let spec = json!({
+                "type": "LoadBalancer", "loadBalancerClass": "edge.internal/load-balancer",
+                "externalTrafficPolicy": policy, "selector": {"app": app},
+                "ports": ports.iter().map(port).collect::<Vec<_>>(),
+            });
+            let annotations = json!({"metallb.io/allow-shared-ip": key, "metallb.io/loadBalancerIPs": asked});
+            (Kind::Service, format!("{ns}/lb{name}"), created, json!({"spec": spec, "annotations": annotations}))
+        },
+    )
+}
+
 pub(super) fn pieces() -> impl Strategy<Value = Vec<Piece>> {
-    let piece = prop_oneof![3 => gateway(), 2 => set(), 8 => route(), 1 => grant()];
+    let piece = prop_oneof![3 => gateway(), 2 => set(), 8 => route(), 1 => grant(), 4 => service()];
     // The first of a name counts, whatever the order of insertion.
     prop::collection::vec(piece, 1..30).prop_map(|pieces| {
         let mut seen = BTreeSet::new();
@@ -124,6 +147,13 @@ pub(super) fn inputs(pieces: &[Piece]) -> Inputs {
             Kind::Gateway => add(&mut inputs.gateways, name, *created, spec),
             Kind::ListenerSet => add(&mut inputs.listener_sets, name, *created, spec),
             Kind::HTTPRoute => add(&mut inputs.http_routes, name, *created, spec),
+            Kind::Service => {
+                add(&mut inputs.services, name, *created, spec["spec"].clone());
+                let object = inputs.services.get_mut(&ObjectKey::parse(name)).unwrap();
+                let annotations = &mut Arc::make_mut(object).meta.annotations;
+                *annotations = serde_json::from_value(spec["annotations"].clone()).unwrap();
+                annotations.retain(|_, value| !value.is_empty());
+            }
             _ => add(&mut inputs.reference_grants, name, *created, spec),
         }
     }
@@ -203,9 +233,12 @@ proptest! {
 
     #[test]
     fn nothing_is_bound_that_does_not_serve(pieces in pieces()) {
-        let Compiled { snapshot, endpoints, .. } = compile(&inputs(&pieces));
+        let inputs = inputs(&pieces);
+        let Compiled { snapshot, endpoints, .. } = compile(&inputs);
         let vips: BTreeSet<_> = snapshot.vips.iter().map(|vip| vip.address).collect();
-        prop_assert_eq!(vips.len(), snapshot.vips.len(), "an address of two Gateways");
+        prop_assert_eq!(vips.len(), snapshot.vips.len(), "an address twice");
+        let sockets: BTreeSet<_> = snapshot.sockets.iter().map(|it| (it.address, it.transport)).collect();
+        prop_assert_eq!(sockets.len(), snapshot.sockets.len(), "a port of an address twice");
         let mut reached = BTreeSet::new();
         for socket in &snapshot.sockets {
             prop_assert!(vips.contains(&socket.address.ip()), "a socket without a VIP");
@@ -221,6 +254,14 @@ proptest! {
         }
         for vip in &vips {
             prop_assert!(snapshot.sockets.iter().any(|socket| socket.address.ip() == *vip), "a VIP without a socket");
+        }
+        for vip in snapshot.vips.iter().filter(|vip| vip.owners.len() > 1) {
+            let key = |owner: &ObjectRef| {
+                let object = inputs.services.get(&owner.key).filter(|_| owner.kind == Kind::Service)?;
+                object.meta.annotations.get("metallb.io/allow-shared-ip")
+            };
+            let first = key(&vip.owners[0]);
+            prop_assert!(first.is_some() && vip.owners.iter().all(|owner| key(owner) == first), "{:?}", vip.owners);
         }
         prop_assert_eq!(reached.len(), snapshot.listeners.len(), "a listener that nothing reaches");
         prop_assert_eq!(endpoints.len(), snapshot.upstreams.len());

@@ -16,7 +16,7 @@ const MOST: usize = 6;
 pub fn hints(context: &Context<'_>, walks: &[Walk], answer: &Answer, concerned: &mut Vec<ObjectRef>) -> Vec<String> {
     let mut hints = Vec::new();
     if walks.len() > 1 {
-        hints.push(format!("{} Gateways have this port: ask for one with --vip ADDRESS", walks.len()));
+        hints.push(format!("{} Gateways or Services have this port: ask for one with --vip ADDRESS", walks.len()));
     }
     proxied(context, walks, &mut hints);
     certificates(context, walks, &mut hints);
@@ -36,7 +36,7 @@ pub fn hints(context: &Context<'_>, walks: &[Walk], answer: &Answer, concerned: 
 /// Who must have sent the connection.
 fn proxied(context: &Context<'_>, walks: &[Walk], hints: &mut Vec<String>) {
     let is_asked = |port: &&Port| {
-        port.number == context.asked.port && walks.iter().any(|walk| walk.gateway == port.gateway.to_string())
+        port.number == context.asked.port && walks.iter().any(|walk| walk.owner == port.owner.to_string())
     };
     for port in context.lookup.scene.snapshot.ports.iter().filter(is_asked) {
         let Some(rule) = &port.proxy_protocol else { continue };
@@ -107,10 +107,7 @@ fn ports(context: &Context<'_>, hints: &mut Vec<String>) {
         if found && !same && seen.insert((port.number, scheme)) {
             let well_known = matches!((scheme, port.number), ("http", 80) | ("https", 443));
             let port_text = if well_known { String::new() } else { format!(":{}", port.number) };
-            hints.push(format!(
-                "Gateway {} has a listener for this host at {scheme}://{}{port_text}/",
-                port.gateway, asked.host
-            ));
+            hints.push(format!("{} has a listener for this host at {scheme}://{}{port_text}/", port.owner, asked.host));
         }
     }
 }

@@ -42,7 +42,7 @@ pub fn gateways<'a>(context: &Context<'a>) -> Vec<&'a Port> {
         .filter(|port| port.number == context.asked.port && matches!(port.serve, PortServe::Udp { .. }) == udp)
         .filter(|port| {
             address.is_none_or(|address| {
-                snapshot.vips.iter().any(|vip| vip.address == address && vip.gateway == port.gateway)
+                snapshot.vips.iter().any(|vip| vip.address == address && vip.owners.contains(&port.owner))
             })
         })
         .collect()
@@ -69,7 +69,7 @@ pub fn unreachable(context: &Context<'_>) -> Answer {
 pub fn walk(context: &Context<'_>, port: &Port) -> (Walk, Vec<ObjectRef>) {
     let snapshot = context.lookup.scene.snapshot;
     let mut walk = Walk {
-        gateway: port.gateway.to_string(),
+        owner: port.owner.to_string(),
         sockets: sockets(context, port),
         listeners: Vec::new(),
         certificates: Vec::new(),
@@ -79,7 +79,7 @@ pub fn walk(context: &Context<'_>, port: &Port) -> (Walk, Vec<ObjectRef>) {
         rule: None,
         answer: Answer::new(Kind::Nothing, None, ""),
     };
-    let mut concerned = vec![ObjectRef::new(ObjectKind::Gateway, port.gateway.clone())];
+    let mut concerned = vec![port.owner.clone()];
     let asked = context.asked;
     let encrypted = asked.server_name.is_some() || asked.protocol == "https" || asked.protocol == "tls";
     let name = if encrypted { asked.server_name.as_deref().unwrap_or_default() } else { &asked.host };
@@ -121,8 +121,11 @@ pub fn walk(context: &Context<'_>, port: &Port) -> (Walk, Vec<ObjectRef>) {
     };
     let worst_everywhere = walk.sockets.iter().map(|socket| socket.health.clone()).max();
     if let Some(health) = worst_everywhere.filter(|health| health.state == State::Down) {
-        walk.answer =
-            Answer::new(Kind::Nothing, None, format!("no address of the Gateway can be reached: {}", health.reason));
+        walk.answer = Answer::new(
+            Kind::Nothing,
+            None,
+            format!("no address of the {} can be reached: {}", port.owner.kind, health.reason),
+        );
     }
     (walk, concerned)
 }
@@ -130,8 +133,9 @@ pub fn walk(context: &Context<'_>, port: &Port) -> (Walk, Vec<ObjectRef>) {
 fn sockets(context: &Context<'_>, port: &Port) -> Vec<SocketStep> {
     let scene = context.lookup.scene;
     let transport = if matches!(port.serve, PortServe::Udp { .. }) { Transport::Udp } else { Transport::Tcp };
-    let own =
-        |address: &IpAddr| scene.snapshot.vips.iter().any(|vip| vip.address == *address && vip.gateway == port.gateway);
+    let own = |address: &IpAddr| {
+        scene.snapshot.vips.iter().any(|vip| vip.address == *address && vip.owners.contains(&port.owner))
+    };
     let sockets = scene.snapshot.sockets.iter().filter(|socket| {
         socket.transport == transport
             && socket.address.port() == port.number
@@ -221,14 +225,15 @@ fn listeners(
     steps.into_iter().map(|(_, _, step)| step).collect()
 }
 
-/// Whether a Gateway or ListenerSet has its listeners on this port of this Gateway.
+/// Whether an object has its listeners on this port of this Gateway or Service.
 fn belongs(context: &Context<'_>, parent: &ObjectRef, port: &Port) -> bool {
     match parent.kind {
-        ObjectKind::Gateway => parent.key == port.gateway,
+        ObjectKind::Gateway | ObjectKind::Service => *parent == port.owner,
         ObjectKind::ListenerSet => context.lookup.scene.inputs.listener_sets.get(&parent.key).is_some_and(|set| {
             let reference = &set.spec.parent_ref;
-            *reference.name == *port.gateway.name
-                && *reference.namespace.as_deref().unwrap_or(&parent.key.namespace) == *port.gateway.namespace
+            port.owner.kind == ObjectKind::Gateway
+                && *reference.name == *port.owner.key.name
+                && *reference.namespace.as_deref().unwrap_or(&parent.key.namespace) == *port.owner.key.namespace
         }),
         _ => false,
     }

@@ -1,4 +1,4 @@
-//! One row per listener of every Gateway and ListenerSet of ours.
+//! One row per listener of every Gateway and ListenerSet of ours, and per port of every Service of ours.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,8 @@ use crate::control::view::{CertificateRow, Health, ListenerRow, State};
 
 pub fn listener_rows(lookup: &Lookup<'_>, rows: &BTreeMap<CertId, CertificateRow>) -> Vec<ListenerRow> {
     let parents = lookup.scene.report.objects.iter();
-    let parents = parents.filter(|(object, _)| matches!(object.kind, Kind::Gateway | Kind::ListenerSet));
+    let parents =
+        parents.filter(|(object, _)| matches!(object.kind, Kind::Gateway | Kind::ListenerSet | Kind::Service));
     parents
         .flat_map(|(parent, report)| report.listeners.iter().map(move |listener| (parent, report, listener)))
         .map(|(parent, report, listener)| {

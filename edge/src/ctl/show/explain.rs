@@ -38,7 +38,8 @@ impl View for Explanation {
 }
 
 fn walked(walk: &Walk, style: Style, all: bool) -> String {
-    let mut out = labelled("gateway", vec![walk.gateway.clone()], style);
+    let (kind, owner) = walk.owner.split_once(' ').unwrap_or(("", &walk.owner));
+    let mut out = labelled(&kind.to_ascii_lowercase(), vec![owner.to_owned()], style);
     let sockets = walk.sockets.iter().map(|socket| match socket.health.state {
         State::Up => socket.address.clone(),
         state => format!("{} {}: {}", socket.address, style.state(state, state.as_str()), socket.health.reason),

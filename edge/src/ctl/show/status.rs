@@ -38,11 +38,11 @@ impl View for Status {
         }
         section(
             "VIPS",
-            &["STATE", "ADDRESS", "GATEWAY", "PORTS", "SOURCE", "ANNOUNCED", "REASON"],
+            &["STATE", "ADDRESS", "OWNER", "PORTS", "SOURCE", "ANNOUNCED", "REASON"],
             rows(&self.vips, |row| {
                 let cells = vec![
                     Cell::text(row.address.clone().unwrap_or_else(|| "none".to_owned())),
-                    Cell::text(&*row.gateway),
+                    Cell::text(some(&row.owners, 2).replace("Gateway ", "")),
                     Cell::text(some(&row.ports, 4)),
                     Cell::text(&*row.source),
                     Cell::text(row.announced.clone().unwrap_or_default()),

@@ -143,7 +143,14 @@ pub fn decode(kind: Kind, key: &ObjectKey, raw: &Raw<'_>, last: Option<&Arc<Entr
         Item { origin, identity: Some(identity), outcome: Outcome::Broken, problems: vec![problem] }
     });
     let before = last.and_then(|last| last.served.as_ref().ok()).cloned();
-    let Settled { served, problems } = settle(item, before);
+    let Settled { mut served, problems } = settle(item, before.clone());
+    if let (Ok(now), Some(before)) = (&mut served, before)
+        && now.object == before.object
+        && is_same_key(&now.key, &before.key)
+    {
+        // Nobody has to look twice at what only had a problem for a while.
+        *now = before;
+    }
     let entry = Entry { served: served.map_err(String::into_boxed_str), problems: problems.into() };
     match last {
         Some(last) if last.is_same(&entry) => None,

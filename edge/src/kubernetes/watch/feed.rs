@@ -22,6 +22,7 @@ use super::wire::{self, Status};
 use crate::kubernetes::backoff::chance;
 use crate::kubernetes::client::Api;
 use crate::kubernetes::mirror::{Mirror, Seen};
+use crate::memory;
 
 /// A watch is asked to end after 60 to 90 s, so that one that says nothing for longer is dead: many are truly silent.
 const WATCH_SECONDS: u64 = 60;
@@ -36,6 +37,8 @@ const RESYNC_MINUTES: u64 = 30;
 const ABRUPT: Duration = Duration::from_secs(2);
 /// Changes that are handed over together, at most.
 const BATCH: usize = 256;
+/// Reading a list of more objects than this leaves much memory behind.
+const BULK: usize = 500;
 /// KEP-3157: on the bookmark after the last object of a streaming list.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
@@ -91,6 +94,8 @@ pub struct Feed {
     lists: u64,
     failures: u64,
     resync_at: Instant,
+    /// Whether a large list was read, whose memory is to be given back.
+    is_bulky: bool,
 }
 
 impl Feed {
@@ -119,6 +124,7 @@ impl Feed {
             lists: 0,
             failures: 0,
             resync_at: Instant::now(),
+            is_bulky: false,
         }
     }
 
@@ -358,6 +364,7 @@ impl Feed {
             Effect::Discard => self.listed.clear(),
             Effect::Complete => {
                 let listed = std::mem::take(&mut self.listed);
+                self.is_bulky = listed.len() > BULK;
                 let gone: Vec<ObjectKey> = self.known.keys().filter(|key| !listed.contains(*key)).cloned().collect();
                 gone.into_iter().for_each(|key| self.remove(key));
                 self.texts.prune();
@@ -435,7 +442,11 @@ impl Feed {
             lists: self.lists,
             failures: self.failures,
         };
-        self.shared.news.send(news).await.map_err(|_| Closed)
+        self.shared.news.send(news).await.map_err(|_| Closed)?;
+        if std::mem::take(&mut self.is_bulky) {
+            memory::give_back();
+        }
+        Ok(())
     }
 }
 

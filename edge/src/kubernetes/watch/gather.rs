@@ -22,11 +22,14 @@ use super::state::{KindState, SourceState};
 use super::{Changes, Restored};
 use crate::kubernetes::client::Api;
 use crate::kubernetes::mirror::Mirror;
+use crate::memory;
 
 /// Events within this time of each other are one change: the API server sends those of several kinds on their own ways.
 const QUIET: Duration = Duration::from_millis(2);
 /// After this, changes go out however many follow.
 const DEBOUNCE: Duration = Duration::from_millis(10);
+/// By then whoever took changes has let go of what came with them.
+const TIDY: Duration = Duration::from_secs(5);
 /// Single Secrets that are watched, at most.
 const MOST_SECRETS: usize = 1000;
 
@@ -116,6 +119,7 @@ impl Gather {
         tokio::spawn(discovery.run(self.shared.api.clone(), Arc::clone(&self.shared.nudge)));
         self.follow_references(&secrets);
         let out = self.out.clone();
+        let mut tidy_at: Option<Instant> = None;
         loop {
             let due = self.due();
             let is_due = due.is_some_and(|due| due <= Instant::now());
@@ -134,8 +138,13 @@ impl Gather {
                     self.since = None;
                     permit.send(Changes { objects: std::mem::take(&mut self.pending) });
                     self.publish();
+                    tidy_at.get_or_insert(Instant::now() + TIDY);
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() && !is_due => {}
+                () = sleep_until(tidy_at.unwrap_or_else(Instant::now)), if tidy_at.is_some() => {
+                    tidy_at = None;
+                    memory::give_back();
+                }
                 Ok(()) = self.wanted.changed() => self.follow_references(&secrets),
                 () = out.closed() => return,
             }

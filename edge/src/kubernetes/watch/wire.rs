@@ -1,7 +1,6 @@
 //! Requests to the API server and their answers, as far as lists and watches need them. A path flows in, bytes or lines
 //! flow out, or a [`Failure`] that says what kind of fault it was. Every wait has a deadline and every buffer a bound.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -77,6 +76,11 @@ async fn send(api: &Api, path: &str, is_watch: bool) -> Result<Response<Body>, F
 
 /// What others say of their errors, with all causes, in one line.
 fn in_full(error: &kube::Error) -> String {
+    // The outermost only says that it was a request.
+    let error: &dyn std::error::Error = match error {
+        kube::Error::Service(inner) => &**inner,
+        other => other,
+    };
     let mut text = one_line(&error.to_string());
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -135,8 +135,8 @@ fn the_wall_clock_goes_on_from_where_it_was_looked_at() {
     let now = (Instant::now(), UNIX_EPOCH + Duration::from_secs(1000));
     let sink = Sink { buffer: Vec::new(), count: 0, second: Second::default(), now, full, shared: Arc::default() };
     for (at, expected) in [
-        (now.0, 1000_000),
-        (now.0 + Duration::from_millis(1500), 1001_500),
+        (now.0, 1_000_000),
+        (now.0 + Duration::from_millis(1500), 1_001_500),
         (now.0.checked_sub(Duration::from_millis(2)).unwrap(), 999_998),
     ] {
         assert_eq!(sink.wall(at), UNIX_EPOCH + Duration::from_millis(expected));

@@ -153,6 +153,7 @@ impl Plane {
             shared: Arc::new(Shared {
                 connections: AtomicUsize::new(0),
                 udp_sessions: Arc::default(),
+                affinity: Default::default(),
                 deaf: vec![Mutex::default()],
                 live: vec![AtomicU64::new(0)],
                 health: Health::new(1),
@@ -251,7 +252,6 @@ const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Add
 
 /// Everything goes to one endpoint.
 fn generation(limits: Limits) -> Generation {
-    let gateway = ObjectKey::new("default", "gateway");
     let object = |kind, name: &str| ObjectRef::new(kind, ObjectKey::new("default", name));
     let mut hosts = HostMap::new();
     hosts.insert(HostPattern::Any, ListenerId(0));
@@ -259,7 +259,13 @@ fn generation(limits: Limits) -> Generation {
     let routes = RouteTable::build([(HostPattern::Any, Arc::new(entry))]);
     let snapshot = Snapshot {
         sockets: vec![Socket { address: LOCAL, transport: Transport::Tcp, port: PortId(0) }],
-        ports: vec![Port { gateway, number: LOCAL.port(), proxy_protocol: None, serve: PortServe::Http { hosts } }],
+        ports: vec![Port {
+            owner: object(Kind::Gateway, "gateway"),
+            number: LOCAL.port(),
+            sources: None,
+            proxy_protocol: None,
+            serve: PortServe::Http { hosts },
+        }],
         listeners: vec![Listener {
             parent: object(Kind::Gateway, "gateway"),
             name: "http".into(),

@@ -7,6 +7,7 @@
 //! Standards: Gateway API v1.6.1 TCPRoute, UDPRoute, TLSRoute; RFC 9293 §3.6 (half-close), RFC 1122
 //! §4.2.3.6 (keep-alive probes find dead peers), RFC 1122 §4.1.3.3 (ICMP errors reach the session that they are about).
 
+pub mod affinity;
 pub mod relay;
 mod serve;
 mod splice;
@@ -15,10 +16,10 @@ pub mod tunnel;
 pub mod udp;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use edge_config::snapshot::{Backend, Target, UpstreamId};
+use edge_config::snapshot::{Backend, StreamRoute, Target, UpstreamId};
 
 pub use serve::{datagrams, passthrough, streams, terminated};
 pub use tunnel::{Cause, Meter, Quiet, TunnelEnd, tunnel};
@@ -28,14 +29,33 @@ pub trait Targets {
     /// Kept while a connection or session lives: it counts as load of its endpoint.
     type Load: 'static;
 
-    /// An endpoint that takes new work. `avoid` has just failed and is only given again when there is no other.
-    fn pick(&self, upstream: UpstreamId, avoid: Option<SocketAddr>) -> Option<(SocketAddr, Self::Load)>;
+    /// An endpoint that takes new work: the client's own where it has one. `avoid` has just failed and is only given
+    /// again when there is no other.
+    fn pick(
+        &self,
+        upstream: UpstreamId,
+        sticky: Option<Sticky>,
+        avoid: Option<SocketAddr>,
+    ) -> Option<(SocketAddr, Self::Load)>;
 
     /// Whether the upstream still has this endpoint.
     fn has(&self, upstream: UpstreamId, endpoint: SocketAddr) -> bool;
 
     /// How connecting went, for passive health.
     fn note(&self, upstream: UpstreamId, endpoint: SocketAddr, outcome: Result<(), &io::Error>);
+}
+
+/// A client that stays with an endpoint (`sessionAffinity: ClientIP`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sticky {
+    pub client: IpAddr,
+    pub timeout: Duration,
+}
+
+impl Sticky {
+    pub fn of(route: &StreamRoute, client: IpAddr) -> Option<Self> {
+        route.affinity.map(|timeout| Self { client: client.to_canonical(), timeout })
+    }
 }
 
 /// A weighted choice for a uniformly distributed draw. Invalid references keep their share ("weights count invalid refs");

@@ -16,7 +16,7 @@ use tokio::net::{TcpStream, UdpSocket};
 
 use super::tcp::{Connect, Refusal, Summary, dial};
 use super::udp::{Serving, SessionEnd, Udp, UdpLimits};
-use super::{Cause, Meter, Quiet, Targets, TunnelEnd, relay::relay, reset, tunnel};
+use super::{Cause, Meter, Quiet, Sticky, Targets, TunnelEnd, affinity, relay::relay, reset, tunnel};
 use crate::proxy::access_log::{Entry, RuleOf, TlsOf};
 use crate::proxy::buffer::Buffer;
 use crate::proxy::io::{Backend, Io, Socket, epoll};
@@ -132,7 +132,7 @@ async fn carry<D: Downstream>(
     let idle = Quiet { open: limits.tunnel_idle_timeout, half_closed: limits.stream_idle_timeout };
     let (targets_of, origin) = (Rc::clone(&current), Some(arrival.origin()));
     let targets = WorkerTargets { worker: Rc::clone(worker), current: targets_of, origin };
-    let dialed = dial(route, &targets, worker.random.next_u32(), &mut account.summary).await;
+    let dialed = dial(route, arrival.peer.ip(), &targets, worker.random.next_u32(), &mut account.summary).await;
     account.meters.upstream = account.summary.upstream.and_then(|id| current.series.upstream(id)).cloned();
     // A tunnel may live for days; the snapshot must not.
     drop(targets);
@@ -280,8 +280,25 @@ struct WorkerTargets {
 impl Targets for WorkerTargets {
     type Load = InFlight;
 
-    fn pick(&self, upstream: UpstreamId, avoid: Option<SocketAddr>) -> Option<(SocketAddr, InFlight)> {
-        let endpoint = self.current.upstream(upstream)?.pick(Balance::RoundRobin, &self.worker.random, avoid)?;
+    fn pick(
+        &self,
+        upstream: UpstreamId,
+        sticky: Option<Sticky>,
+        avoid: Option<SocketAddr>,
+    ) -> Option<(SocketAddr, InFlight)> {
+        let upstream = self.current.upstream(upstream)?;
+        let endpoint = match sticky {
+            None => upstream.pick(Balance::RoundRobin, &self.worker.random, avoid)?,
+            Some(sticky) => {
+                let now = Instant::now();
+                let known = &self.worker.shared.affinity;
+                let own = known.endpoint(&upstream.key, sticky.client, now);
+                let weight = |endpoint| affinity::weight(sticky.client, endpoint);
+                let endpoint = upstream.pick_for(own, weight, avoid, now)?;
+                known.note(&upstream.key, sticky, endpoint.address, now);
+                endpoint
+            }
+        };
         Some((endpoint.address, InFlight::new(endpoint)))
     }
 
@@ -368,10 +385,12 @@ fn udp_listener(current: &Current, address: SocketAddr) -> Option<ListenerId> {
 
 fn serving(worker: &Rc<Worker>, current: &Rc<Current>, address: SocketAddr) -> Serving<WorkerTargets> {
     let id = udp_listener(current, address);
+    let port = current.port_id(address, Transport::Udp).and_then(|id| current.snapshot().ports.get(id.index()));
     let listener = id.and_then(|id| current.snapshot().listeners.get(id.index()));
     let draws = Rc::clone(worker);
     Serving {
         route: listener.and_then(|listener| route_of(listener, None)).cloned(),
+        sources: port.and_then(|port| port.sources.clone()),
         targets: WorkerTargets { worker: Rc::clone(worker), current: Rc::clone(current), origin: None },
         series: id.and_then(|id| current.series.listener(id)).cloned().unwrap_or_default(),
         draw: Box::new(move || draws.random.next_u32()),

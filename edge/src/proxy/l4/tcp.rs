@@ -1,13 +1,13 @@
 //! TCPRoute and TLSRoute: from a route to a connection with one endpoint.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edge_config::snapshot::{StreamRoute, UpstreamId};
 
-use super::{Targets, choose, target};
+use super::{Sticky, Targets, choose, target};
 use crate::proxy::reason::Reason;
 
 /// Endpoints that are tried before the client is turned away.
@@ -42,11 +42,14 @@ pub struct Summary {
 /// is absent or leads to an invalid backend is an error: "invalid share of connections must be rejected actively".
 pub async fn dial<T: Connect>(
     route: Option<&StreamRoute>,
+    client: IpAddr,
     targets: &T,
     draw: u32,
     summary: &mut Summary,
 ) -> Result<(T::Connection, T::Load), Reason> {
-    let backend = choose(&route.ok_or(Reason::NoRoute)?.backends, draw).ok_or(Reason::InvalidBackend)?;
+    let route = route.ok_or(Reason::NoRoute)?;
+    let sticky = Sticky::of(route, client);
+    let backend = choose(&route.backends, draw).ok_or(Reason::InvalidBackend)?;
     summary.backend = Some(Arc::clone(&backend.reference));
     let upstream = target(backend).ok_or(Reason::InvalidBackend)?;
     summary.upstream = Some(upstream);
@@ -54,7 +57,7 @@ pub async fn dial<T: Connect>(
     let mut failed: Option<(SocketAddr, Reason)> = None;
     while summary.tries < TRIES {
         let avoid = failed.map(|(endpoint, _)| endpoint);
-        let Some((endpoint, load)) = targets.pick(upstream, avoid) else { break };
+        let Some((endpoint, load)) = targets.pick(upstream, sticky, avoid) else { break };
         if Some(endpoint) == avoid {
             // There is no other one.
             break;

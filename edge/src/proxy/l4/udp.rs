@@ -9,20 +9,20 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use edge_config::snapshot::{StreamRoute, UpstreamId};
+use edge_config::snapshot::{Sources, StreamRoute, UpstreamId};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::{Targets, choose, target};
+use super::{Sticky, Targets, choose, target};
 use crate::proxy::metrics::{ListenerSeries, UdpDrop};
 use crate::proxy::reason::Reason;
 
@@ -52,12 +52,20 @@ impl Default for UdpLimits {
 /// What one generation says of a listener.
 pub struct Serving<T> {
     pub route: Option<StreamRoute>,
+    /// Who is let in; `None` is everybody.
+    pub sources: Option<Sources>,
     pub targets: T,
     pub series: Arc<ListenerSeries>,
     /// Uniformly distributed numbers.
     pub draw: Box<dyn Fn() -> u32>,
     /// Sessions of all addresses and workers together.
     pub most: usize,
+}
+
+impl<T> Serving<T> {
+    fn lets_in(&self, client: IpAddr) -> bool {
+        self.sources.as_ref().is_none_or(|sources| sources.contains(client))
+    }
 }
 
 /// A session that is over.
@@ -155,7 +163,11 @@ impl<T: Targets + 'static> Udp<T> {
     /// Takes up another generation. Sessions whose backend and endpoint are still there go on.
     pub fn set(self: &Rc<Self>, serving: Serving<T>) {
         let gone: Vec<Held<T>> = {
+            let is_let_in = |client: SocketAddr| serving.lets_in(client.ip());
             let stays = |session: &Session<T>| {
+                if !is_let_in(session.client) {
+                    return false;
+                }
                 let backends = serving.route.iter().flat_map(|route| &route.backends);
                 let mut same = backends.filter(|backend| backend.reference == session.backend).filter_map(target);
                 let upstream = same.find(|upstream| serving.targets.has(*upstream, session.endpoint));
@@ -190,6 +202,9 @@ impl<T: Targets + 'static> Udp<T> {
     fn take(self: &Rc<Self>, client: SocketAddr, datagram: &[u8]) {
         {
             let serving = self.serving.borrow();
+            if !serving.lets_in(client.ip()) {
+                return serving.series.count_udp_drop(UdpDrop::SourceForbidden);
+            }
             serving.series.udp_datagrams_received.one();
             serving.series.received.add(datagram.len() as u64);
         }
@@ -242,7 +257,8 @@ impl<T: Targets + 'static> Udp<T> {
         // "Invalid share must be dropped".
         let backend = choose(backends, (serving.draw)()).ok_or(UdpDrop::InvalidBackend)?;
         let upstream = target(backend).ok_or(UdpDrop::InvalidBackend)?;
-        let (endpoint, load) = serving.targets.pick(upstream, failed).ok_or(UdpDrop::NoReadyEndpoint)?;
+        let sticky = serving.route.as_ref().and_then(|route| Sticky::of(route, client.ip()));
+        let (endpoint, load) = serving.targets.pick(upstream, sticky, failed).ok_or(UdpDrop::NoReadyEndpoint)?;
         let socket = connect(endpoint).map_err(|error| {
             serving.targets.note(upstream, endpoint, Err(&error));
             UdpDrop::Refused

@@ -10,7 +10,7 @@ use super::series::{
 use super::text::{Format, MetricType, Text};
 use super::{Classes, Counter, Histogram, WorkerMetrics};
 use crate::proxy::reason::Reason;
-use edge_config::names::ObjectRef;
+use edge_config::names::{Kind, ObjectRef};
 use edge_config::snapshot::UpstreamKey;
 
 /// A whole page of the data plane's metrics. `log_lines_dropped` comes from the access log, if there is one.
@@ -135,8 +135,10 @@ fn with<'l>(labels: Labels<'l>, label: (&'l str, &'l dyn Display)) -> Vec<(&'l s
     labels.iter().copied().chain([label]).collect()
 }
 
-fn port_labels((gateway, port, transport): &PortLabel, write: &mut dyn FnMut(Labels<'_>)) {
-    write(&[("namespace", &gateway.namespace), ("gateway", &gateway.name), ("port", port), ("transport", transport)]);
+fn port_labels((owner, port, transport): &PortLabel, write: &mut dyn FnMut(Labels<'_>)) {
+    let kind = if owner.kind == Kind::Service { "service" } else { "gateway" };
+    let key = &owner.key;
+    write(&[("namespace", &key.namespace), (kind, &key.name), ("port", port), ("transport", transport)]);
 }
 
 fn listener_labels((parent, name, port): &ListenerLabel, write: &mut dyn FnMut(Labels<'_>)) {
@@ -175,6 +177,12 @@ fn write_ports(ports: &Grouped<'_, PortLabel, PortSeries>, text: &mut Text) {
     write_each(text, ports, port_labels, |port| open(&port.accepted, &port.closed));
     text.family("edge_connections_refused", Counter, "Connections closed at accept because a limit was reached.");
     write_each(text, ports, port_labels, |port| port.refused.value());
+    text.family(
+        "edge_connections_forbidden",
+        Counter,
+        "Connections closed at accept because the client is not let in.",
+    );
+    write_each(text, ports, port_labels, |port| port.forbidden.value());
     text.family("edge_tls_handshakes", Counter, "TLS handshakes with clients, by how they ended.");
     write_kinds(text, ports, port_labels, ("result", &Handshake::LABELS), |port, place| port.handshakes[place].value());
 }

@@ -3,7 +3,7 @@
 use std::hash::Hash;
 use std::sync::Arc;
 
-use edge_config::names::{ObjectKey, ObjectRef};
+use edge_config::names::ObjectRef;
 use edge_config::snapshot::{ListenerId, Port, PortId, PortServe, RuleId, Snapshot, UpstreamId, UpstreamKey};
 use foldhash::{HashMap, HashMapExt as _};
 
@@ -23,8 +23,8 @@ pub struct Series {
 
 /// Gateway or ListenerSet, listener name, port.
 pub type ListenerLabel = (ObjectRef, Box<str>, u16);
-/// Gateway, port, transport: TCP and UDP ports may have one number.
-pub type PortLabel = (ObjectKey, u16, &'static str);
+/// Gateway or Service, port, transport: TCP and UDP ports may have one number.
+pub type PortLabel = (ObjectRef, u16, &'static str);
 pub type ObjectLabel = ObjectRef;
 pub type UpstreamLabel = UpstreamKey;
 
@@ -59,11 +59,13 @@ pub enum UdpDrop {
     Congested,
     /// The kernel refused it: too large, unreachable, no memory for a socket.
     Refused,
+    /// Who sent it is not let in (`loadBalancerSourceRanges`).
+    SourceForbidden,
 }
 
 impl UdpDrop {
-    pub const LABELS: [&'static str; 5] =
-        ["table_full", "invalid_backend", "no_ready_endpoint", "congested", "refused"];
+    pub const LABELS: [&'static str; 6] =
+        ["table_full", "invalid_backend", "no_ready_endpoint", "congested", "refused", "source_forbidden"];
 }
 
 impl ListenerSeries {
@@ -80,6 +82,8 @@ pub struct PortSeries {
     pub closed: Counter,
     /// Closed at accept because a limit was reached.
     pub refused: Counter,
+    /// Closed at accept because the client is not let in (`loadBalancerSourceRanges`).
+    pub forbidden: Counter,
     pub handshakes: [Counter; Handshake::LABELS.len()],
 }
 
@@ -173,7 +177,7 @@ impl Series {
 
 fn port_label(port: &Port) -> PortLabel {
     let transport = if matches!(port.serve, PortServe::Udp { .. }) { "udp" } else { "tcp" };
-    (port.gateway.clone(), port.number, transport)
+    (port.owner.clone(), port.number, transport)
 }
 
 /// A series for each label: that of the generation before, or a new one. A label that occurs twice has one series.

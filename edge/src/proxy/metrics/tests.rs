@@ -47,8 +47,9 @@ fn snapshot(names: &[&str]) -> Snapshot {
     };
     Snapshot {
         ports: vec![Port {
-            gateway: ObjectKey::parse("infra/gw"),
+            owner: object(Kind::Gateway, "infra/gw"),
             number: 80,
+            sources: None,
             proxy_protocol: None,
             serve: PortServe::Tcp { listener: ListenerId(0) },
         }],

@@ -81,6 +81,25 @@ impl Upstream {
         balance::pick(candidates, balance, &self.shared.turn, random, avoid, Instant::now).cloned()
     }
 
+    /// The endpoint of a client that stays with one: its own while that is of use, else the one of the greatest weight,
+    /// which every worker and every edge finds the same.
+    pub fn pick_for(
+        &self,
+        own: Option<SocketAddr>,
+        weight: impl Fn(SocketAddr) -> u64,
+        avoid: Option<SocketAddr>,
+        now: Instant,
+    ) -> Option<Rc<Endpoint>> {
+        let candidates = if self.ready.is_empty() { &self.draining } else { &self.ready };
+        let usable = |endpoint: &&Rc<Endpoint>| Some(endpoint.address) != avoid && !endpoint.is_passed_over(now);
+        let own = candidates.iter().find(|endpoint| Some(endpoint.address) == own).filter(usable);
+        let heaviest = |left: &&Rc<Endpoint>| (weight(left.address), left.address);
+        let chosen = own
+            .or_else(|| candidates.iter().filter(usable).max_by_key(heaviest))
+            .or_else(|| candidates.iter().filter(|endpoint| Some(endpoint.address) != avoid).max_by_key(heaviest));
+        chosen.or(candidates.first()).cloned()
+    }
+
     /// The endpoint of a pinned session, as long as it may take requests at all.
     pub fn endpoint_at(&self, address: SocketAddr) -> Option<Rc<Endpoint>> {
         self.ready.iter().chain(&self.draining).find(|endpoint| endpoint.address == address).cloned()

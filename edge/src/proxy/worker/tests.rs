@@ -24,6 +24,7 @@ fn a_worker_that_cannot_accept_says_so_and_serves_when_it_can() {
     let shared = Arc::new(Shared {
         connections: AtomicUsize::new(0),
         udp_sessions: Arc::default(),
+        affinity: Default::default(),
         deaf: vec![Mutex::default()],
         live: vec![AtomicU64::new(0)],
         health: Health::new(1),

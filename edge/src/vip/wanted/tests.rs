@@ -40,14 +40,14 @@ fn listener(name: &str, serve: ListenerServe) -> Listener {
 
 /// One VIP with the sockets 80 (HTTP) and 443 (HTTPS), and one without any socket.
 fn snapshot() -> Snapshot {
-    let gateway = ObjectKey::new("shop", "web");
-    let vip = |address| Vip { address: ip(address), gateway: gateway.clone(), source: "pool a".into() };
+    let gateway = ObjectRef::new(Kind::Gateway, ObjectKey::new("shop", "web"));
+    let vip = |address| Vip { address: ip(address), owners: vec![gateway.clone()], source: "pool a".into() };
     let only = |listener: u32| {
         let mut hosts = HostMap::new();
         hosts.insert(HostPattern::Any, ListenerId(listener));
         hosts
     };
-    let port = |number, serve| Port { gateway: gateway.clone(), number, proxy_protocol: None, serve };
+    let port = |number, serve| Port { owner: gateway.clone(), number, sources: None, proxy_protocol: None, serve };
     let tls = Terminate { certificates: vec![id()], client_validation: ClientValidation::Off };
     Snapshot {
         vips: vec![vip(VIP), vip("192.0.2.11")],

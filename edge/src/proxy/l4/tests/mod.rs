@@ -60,7 +60,12 @@ impl Fixed {
 impl Targets for Fixed {
     type Load = Load;
 
-    fn pick(&self, upstream: UpstreamId, avoid: Option<SocketAddr>) -> Option<(SocketAddr, Load)> {
+    fn pick(
+        &self,
+        upstream: UpstreamId,
+        _: Option<super::Sticky>,
+        avoid: Option<SocketAddr>,
+    ) -> Option<(SocketAddr, Load)> {
         let endpoints = self.0.endpoints.borrow();
         let list = endpoints.get(upstream.index())?;
         self.0.turn.set(self.0.turn.get() + 1);
@@ -94,6 +99,7 @@ pub fn route(backends: &[(u32, Option<u32>)]) -> StreamRoute {
     StreamRoute {
         route: ObjectRef::new(Kind::TCPRoute, ObjectKey::parse("a/b")),
         backends: backends.iter().map(backend).collect(),
+        affinity: None,
     }
 }
 

@@ -241,7 +241,7 @@ async fn served(route: Option<edge_config::snapshot::StreamRoute>, targets: &Fix
     let targets = targets.clone();
     let task = spawn_local(async move {
         let mut summary = Summary::default();
-        let end = match dial(route.as_ref(), &targets, 0, &mut summary).await {
+        let end = match dial(route.as_ref(), std::net::Ipv4Addr::LOCALHOST.into(), &targets, 0, &mut summary).await {
             Ok((upstream, _load)) => Ok(tunnel(&accepted, &upstream, None, quiet(Duration::ZERO), &()).await),
             Err(reason) => {
                 reset(accepted);

@@ -20,6 +20,7 @@ fn serving(backends: &[(u32, Option<u32>)], targets: &Fixed, series: &Arc<Listen
     let draws = Cell::new(0u32);
     Serving {
         route: (!backends.is_empty()).then(|| route(backends)),
+        sources: None,
         targets: targets.clone(),
         series: Arc::clone(series),
         // Draws that are spread evenly.

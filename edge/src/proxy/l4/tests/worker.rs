@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edge_config::names::{HostPattern, Kind, ObjectKey, ObjectRef};
+use edge_config::settings::AddressRange;
 use edge_config::snapshot::{
     ClientSettings, Endpoint, EndpointSet, EndpointState, Listener, ListenerId, ListenerServe, Port, PortId, PortServe,
-    Snapshot, Socket, Transport, Upstream, UpstreamKey, UpstreamProtocol,
+    Snapshot, Socket, Sources, Transport, Upstream, UpstreamKey, UpstreamProtocol,
 };
 
 use super::route;
@@ -39,7 +40,9 @@ fn generation(number: u64, address: SocketAddr, backends: Backends<'_>, endpoint
         },
         serve,
     };
-    let port = |serve| Port { gateway: gateway.clone(), number: address.port(), proxy_protocol: None, serve };
+    let owner = ObjectRef::new(Kind::Gateway, gateway.clone());
+    let port =
+        |serve| Port { owner: owner.clone(), number: address.port(), sources: None, proxy_protocol: None, serve };
     let snapshot = Snapshot {
         sockets: vec![
             Socket { address, transport: Transport::Tcp, port: PortId(0) },
@@ -232,4 +235,101 @@ fn tcp_and_udp_routes_on_io_uring() {
         Ok(()) => through_workers(Backend::Uring),
         Err(error) => eprintln!("io_uring is not tested: {error}"),
     }
+}
+
+fn options(workers: usize) -> ProxyOptions {
+    ProxyOptions { workers, backend: Some(Backend::Epoll), tokens: Tokens::new(b"test").unwrap(), log: None }
+}
+
+/// The generation with its snapshot changed.
+fn changed(mut generation: Generation, change: impl FnOnce(&mut Snapshot)) -> Generation {
+    change(Arc::make_mut(&mut generation.snapshot));
+    generation
+}
+
+#[test]
+fn who_is_not_let_in_gets_nowhere() {
+    let (a, address) = (echo("a"), free_address());
+    let proxy = Proxy::start(options(2), generation(0, address, &[], &[])).unwrap();
+    let only_from = |number, range: &str| {
+        let sources = Sources::new(vec![AddressRange::parse(range).unwrap()]);
+        changed(generation(number, address, &[(1, Some(0))], &[a]), |snapshot| {
+            snapshot.ports.iter_mut().for_each(|port| port.sources = Some(sources.clone()));
+        })
+    };
+    publish(&proxy, only_from(1, "127.0.0.0/8"));
+    let datagrams = udp_client();
+    assert_eq!(exact(&connect(address), 1), "a");
+    assert_eq!(ask(&datagrams, address, "1"), "a1");
+
+    publish(&proxy, only_from(2, "192.0.2.0/24"));
+    assert_eq!(connect(address).read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    // A session from before ends too: every datagram is judged.
+    datagrams.send_to(b"2", address).unwrap();
+    udp_client().send_to(b"3", address).unwrap();
+    let port = address.port();
+    for line in [
+        format!(
+            r#"edge_connections_forbidden_total{{namespace="infra",gateway="gw",port="{port}",transport="tcp"}} 1"#
+        ),
+        format!(r#"edge_connections_total{{namespace="infra",gateway="gw",port="{port}",transport="tcp"}} 1"#),
+        format!(
+            r#"edge_udp_dropped_datagrams_total{{kind="Gateway",namespace="infra",name="gw",listener="udp",port="{port}",reason="source_forbidden"}} 2"#
+        ),
+        format!(
+            r#"edge_udp_received_datagrams_total{{kind="Gateway",namespace="infra",name="gw",listener="udp",port="{port}"}} 1"#
+        ),
+        r#"edge_local_responses_total{reason="source_forbidden"} 1"#.to_owned(),
+    ] {
+        let page = || render(proxy.metrics(), 0, Format::Prometheus);
+        until(&line, || page().lines().any(|found| found == line));
+    }
+    datagrams.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    assert!(datagrams.recv_from(&mut [0; 8]).is_err());
+    proxy.stop();
+}
+
+#[test]
+fn a_client_stays_with_its_endpoint_whichever_worker_it_comes_to() {
+    let (a, b, c, address) = (echo("a"), echo("b"), echo("c"), free_address());
+    let proxy = Proxy::start(options(4), generation(0, address, &[], &[])).unwrap();
+    // One upstream with several endpoints.
+    let with = |number, endpoints: &[SocketAddr]| {
+        let mut generation = changed(generation(number, address, &[(1, Some(0))], &[a]), |snapshot| {
+            for listener in &mut snapshot.listeners {
+                if let ListenerServe::Tcp { route: Some(route) } | ListenerServe::Udp { route: Some(route) } =
+                    &mut listener.serve
+                {
+                    route.affinity = Some(Duration::from_secs(600));
+                }
+            }
+        });
+        let (state, target, node) = (EndpointState::Ready, Box::default(), Box::default());
+        let endpoint = Endpoint { address: a, state, target, node };
+        let mut all: Vec<Endpoint> =
+            endpoints.iter().map(|address| Endpoint { address: *address, ..endpoint.clone() }).collect();
+        all.sort();
+        generation.endpoints = Arc::new(vec![Arc::new(EndpointSet::Addresses(all))]);
+        generation
+    };
+    let served_by = |times: usize| -> Vec<String> { (0..times).map(|_| exact(&connect(address), 1)).collect() };
+    publish(&proxy, with(1, &[a, b]));
+    let first = served_by(1).remove(0);
+    assert!(served_by(40).iter().all(|name| *name == first));
+    // More endpoints change nothing for a client that is known.
+    publish(&proxy, with(2, &[a, b, c]));
+    assert!(served_by(40).iter().all(|name| *name == first));
+    // Datagrams of the same client too: one Service, one client, one endpoint of each of its ports.
+    let names: Vec<String> = (0..8).map(|_| ask(&udp_client(), address, "")).collect();
+    assert!(names.iter().all(|name| *name == names[0]), "{names:?}");
+    // Without its endpoint it goes to another, and stays there when the first comes back.
+    let without: Vec<SocketAddr> =
+        [("a", a), ("b", b), ("c", c)].into_iter().filter(|(name, _)| *name != first).map(|(_, it)| it).collect();
+    publish(&proxy, with(3, &without));
+    let second = served_by(1).remove(0);
+    assert_ne!(second, first);
+    assert!(served_by(20).iter().all(|name| *name == second));
+    publish(&proxy, with(4, &[a, b, c]));
+    assert!(served_by(20).iter().all(|name| *name == second));
+    proxy.stop();
 }
