@@ -59,7 +59,6 @@ pub(super) fn look(issuance: &mut Issuance, wanted: &CertsWanted, plan: &Plan, n
     for id in ids {
         let entry = entries.get(id);
         let mut errors = Vec::new();
-        let mut mismatches = Vec::new();
         if let Some(Err(reason)) = wanted.supplied.get(id) {
             errors.push(format!("Secret {id}: {reason}"));
         } else if entry.is_none_or(|entry| entry.origin == Origin::Placeholder) && !wishes.contains_key(id) {
@@ -67,7 +66,7 @@ pub(super) fn look(issuance: &mut Issuance, wanted: &CertsWanted, plan: &Plan, n
         }
         if let Some(entry) = entry.filter(|entry| entry.origin != Origin::Placeholder) {
             errors.extend(validity_error(entry, now));
-            mismatches.extend(served.get(id).into_iter().flatten().filter_map(|one| mismatch(one, &entries)));
+            errors.extend(served.get(id).into_iter().flatten().filter_map(|one| mismatch(one, &entries)));
         }
         errors.extend(plan.waiting.get(id).map(|wait| format!("not issued: {wait}")));
         errors.extend(issuance.placeholders.get(id).and_then(|held| held.reason.clone()));
@@ -89,7 +88,6 @@ pub(super) fn look(issuance: &mut Issuance, wanted: &CertsWanted, plan: &Plan, n
                 not_after: entry.map(|entry| at(entry.facts.not_after)),
                 renews_at: renews.copied().map(at),
                 error: (!errors.is_empty()).then(|| errors.join("; ")),
-                mismatch: (!mismatches.is_empty()).then(|| mismatches.join("; ")),
             },
         );
         if let Some(entry) = entry {

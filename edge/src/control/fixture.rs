@@ -363,7 +363,6 @@ fn observed() -> Observed {
         not_after: Some(now() + Duration::from_secs(ends)),
         renews_at: None,
         error: None,
-        mismatch: None,
     };
     let ejected = Ejection { since: ago(75), reason: "connection refused".to_owned() };
     Observed {

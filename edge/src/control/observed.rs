@@ -92,9 +92,6 @@ pub struct CertificateState {
     pub renews_at: Option<SystemTime>,
     /// What went wrong last, such as a failed renewal or a Secret that cannot be used.
     pub error: Option<String>,
-    /// Hostnames of listeners that it does not bear. Clients will refuse it there, yet it is what was asked for: the
-    /// Gateway API knows no condition for that, and a listener that serves it is programmed.
-    pub mismatch: Option<String>,
 }
 
 impl CertificateState {

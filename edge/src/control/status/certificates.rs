@@ -56,8 +56,8 @@ fn at_hand(state: &CertificateState, wanted: Option<&WantedCertificate>, now: Sy
             }
         }
         CertificateSource::Secret => {
-            if let Some(fault) = error.or(state.mismatch.as_deref()) {
-                health = health.and(Health::new(State::Degraded, fault));
+            if let Some(error) = error {
+                health = health.and(Health::new(State::Degraded, error));
             } else if let Some(left) =
                 state.not_after.and_then(|end| end.duration_since(now).ok()).filter(|left| *left < NOTICE)
             {

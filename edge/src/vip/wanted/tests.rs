@@ -84,7 +84,6 @@ fn world() -> (Snapshot, AddressesObserved, Observed) {
         not_after: Some(SystemTime::UNIX_EPOCH),
         renews_at: None,
         error: None,
-        mismatch: None,
     };
     let observed = Observed {
         sockets: snapshot
