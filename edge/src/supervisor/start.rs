@@ -132,6 +132,7 @@ fn open(
         addresses: addresses.observed(),
         resolved: resolver_inbox,
         cluster: changes,
+        moves: kubernetes.as_ref().map(|kubernetes| kubernetes.mirror().moves()),
         held: patience.map(|patience| Instant::now() + patience + HELD_BEYOND),
         look,
     };
