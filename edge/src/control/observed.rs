@@ -173,3 +173,47 @@ pub struct Drain {
     pub since: SystemTime,
     pub until: SystemTime,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A listener is programmed with the certificate that it was given, whatever names are in it and whatever became of
+    /// its renewal; one that clients refuse by its dates is none.
+    #[test]
+    fn what_becomes_of_a_certificate_in_conditions() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        let names = Some("is not valid for a.example, the hostname of listener https of Gateway shop/web");
+        let unfit = |why: &str| status::CertificateState::Unfit { why: why.into() };
+        let issued = || CertificateSource::Issued("internal CA".into());
+        for (name, source, dates, error, expected) in [
+            ("good", CertificateSource::Secret, (at(1), at(2000)), None, status::CertificateState::Present),
+            ("other names", CertificateSource::Secret, (at(1), at(2000)), names, status::CertificateState::Present),
+            ("no renewal", issued(), (at(1), at(2000)), Some("refused"), status::CertificateState::Present),
+            ("ended", CertificateSource::Secret, (at(1), at(999)), names, unfit("it has ended")),
+            ("not begun", CertificateSource::Secret, (at(1001), at(2000)), None, unfit("it is not valid yet")),
+            (
+                "not there",
+                CertificateSource::Secret,
+                (None, None),
+                Some("Secret a/b: no PEM"),
+                status::CertificateState::Failed { why: "Secret a/b: no PEM".into() },
+            ),
+            (
+                "stood in for",
+                CertificateSource::Placeholder,
+                (at(1), at(2000)),
+                None,
+                status::CertificateState::Placeholder { why: "it is missing".into() },
+            ),
+        ] {
+            let (not_before, not_after) = dates;
+            let error = error.map(str::to_owned);
+            let state = CertificateState { source, names: Vec::new(), not_before, not_after, renews_at: None, error };
+            assert_eq!(state.for_conditions(now), expected, "{name}");
+        }
+    }
+}

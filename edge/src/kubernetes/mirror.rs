@@ -189,4 +189,40 @@ mod tests {
             assert_eq!(mirror.take_fresh().len(), 1);
         }
     }
+
+    #[test]
+    fn addresses_that_objects_show() {
+        let mirror = Mirror::default();
+        let moves = mirror.moves();
+        let name = |kind| ObjectRef::new(kind, ObjectKey::parse("ns/x"));
+        let mut version = 0;
+        let mut show = |kind, status: Value| {
+            version += 1;
+            let resource_version = version.to_string().into();
+            let addresses = Seen::addresses_in(&status);
+            mirror.note([(name(kind), Some(Seen { resource_version, addresses, ..Seen::default() }))]);
+            let shown = mirror.published([name(kind)]).remove(&name(kind)).unwrap_or_default();
+            (shown.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" "), *moves.borrow())
+        };
+        let gateway = |list: &[&str]| {
+            let addresses: Vec<Value> = list.iter().map(|value| serde_json::json!({ "value": value })).collect();
+            serde_json::json!({ "addresses": addresses, "listeners": [] })
+        };
+        for (kind, status, shown, moves) in [
+            (Kind::Gateway, Value::Null, "", 0),
+            (Kind::Gateway, gateway(&["192.0.2.1", "a.example", "2001:db8::1"]), "192.0.2.1 2001:db8::1", 1),
+            (Kind::Gateway, gateway(&["192.0.2.1", "2001:db8::1"]), "192.0.2.1 2001:db8::1", 1),
+            (
+                Kind::Service,
+                serde_json::json!({"loadBalancer": {"ingress": [{"hostname": "a.example"}, {"ip": "192.0.2.2"}]}}),
+                "192.0.2.2",
+                2,
+            ),
+            (Kind::Service, serde_json::json!({"loadBalancer": {"ingress": 7}}), "", 3),
+        ] {
+            assert_eq!(show(kind, status.clone()), (shown.to_owned(), moves), "{kind} {status}");
+        }
+        mirror.note([(name(Kind::Gateway), None)]);
+        assert_eq!((mirror.published([name(Kind::Gateway)]).len(), *moves.borrow()), (0, 4));
+    }
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
 use rustls::{CommonState, HandshakeKind, ProtocolVersion, ServerConfig, SupportedCipherSuite};
 
 use super::large;
@@ -68,9 +68,8 @@ pub(super) async fn serve<S: Io>(
                 return driver.finish();
             }
             Err(error) => {
-                // The alert says it to the peer as well. rustls must not be shown again what it refused.
-                driver.visible = 0;
-                while matches!(driver.advance(), Ok(Next::Send)) {}
+                // The alert says it to the peer as well.
+                driver.last_words();
                 let _ = driver.send(io).await;
                 return Err(error.into());
             }
@@ -104,18 +103,7 @@ impl Driver {
             let UnbufferedStatus { discard, state } = self.connection.process_tls_records(bytes);
             let next = match state {
                 Ok(ConnectionState::EncodeTlsData(mut record)) => {
-                    let outgoing = self.outgoing.get_or_insert_with(Buffer::take);
-                    loop {
-                        match record.encode(outgoing.room_mut()) {
-                            Ok(count) => break outgoing.grow(count),
-                            Err(EncodeError::InsufficientSize(error)) => {
-                                let mut larger = Buffer::with_size((outgoing.len() + error.required_size) * 2);
-                                larger.append(outgoing.as_slice());
-                                *outgoing = larger;
-                            }
-                            Err(error) => return Err(rustls::Error::General(error.to_string())),
-                        }
-                    }
+                    encode(&mut record, self.outgoing.get_or_insert_with(Buffer::take))?;
                     None
                 }
                 Ok(ConnectionState::TransmitTlsData(flight)) => {
@@ -136,6 +124,22 @@ impl Driver {
                 // What comes with the last flight (tickets) has time until there is data.
                 Some(_) if !self.connection.is_handshaking() => return Ok(Next::Done),
                 Some(next) => return Ok(next),
+            }
+        }
+    }
+
+    /// Collects what rustls has to say after it refused something. It looks at what came in once nothing is left to be
+    /// said, and must not look again: neither at the same bytes, nor at less than it has taken note of.
+    fn last_words(&mut self) {
+        while self.connection.wants_write() {
+            let bytes = self.incoming.as_mut().map(Buffer::as_mut_slice).unwrap_or_default();
+            let bytes = bytes.get_mut(..self.visible).unwrap_or_default();
+            let Ok(ConnectionState::EncodeTlsData(mut record)) = self.connection.process_tls_records(bytes).state
+            else {
+                return;
+            };
+            if encode(&mut record, self.outgoing.get_or_insert_with(Buffer::take)).is_err() {
+                return;
             }
         }
     }
@@ -192,6 +196,24 @@ impl Driver {
         let records = Records::new(&secrets, keys, owed)
             .ok_or_else(|| TlsError::Refused("cipher suite cannot be used".into()))?;
         Ok((agreed, records, incoming.filter(|incoming| !incoming.is_empty())))
+    }
+}
+
+/// Puts a record of rustls's behind what is to be sent.
+fn encode<Side>(record: &mut EncodeTlsData<'_, Side>, outgoing: &mut Buffer) -> Result<(), rustls::Error> {
+    loop {
+        match record.encode(outgoing.room_mut()) {
+            Ok(count) => {
+                outgoing.grow(count);
+                return Ok(());
+            }
+            Err(EncodeError::InsufficientSize(error)) => {
+                let mut larger = Buffer::with_size((outgoing.len() + error.required_size) * 2);
+                larger.append(outgoing.as_slice());
+                *outgoing = larger;
+            }
+            Err(error) => return Err(rustls::Error::General(error.to_string())),
+        }
     }
 }
 

@@ -245,3 +245,67 @@ fn a_hello_in_single_bytes_over_single_byte_records() {
         });
     }
 }
+
+/// rustls must not be shown a second time what it refused: it would say so twice, or panic.
+#[test]
+fn a_handshake_that_is_refused_is_refused_once() {
+    // Whole records, of which the first or the second is none of a handshake; what follows must not be looked at.
+    let done: &[u8] = &[22, 3, 1, 0, 4, 14, 0, 0, 0];
+    let junk: &[u8] = &[22, 3, 1, 0, 4, 1, 0, 0, 0];
+    for (name, bytes) in [
+        ("a message out of order", done.to_vec()),
+        ("twice", [done, done].concat()),
+        ("a ClientHello of nothing", [junk, done].concat()),
+        ("data", vec![23, 3, 3, 0, 1, 0]),
+    ] {
+        on_both(move |backend| {
+            let bytes = bytes.clone();
+            async move {
+                let (near, far) = sockets(backend).await;
+                let (server, _) = configs(ALL[0]);
+                let refused = TlsStream::accept(far, &server, Buffer::copy_of(&bytes)).await;
+                assert!(refused.is_err(), "{name}");
+                drop(refused);
+                let (_, said) = read_all(&near).await;
+                assert!(matches!(*said, [21, 3, _, 0, 2, 2, _]), "{name}: one fatal alert, not {said:?}");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_client_without_its_certificate_is_told() {
+    for way in [ALL[0], ALL[1]] {
+        on_both(move |backend| async move {
+            let (server, client) = configs(way);
+            let mut roots = RootCertStore::empty();
+            let key = rcgen::KeyPair::generate().unwrap();
+            let authority = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap();
+            roots.add(authority.der().clone()).unwrap();
+            let verifier =
+                rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider()));
+            let certificate = Arc::clone(&server.cert_resolver);
+            let mut server = ServerConfig::builder_with_provider(Arc::clone(provider()))
+                .with_protocol_versions(way.versions)
+                .unwrap()
+                .with_client_cert_verifier(verifier.build().unwrap())
+                .with_cert_resolver(certificate);
+            server.enable_secret_extraction = true;
+            let server = Arc::new(server);
+            let (near, far) = sockets(backend).await;
+            let accept = async {
+                let (_, bytes) = hello::read(&far, Buffer::take()).await.unwrap();
+                TlsStream::accept(far, &server, bytes).await.map(drop)
+            };
+            let connect = async {
+                match TlsStream::connect(near, &client).await {
+                    Ok(stream) => read_all(&stream).await.0.unwrap_err().to_string(),
+                    Err(error) => error.to_string(),
+                }
+            };
+            let (said, refused) = tokio::join!(connect, accept);
+            assert!(refused.unwrap_err().to_string().contains("certificate"));
+            assert!(said.contains("Certificate") || said.contains("HandshakeFailure"), "{said}");
+        });
+    }
+}
