@@ -309,3 +309,24 @@ fn a_client_without_its_certificate_is_told() {
         });
     }
 }
+
+#[test]
+fn a_record_that_nobody_sealed_is_refused_once() {
+    for way in [ALL[0], ALL[1]] {
+        on_both(move |backend| async move {
+            let (server, client) = configs(way);
+            let mut hello = Vec::new();
+            let mut rustls = rustls::ClientConnection::new(client.config, client.name).unwrap();
+            rustls.write_tls(&mut hello).unwrap();
+            // Data under keys that the client cannot have yet, twice.
+            let forged = [&[23, 3, 3, 0, 32][..], &[0; 32]].concat();
+            let bytes = [hello, forged.clone(), forged].concat();
+            let (near, far) = sockets(backend).await;
+            let refused = TlsStream::accept(far, &server, Buffer::copy_of(&bytes)).await;
+            assert!(refused.is_err());
+            drop(refused);
+            let (_, said) = read_all(&near).await;
+            assert_eq!(said.first(), Some(&22), "its own part of the handshake came first");
+        });
+    }
+}
