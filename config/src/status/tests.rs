@@ -55,7 +55,7 @@ fn programmed_is_what_the_world_says() {
         observed.sockets.values_mut().for_each(|socket| *socket = Err("address in use".into()));
     };
     type Spoil<'s> = &'s dyn Fn(&mut Observed);
-    let cases: [(&str, Spoil<'_>, &str, &str, &str); 8] = [
+    let cases: [(&str, Spoil<'_>, &str, &str, &str); 9] = [
         ("all good", &|_| {}, "True Programmed", "True Programmed", "True Programmed"),
         ("workers", &|o| o.acknowledged = false, "False Pending", "False Pending", "False Pending"),
         (
