@@ -40,7 +40,7 @@ impl Net {
                 }
             };
             let uplink = format!("n{number}");
-            join(&net.edge, (&uplink, format!("10.74.2{number}.1")), node, ("up", format!("10.74.2{number}.2")));
+            join(&net.edge, (&uplink, format!("10.74.2{number}.1")), node, ("eth0", format!("10.74.2{number}.2")));
             join(node, ("pods", format!("10.75.{number}.1")), pod, ("eth0", format!("10.75.{number}.5")));
             pod.ip(&format!("route add default via 10.75.{number}.1")).unwrap();
         }
