@@ -16,8 +16,8 @@ pub(super) struct Class {
 }
 
 /// Gateway API v1.6.1 feature names that Edge implements, sorted ascending as `supportedFeatures` must be. Not claimed:
-/// GatewayInfrastructurePropagation (no objects are created for a Gateway) and all of mesh.
-pub(super) const FEATURES: [&str; 47] = [
+/// all of mesh. GatewayInfrastructurePropagation is about the Service that a Gateway of the Kubernetes API gets.
+pub(super) const FEATURES: [&str; 48] = [
     "BackendTLSPolicy",
     "BackendTLSPolicySANValidation",
     "GRPCRoute",
@@ -29,6 +29,7 @@ pub(super) const FEATURES: [&str; 47] = [
     "GatewayFrontendClientCertificateValidationInsecureFallback",
     "GatewayHTTPListenerIsolation",
     "GatewayHTTPSListenerDetectMisdirectedRequests",
+    "GatewayInfrastructurePropagation",
     "GatewayPort8080",
     "GatewayStaticAddresses",
     "HTTPRoute",

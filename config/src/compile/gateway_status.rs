@@ -146,10 +146,23 @@ fn set_report(
     parent_programmed: Option<&Fault>,
 ) -> (ObjectReport, bool) {
     let listeners: Vec<_> = gateway.listeners.iter().filter(|listener| listener.set == Some(index)).collect();
-    let any_valid = listeners.iter().any(|listener| listener.is_valid());
+    // ListenerSetReasonListenersNotValid: "cannot be configured on the Gateway"; so it is where there is no certificate,
+    // not even a placeholder.
+    let is_hopeless = |listener: &ListenerState<'_>| listener.programmed_fault.is_some() && listener.id.is_none();
+    let any_valid = listeners.iter().any(|listener| listener.is_valid() && !is_hopeless(listener));
     let accepted = match &set.fault {
         Some(fault) => condition("Accepted", "Accepted", Some(fault)),
-        None => accepted(&listeners, any_valid),
+        None => match accepted(&listeners, any_valid) {
+            good if good.status && !any_valid => {
+                let names = names(listeners.iter());
+                condition(
+                    "Accepted",
+                    "Accepted",
+                    Some(&Fault::new("ListenersNotValid", format!("no certificate for listener {names}"))),
+                )
+            }
+            judged => judged,
+        },
     };
     let programmed = match &set.fault {
         Some(fault) => Some(fault.clone()),

@@ -106,8 +106,8 @@ impl CertificateState {
             _ if self.not_before.is_some_and(|start| start > now) => {
                 status::CertificateState::Unfit { why: "it is not valid yet".to_owned() }
             }
-            (CertificateSource::Secret, Some(_)) => status::CertificateState::Unfit { why: why() },
-            // A renewal that failed leaves what it should have replaced.
+            // A renewal that failed leaves what it should have replaced. A Secret whose names are not those of the
+            // listener is served as asked for: the Gateway API leaves names to whoever wrote both.
             _ => status::CertificateState::Present,
         }
     }

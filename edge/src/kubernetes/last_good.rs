@@ -81,7 +81,10 @@ pub fn read(state_directory: &Path) -> LastGood {
     found
 }
 
-fn read_file(path: &Path) -> Result<Option<(Zeroizing<Vec<u8>>, SystemTime)>, String> {
+/// The objects of a kind and when they were written.
+type Content = (Zeroizing<Vec<u8>>, SystemTime);
+
+fn read_file(path: &Path) -> Result<Option<Content>, String> {
     // A FIFO or a device in place of a file must not hold up the start.
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path);
     let file = match opened {

@@ -81,7 +81,7 @@ struct Seen {
     holder: String,
     duration: Duration,
     transitions: i64,
-    said: Option<Acknowledgement>,
+    said: Acknowledgement,
     /// When we saw it change last.
     at: Instant,
 }
@@ -232,7 +232,7 @@ impl Group {
             // A Lease that promises an hour must not keep a dead edge alive for an hour.
             duration: Duration::from_secs(seconds.min(60)),
             transitions: i64::from(spec.lease_transitions.unwrap_or_default()),
-            said: said.and_then(|text| serde_json::from_str(text).ok()),
+            said: said.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default(),
             at: now,
         };
         self.leases.insert(name, seen);
@@ -446,7 +446,7 @@ mod tests {
             holder: holder.into(),
             duration: DURATION,
             transitions: 0,
-            said: None,
+            said: Acknowledgement::default(),
             at: now - seconds(ago),
         };
         for (name, lease, renewed, expected) in [

@@ -82,6 +82,9 @@ impl Desk {
     /// entry for a Gateway that is merely not listed yet.
     pub fn open(&mut self) {
         self.is_open = true;
+        if let Some(world) = &self.world {
+            self.served.note(&world.compiled.report, self.mine.acknowledged, true);
+        }
     }
 
     /// A new state of this edge.
@@ -89,7 +92,7 @@ impl Desk {
         let is_compiled_anew = self.world.as_ref().is_none_or(|known| !Arc::ptr_eq(&known.compiled, &world.compiled));
         self.mine = world.observed.for_conditions(wall);
         let report = &world.compiled.report;
-        self.served.note(report, self.mine.acknowledged);
+        self.served.note(report, self.mine.acknowledged, self.is_open);
         if is_compiled_anew {
             let mut gone: Vec<ObjectRef> =
                 self.reports.keys().filter(|object| !report.objects.contains_key(*object)).cloned().collect();

@@ -68,7 +68,11 @@ fn add(found: &mut Vec<Fault>, place: &str, before: &Value, now: &Value) {
     ];
     let of = |conditions: &Value, kind: &str, bad: &str| {
         let all = list(conditions).iter();
-        all.filter(|one| one["type"] == kind && one["status"] == bad && one["reason"] != "Pending").cloned().next()
+        // A whole that merely sums its listeners up says nothing new.
+        let is_told = |one: &&Value| {
+            !["Pending", "ListenersNotResolved", "ListenersNotValid"].iter().any(|reason| one["reason"] == *reason)
+        };
+        all.filter(|one| one["type"] == kind && one["status"] == bad).find(is_told).cloned()
     };
     let Some((kind, bad, fault)) = ORDER.iter().find_map(|(kind, bad)| Some((*kind, *bad, of(now, kind, bad)?))) else {
         return;
@@ -97,7 +101,7 @@ mod tests {
         let bad = condition("ResolvedRefs", "False", "InvalidCertificateRef");
         let listener = |conditions: Vec<Value>| json!({"name": "https", "conditions": conditions});
         let entry = |controller: &str, conditions: Vec<Value>| json!({"controllerName": controller, "parentRef": {"kind": "Gateway", "name": "gw"}, "conditions": conditions});
-        let cases: [(&str, Kind, Value, Value, &[&str]); 7] = [
+        let cases: [(&str, Kind, Value, Value, &[&str]); 8] = [
             (
                 "a listener",
                 Kind::Gateway,
@@ -117,6 +121,13 @@ mod tests {
                 Kind::Gateway,
                 json!({}),
                 json!({"conditions": [condition("Programmed", "False", "Pending")]}),
+                &[],
+            ),
+            (
+                "a sum of listeners",
+                Kind::Gateway,
+                json!({}),
+                json!({"conditions": [condition("ResolvedRefs", "False", "ListenersNotResolved")]}),
                 &[],
             ),
             (

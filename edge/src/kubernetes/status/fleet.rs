@@ -28,6 +28,8 @@ const LONGEST_FAULT: usize = 160;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Acknowledgement {
+    /// Whether it has served everything once. Until then no traffic is led to it, and it does not count.
+    pub is_ready: bool,
     /// `Gateway shop/web` → generation.
     pub serves: BTreeMap<String, i64>,
     /// Over all that it serves, in case there is more than fits: equal digests mean that the same is served.
@@ -44,8 +46,8 @@ pub struct Acknowledgement {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     pub name: String,
-    /// Absent: it has not said anything that can be read.
-    pub said: Option<Acknowledgement>,
+    /// What it says; nothing where that cannot be read.
+    pub said: Acknowledgement,
 }
 
 /// The generations of objects that this edge's workers serve.
@@ -53,21 +55,26 @@ pub struct Peer {
 /// It is kept apart from the generation of the whole configuration, which changes with every route: a Gateway that
 /// stays as it is must not become pending each time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Served(BTreeMap<ObjectRef, i64>);
+pub struct Served {
+    generations: BTreeMap<ObjectRef, i64>,
+    is_ready: bool,
+}
 
 impl Served {
-    /// Takes note of a report that all workers serve, or of one that they do not serve yet.
-    pub fn note(&mut self, report: &Report, is_acknowledged: bool) {
+    /// Takes note of a report that all workers serve, or of one that they do not serve yet; `is_whole` once it is made
+    /// of everything that the API holds.
+    pub fn note(&mut self, report: &Report, is_acknowledged: bool, is_whole: bool) {
         if is_acknowledged {
-            self.0 = judged(report).map(|(object, generation)| (object.clone(), generation)).collect();
+            self.generations = judged(report).map(|(object, generation)| (object.clone(), generation)).collect();
+            self.is_ready |= is_whole;
         } else {
-            self.0.retain(|object, _| report.objects.contains_key(object));
+            self.generations.retain(|object, _| report.objects.contains_key(object));
         }
     }
 
     fn digest(&self) -> String {
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-        for (object, generation) in &self.0 {
+        for (object, generation) in &self.generations {
             for byte in format!("{object}={generation};").bytes() {
                 hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
             }
@@ -96,13 +103,10 @@ pub fn acknowledgement(served: &Served, observed: &Observed) -> Acknowledgement 
         };
         Some((id.to_string(), short(why)))
     });
+    let serves = served.generations.iter().take(MOST_SERVED);
     Acknowledgement {
-        serves: served
-            .0
-            .iter()
-            .take(MOST_SERVED)
-            .map(|(object, generation)| (object.to_string(), *generation))
-            .collect(),
+        is_ready: served.is_ready,
+        serves: serves.map(|(object, generation)| (object.to_string(), *generation)).collect(),
         digest: served.digest(),
         sockets: sockets.take(MOST_FAULTS).collect(),
         addresses: addresses.take(MOST_FAULTS).collect(),
@@ -114,11 +118,11 @@ pub fn acknowledgement(served: &Served, observed: &Observed) -> Acknowledgement 
 pub fn join(mut own: Observed, report: &Report, served: &Served, peers: &[Peer]) -> Observed {
     let digest = served.digest();
     // Edges that serve the very same need no look at every object.
-    let behind: Vec<&Peer> =
-        peers.iter().filter(|peer| peer.said.as_ref().is_none_or(|said| said.digest != digest)).collect();
+    let peers: Vec<&Peer> = peers.iter().filter(|peer| peer.said.is_ready).collect();
+    let behind: Vec<&Peer> = peers.iter().copied().filter(|peer| peer.said.digest != digest).collect();
     own.acknowledged = true;
     for (object, generation) in judged(report) {
-        let why = match served.0.get(object) {
+        let why = match served.generations.get(object) {
             Some(known) if *known == generation => {
                 let text = object.to_string();
                 behind.iter().find_map(|peer| unserved_by(peer, &text, generation))
@@ -130,7 +134,7 @@ pub fn join(mut own: Observed, report: &Report, served: &Served, peers: &[Peer])
             own.pending.insert(object.clone(), why);
         }
     }
-    for (name, said) in peers.iter().filter_map(|peer| Some((&peer.name, peer.said.as_ref()?))) {
+    for Peer { name, said } in peers {
         let by = |why: &String| format!("edge {name}: {why}");
         for (socket, outcome) in own.sockets.iter_mut().filter(|(_, outcome)| outcome.is_ok()) {
             if let Some(why) = said.sockets.get(&socket_name(socket)) {
@@ -153,8 +157,7 @@ pub fn join(mut own: Observed, report: &Report, served: &Served, peers: &[Peer])
 
 fn unserved_by(peer: &Peer, object: &str, generation: i64) -> Option<String> {
     let name = &peer.name;
-    let Some(said) = &peer.said else { return Some(format!("edge {name} does not say what it serves")) };
-    match said.serves.get(object) {
+    match peer.said.serves.get(object) {
         Some(known) if *known == generation => None,
         Some(known) => {
             Some(format!("edge {name} serves generation {known} of it; {generation} is not served there yet"))
@@ -200,7 +203,7 @@ mod tests {
 
     fn served(gateways: &[(&str, i64)]) -> Served {
         let mut served = Served::default();
-        served.note(&report(gateways), true);
+        served.note(&report(gateways), true, true);
         served
     }
 
@@ -208,13 +211,14 @@ mod tests {
         let said = acknowledgement(&served(gateways), &Observed::default());
         // As it comes back from the API.
         let text = serde_json::to_string(&said).unwrap();
-        Peer { name: name.to_owned(), said: Some(serde_json::from_str(&text).unwrap()) }
+        Peer { name: name.to_owned(), said: serde_json::from_str(&text).unwrap() }
     }
 
     #[test]
     fn an_object_is_pending_until_every_edge_serves_it() {
         let now = [("a", 2), ("b", 1)];
-        let silent = Peer { name: "c".into(), said: None };
+        // It has just started: nothing reaches it yet.
+        let new = Peer { name: "c".into(), said: Acknowledgement::default() };
         let cases: [(&str, Served, Vec<Peer>, &[(&str, &str)]); 6] = [
             ("alone", served(&now), vec![], &[]),
             ("all", served(&now), vec![peer("b", &now), peer("c", &now)], &[]),
@@ -231,12 +235,7 @@ mod tests {
                 vec![peer("b", &[("a", 1), ("b", 1), ("x", 1)])],
                 &[("a", "edge b serves generation 1 of it; 2 is not served there yet")],
             ),
-            (
-                "a silent one",
-                served(&now),
-                vec![silent],
-                &[("a", "edge c does not say what it serves"), ("b", "edge c does not say what it serves")],
-            ),
+            ("a new one", served(&now), vec![new], &[]),
         ];
         for (name, mine, peers, expected) in cases {
             let joined = join(Observed::default(), &report(&now), &mine, &peers);
@@ -250,11 +249,11 @@ mod tests {
     fn what_is_not_acknowledged_keeps_what_was() {
         let mut served = served(&[("a", 1), ("b", 1)]);
         // Another route made a new generation of the configuration; the Gateways are as they were.
-        served.note(&report(&[("a", 1), ("b", 2)]), false);
+        served.note(&report(&[("a", 1), ("b", 2)]), false, true);
         let joined = join(Observed::default(), &report(&[("a", 1), ("b", 2)]), &served, &[]);
         assert_eq!(joined.pending.keys().collect::<Vec<_>>(), [&gateway("b")]);
-        served.note(&report(&[("b", 2)]), false);
-        assert!(!served.0.contains_key(&gateway("a")), "what is gone is forgotten");
+        served.note(&report(&[("b", 2)]), false, true);
+        assert!(!served.generations.contains_key(&gateway("a")), "what is gone is forgotten");
     }
 
     #[test]
@@ -273,7 +272,7 @@ mod tests {
         bad.sockets.insert(socket, Err("in use".into()));
         bad.vips.insert(address, VipState { bound: Err("no permission".into()), announced: Ok(()) });
         bad.certificates.insert(id.clone(), CertificateState::Failed { why: "x".repeat(500) });
-        let peer = Peer { name: "b".into(), said: Some(acknowledgement(&Served::default(), &bad)) };
+        let peer = Peer { name: "b".into(), said: acknowledgement(&served(&[]), &bad) };
         let joined = join(good.clone(), &Report::default(), &Served::default(), std::slice::from_ref(&peer));
         assert_eq!(joined.sockets[&socket], Err("edge b: in use".to_owned()));
         assert_eq!(joined.vips[&address].bound, Err("edge b: no permission".to_owned()));

@@ -68,7 +68,8 @@ pub(super) async fn serve<S: Io>(
                 return driver.finish();
             }
             Err(error) => {
-                // The alert says it to the peer as well.
+                // The alert says it to the peer as well. rustls must not be shown again what it refused.
+                driver.visible = 0;
                 while matches!(driver.advance(), Ok(Next::Send)) {}
                 let _ = driver.send(io).await;
                 return Err(error.into());

@@ -310,8 +310,10 @@ fn programmed_is_what_every_edge_serves() {
     let mut edge = Edge::new(&api);
     let mut other = Edge::new(&api);
     let first = world(inputs.clone(), true);
+    let earlier = world(self::inputs(0, 1), true);
     edge.world(&first);
-    let peer = |other: &Edge| vec![Peer { name: "b".into(), said: Some(other.desk.acknowledgement()) }];
+    other.world(&earlier);
+    let peer = |other: &Edge| vec![Peer { name: "b".into(), said: other.desk.acknowledgement() }];
     edge.desk.note_peers(peer(&other), edge.now);
     edge.settle(&mut api);
     assert_eq!(says(&api, &gateway(), "Programmed"), "False 1");
