@@ -72,7 +72,9 @@ fn status_is_told_to_a_real_api_server() {
 }
 
 fn what_is_said(cluster: &Cluster) {
-    await_within(LIMIT, "the Gateway is programmed", || (says(cluster, "gateway/web", "Programmed") == "True 1").then_some(()));
+    await_within(LIMIT, "the Gateway is programmed", || {
+        (says(cluster, "gateway/web", "Programmed") == "True 1").then_some(())
+    });
     let class = object(cluster, "gatewayclass/gateway-conformance");
     assert!(class["status"]["supportedFeatures"].as_array().unwrap().len() > 40);
     let gateway = object(cluster, "gateway/web");
@@ -107,18 +109,22 @@ fn what_is_said(cluster: &Cluster) {
 
 fn what_others_say(cluster: &Cluster) {
     let condition = r#"{"type":"example.com/Seen","status":"True","reason":"X","message":"","lastTransitionTime":"2026-01-01T00:00:00Z"}"#;
-    patch_status(cluster, "gateway/web", &format!(r#"[{{"op":"add","path":"/status/conditions/-","value":{condition}}}]"#));
-    let entry = format!(
-        r#"{{"controllerName":"example.com/other","parentRef":{{"name":"web"}},"conditions":[{condition}]}}"#
+    patch_status(
+        cluster,
+        "gateway/web",
+        &format!(r#"[{{"op":"add","path":"/status/conditions/-","value":{condition}}}]"#),
     );
+    let entry =
+        format!(r#"{{"controllerName":"example.com/other","parentRef":{{"name":"web"}},"conditions":[{condition}]}}"#);
     patch_status(cluster, "httproute/lost", &format!(r#"[{{"op":"add","path":"/status/parents/0","value":{entry}}}]"#));
     let merge = |object: &str, patch: &str| cluster.kubectl(&["patch", object, "--type=merge", "--patch", patch]);
     merge("httproute/lost", r#"{"spec":{"parentRefs":[{"name":"web"}]}}"#);
     await_within(LIMIT, "the route's new generation is answered for", || {
         let parents = object(cluster, "httproute/lost")["status"]["parents"].clone();
         let ours = parents.as_array()?.iter().find(|entry| entry["controllerName"] != "example.com/other")?.clone();
-        (self::condition(&ours, "Accepted")["observedGeneration"] == 2 && ours["parentRef"].get("sectionName").is_none())
-            .then_some(())
+        (self::condition(&ours, "Accepted")["observedGeneration"] == 2
+            && ours["parentRef"].get("sectionName").is_none())
+        .then_some(())
     });
     let parents = object(cluster, "httproute/lost")["status"]["parents"].clone();
     assert_eq!(parents.as_array().unwrap().len(), 2, "one entry each");
@@ -165,7 +171,8 @@ spec: {{gatewayClassName: gateway-conformance, listeners: [{{name: http, port: 8
     let gateway = format!("gateway/{name}");
     await_within(LIMIT, "it is programmed", || (says(cluster, &gateway, "Programmed") == "True 1").then_some(()));
     let services = |count: usize| {
-        let said = cluster.kubectl(&["get", "services", "--selector=app.kubernetes.io/managed-by=edge", "--output=name"]);
+        let said =
+            cluster.kubectl(&["get", "services", "--selector=app.kubernetes.io/managed-by=edge", "--output=name"]);
         (said.stdout.lines().count() == count).then_some(())
     };
     await_within(LIMIT, "it has a Service", || services(2));
@@ -188,7 +195,8 @@ fn several_edges(cluster: &mut Cluster) {
     let mut second = daemon(cluster, &config);
     second.until("both are there", || (leases(cluster).len() == 3).then_some(()));
     second.until("it serves the same", || {
-        let digests: Vec<Value> = leases(cluster).values().filter_map(said).map(|said| said["digest"].clone()).collect();
+        let digests: Vec<Value> =
+            leases(cluster).values().filter_map(said).map(|said| said["digest"].clone()).collect();
         (digests.len() == 2 && digests[0] == digests[1]).then_some(())
     });
     assert_eq!(settle(cluster), before, "two edges, and nothing to write");
