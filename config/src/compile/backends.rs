@@ -18,7 +18,7 @@ use crate::names::{CertId, Kind, ObjectKey, ObjectRef};
 use crate::snapshot::{ProxyVersion, Target, Upstream, UpstreamId, UpstreamKey, UpstreamProtocol, UpstreamTls};
 
 /// The variant of an upstream that is spoken to in UDP.
-pub(super) const UDP: &str = "udp";
+pub(super) const UDP: &str = UpstreamKey::UDP;
 
 /// What a route does with its backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

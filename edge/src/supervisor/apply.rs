@@ -8,12 +8,13 @@ use std::time::{Duration, SystemTime};
 
 use edge_config::names::ObjectRef;
 use edge_config::problem::{Problem, Severity};
+use edge_config::reach;
 use edge_config::settings::Settings;
 use edge_config::snapshot::{Endpoint, EndpointSet, EndpointState, Endpoints};
 use tokio::time::Instant;
 
 use super::cluster::{Files, Joined};
-use super::{CERTIFICATES_PATIENCE, DISK_PATIENCE, LIVE_PATIENCE, Supervisor};
+use super::{CERTIFICATES_PATIENCE, DISK_PATIENCE, LIVE_PATIENCE, Serving, Supervisor};
 use crate::certs::{self, CertsWanted};
 use crate::control::world::Reloaded;
 use crate::kubernetes::Changes;
@@ -21,6 +22,7 @@ use crate::memory;
 use crate::proxy::generation::Generation;
 use crate::proxy::limits::Limits;
 use crate::proxy::tls::table::{TlsSubject, tls_table};
+use crate::reach::{PROBES, ReachObserved, ReachWanted, Way};
 use crate::resolve::{self, Resolved};
 use crate::source::{self, Keys, Loaded};
 use crate::vip::AddressesObserved;
@@ -136,9 +138,38 @@ impl Supervisor {
                 assigned: compiled.assigned.clone(),
             };
             self.wanted.compiled = Arc::new(compiled);
+            self.tell_reach();
             self.publish();
         }
         self.show();
+    }
+
+    /// What is to be reached now.
+    fn tell_reach(&self) {
+        let Serving { inputs, compiled, settings, .. } = &self.wanted;
+        let endpoints = &compiled.endpoints;
+        self.reach.set(ReachWanted {
+            settings: settings.reach.clone(),
+            routes: reach::pod_routes(inputs, endpoints),
+            probes: reach::probes(inputs, &compiled.snapshot, endpoints, PROBES),
+        });
+    }
+
+    pub(super) fn take_reach(&mut self, observed: Arc<ReachObserved>) {
+        let before = std::mem::replace(&mut self.seen.reach, observed);
+        if before.way != self.seen.reach.way {
+            self.publish();
+        }
+        self.show();
+    }
+
+    /// The endpoints that workers connect to: names resolved, and node ports in the place of Pods where they have to be.
+    pub(super) fn reached_endpoints(&self) -> Endpoints {
+        let endpoints = resolved_endpoints(&self.wanted.compiled.endpoints, &self.seen.resolved);
+        match self.seen.reach.way {
+            Way::Direct | Way::PodRoute => endpoints,
+            Way::NodePort => reach::by_node_ports(&self.wanted.inputs, &self.wanted.compiled.snapshot, &endpoints).0,
+        }
     }
 
     /// Decides what is served now, from all sources, and serves it.
@@ -188,6 +219,7 @@ impl Supervisor {
         self.wanted.keys = keys;
         self.wanted.problems = problems.into();
         self.wanted.compiled = Arc::new(compiled);
+        self.tell_reach();
         if unchanged && self.seen.failed_sockets.is_empty() {
             self.show();
             return;
@@ -368,7 +400,7 @@ impl Supervisor {
         let generation = Generation {
             number: self.wanted.generation,
             snapshot: Arc::clone(&self.wanted.compiled.snapshot),
-            endpoints: Arc::new(resolved_endpoints(&self.wanted.compiled.endpoints, &self.seen.resolved)),
+            endpoints: Arc::new(self.reached_endpoints()),
             tls: Arc::clone(&self.wanted.tls),
             limits: Limits::of(&self.wanted.settings.proxy),
         };

@@ -219,7 +219,8 @@ mod tests {
         let now = [("a", 2), ("b", 1)];
         // It has just started: nothing reaches it yet.
         let new = Peer { name: "c".into(), said: Acknowledgement::default() };
-        let cases: [(&str, Served, Vec<Peer>, &[(&str, &str)]); 6] = [
+        type Pending = &'static [(&'static str, &'static str)];
+        let cases: [(&str, Served, Vec<Peer>, Pending); 6] = [
             ("alone", served(&now), vec![], &[]),
             ("all", served(&now), vec![peer("b", &now), peer("c", &now)], &[]),
             ("not here", served(&[("a", 2)]), vec![peer("b", &now)], &[("b", "it is not served yet")]),

@@ -19,8 +19,11 @@ pub struct Author<'a> {
     pub now: &'a str,
     /// Where edges of other groups write under the same names: whether this edge knows what a reference in an object of
     /// a namespace leads to. An entry for what it does not know is theirs.
-    pub others: Option<&'a dyn Fn(&str, &Value) -> bool>,
+    pub others: Option<&'a IsKnown<'a>>,
 }
+
+/// Whether a reference in an object of a namespace leads to something that this edge reads.
+pub type IsKnown<'a> = dyn Fn(&str, &Value) -> bool + 'a;
 
 /// The condition types that Edge writes, wherever. One of them that is no longer wanted is removed.
 const OWN_CONDITIONS: [&str; 7] = [

@@ -109,7 +109,8 @@ impl Api {
 
     fn patch(&mut self, job: &Job) -> Result<(), ()> {
         let (version, _, status) = self.objects.get_mut(&job.object).unwrap();
-        if job.patch["metadata"]["resourceVersion"] != version.to_string() {
+        let expected = job.patch["metadata"]["resourceVersion"].as_str().unwrap();
+        if expected.parse() != Ok(*version) {
             return Err(());
         }
         if status.is_null() {

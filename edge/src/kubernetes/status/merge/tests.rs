@@ -9,6 +9,8 @@ use super::*;
 const NOW: &str = "2026-11-23T10:00:00Z";
 const OURS: &str = "edge.internal/gateway-controller";
 
+type List = Vec<Value>;
+
 fn changes(kind: Kind, seen: &Value, wanted: Option<&Value>) -> Option<Map<String, Value>> {
     let object = ObjectRef::new(kind, ObjectKey::parse("ns/x"));
     Author { controllers: &[OURS.to_owned()], now: NOW, others: None }.changes(&object, seen, wanted)
@@ -38,7 +40,7 @@ fn applied(seen: &Value, changes: &Map<String, Value>) -> Value {
 #[test]
 fn conditions_of_an_object() {
     const T1: &str = "2026-01-01T00:00:00Z";
-    let cases: [(&str, Vec<Value>, Vec<Value>, Option<Vec<Value>>); 10] = [
+    let cases: [(&str, List, List, Option<List>); 10] = [
         ("first", vec![], vec![wanted("Accepted", "True", 1)], Some(vec![condition("Accepted", "True", 1, NOW)])),
         ("equal", vec![condition("Accepted", "True", 1, T1)], vec![wanted("Accepted", "True", 1)], None),
         (
@@ -117,7 +119,7 @@ fn entries_of_a_route() {
     const T1: &str = "2026-01-01T00:00:00Z";
     let (theirs, mine) = (entry("example.com/other", "gw", &[condition("Accepted", "False", 1, T1)]), OURS);
     let accepted = |status, generation| [wanted("Accepted", status, generation)];
-    let cases: [(&str, Vec<Value>, Option<Vec<Value>>, Option<Vec<Value>>); 7] = [
+    let cases: [(&str, List, Option<List>, Option<List>); 7] = [
         (
             "first",
             vec![theirs.clone()],
