@@ -24,15 +24,15 @@ fn promises_of_kubernetes_hold() {
         probe::probe(field, &plan(0.0), &mut findings);
         probe::probe(field, &plan(10.0), &mut findings);
         field.await_rest();
-        probe::rest(field, Duration::from_secs(5), u64::MAX, &mut findings);
-        flip::flip(field, Duration::from_secs(5), &mut findings);
+        probe::rest(field, Duration::from_secs(3), 512 * 1024, &mut findings);
+        flip::flip(field, Duration::from_secs(3), &mut findings);
         quarantine::broken_routes(field, 10, &mut findings);
-        quarantine::secret(field, 5, &mut findings);
+        quarantine::secret(field, 4, &mut findings);
         quarantine::namespaces(field, 1, &mut findings);
-        faults::faults(field, Duration::from_secs(2), true, &mut findings);
-        faults::quarrel(field, Duration::from_secs(5), &mut findings);
-        pair::pair(field, Duration::from_secs(5), &mut findings);
-        outage::outage(field, Duration::from_secs(10), &mut findings);
+        faults::faults(field, Duration::from_secs(1), true, &mut findings);
+        faults::quarrel(field, Duration::from_secs(3), &mut findings);
+        pair::pair(field, Duration::from_secs(3), &mut findings);
+        outage::outage(field, Duration::from_secs(6), &mut findings);
     });
     assert_eq!(findings.broken(), Vec::<String>::new());
 }

@@ -31,14 +31,14 @@ const CASES: [Case; 12] = [
         is_passable: false,
         is_short: false,
     },
-    Case { what: "watches dropped", orders: &["watches drop"], is_passable: true, is_short: true },
+    Case { what: "watches dropped", orders: &["watches drop"], is_passable: true, is_short: false },
     Case {
         what: "429 with Retry-After: 2",
         orders: &["fail 429 retry-after=2", "watches drop"],
         is_passable: false,
         is_short: true,
     },
-    Case { what: "500 to all", orders: &["fail 500", "watches drop"], is_passable: false, is_short: true },
+    Case { what: "500 to all", orders: &["fail 500", "watches drop"], is_passable: false, is_short: false },
     Case { what: "503 to half", orders: &["fail 503 share=50", "watches drop"], is_passable: true, is_short: false },
     Case {
         what: "stale lists",
@@ -58,7 +58,7 @@ const CASES: [Case; 12] = [
         is_passable: true,
         is_short: false,
     },
-    Case { what: "no connections", orders: &["refuse"], is_passable: false, is_short: true },
+    Case { what: "no connections", orders: &["refuse"], is_passable: false, is_short: false },
     Case { what: "a token that expires", orders: &["expire", "watches drop"], is_passable: false, is_short: true },
     Case { what: "answers after 2 s", orders: &["delay 2000"], is_passable: true, is_short: false },
 ];

@@ -45,6 +45,8 @@ pub struct Field {
     pub routes: u32,
     pub vip: IpAddr,
     authority: Authority,
+    /// How long nothing may be written until it counts as rest.
+    rest: Duration,
     /// From the start of edged to the first answer through the Gateway.
     pub start: Duration,
 }
@@ -78,6 +80,8 @@ impl Field {
             routes,
             vip: IpAddr::from([0, 0, 0, 0]),
             authority,
+            // With few routes nothing is under way for longer.
+            rest: Duration::from_millis(if routes > 500 { 3000 } else { 1200 }),
             start: Duration::ZERO,
         };
         let began = Instant::now();
@@ -218,6 +222,7 @@ impl Field {
     /// Waits until edged has nothing left to say: a second look finds what the first did.
     pub fn await_rest(&mut self) {
         let socket = self.cluster.dir().join("edged.sock");
+        let rest = self.rest;
         let mut known = (Instant::now(), writes(&socket));
         await_within(PATIENCE, "no more status is written", || {
             let page = metrics(&socket);
@@ -226,7 +231,7 @@ impl Field {
             if !is_idle || now != known.1 {
                 known = (Instant::now(), now);
             }
-            (known.0.elapsed() > Duration::from_secs(3)).then_some(())
+            (known.0.elapsed() > rest).then_some(())
         });
     }
 

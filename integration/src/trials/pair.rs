@@ -30,7 +30,7 @@ pub fn pair(field: &mut Field, rest: Duration, findings: &mut Findings) {
     await_within(TAKE_OVER, "the other edge serves", || {
         (sum(&metrics(&sockets[1]), "edge_generation") > 0).then_some(())
     });
-    pass(field, Duration::from_secs(5));
+    pass(field, Duration::from_secs(3));
     let writers = |sockets: &[std::path::PathBuf]| {
         sockets.iter().map(|socket| sum(&metrics(socket), "edge_kubernetes_status_writer")).sum::<u64>()
     };
