@@ -210,7 +210,11 @@ fn several_edges(cluster: &mut Cluster) {
     second.until("it answers for what is new", || {
         let parents = object(cluster, "httproute/lost")["status"]["parents"].clone();
         let entries = parents.as_array()?.iter().filter(|entry| entry["controllerName"] != "example.com/other");
-        entries.last().filter(|entry| condition(entry, "Accepted")["observedGeneration"] == 3).map(|_| ())
+        entries
+            .into_iter()
+            .next_back()
+            .filter(|entry| condition(entry, "Accepted")["observedGeneration"] == 3)
+            .map(|_| ())
     });
     // One that is stopped in order leaves nothing to wait for.
     second.stop(Duration::from_secs(20));

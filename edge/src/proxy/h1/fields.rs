@@ -59,14 +59,12 @@ impl<'a> Special<'a> {
             7 if is(b"upgrade") => self.upgrade = if self.upgrade.is_some() { Some(b"") } else { Some(value) },
             10 if is(b"connection") => self.options.take(value),
             14 if is(b"content-length") => {
-                if self.length.replace(content_length(value)?).is_some() {
-                    return Err("more than one Content-Length");
-                }
+                let second = self.length.replace(content_length(value)?);
+                second.map_or(Ok(()), |_| Err("more than one Content-Length"))?;
             }
             17 if is(b"transfer-encoding") => {
-                if self.encoding.replace(value).is_some() {
-                    return Err("more than one Transfer-Encoding");
-                }
+                let second = self.encoding.replace(value);
+                second.map_or(Ok(()), |_| Err("more than one Transfer-Encoding"))?;
             }
             _ if Hop::of(name).is_none() => return Ok(Reach::EndToEnd),
             _ => {}
