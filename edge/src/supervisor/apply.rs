@@ -126,8 +126,8 @@ impl Supervisor {
         let inputs = self.wanted.cluster.with_endpoints(&self.wanted.files, &self.wanted.inputs);
         let inputs = Arc::new(inputs);
         let compiled = &self.wanted.compiled;
-        let mut endpoints = edge_config::compile::endpoints(&inputs, &compiled.snapshot);
-        share(&mut endpoints, &compiled.endpoints);
+        let endpoints = self.wanted.compiler.endpoints(&inputs, &compiled.snapshot);
+        // Workers see at a glance what did not change.
         let is_same = endpoints.iter().zip(&compiled.endpoints).all(|(now, before)| Arc::ptr_eq(now, before));
         self.wanted.inputs = inputs;
         if !is_same {
@@ -196,8 +196,7 @@ impl Supervisor {
         }
         let inputs = Arc::new(inputs);
         clock.lap("join_ms");
-        let mut compiled = self.wanted.compiler.compile(&inputs);
-        share(&mut compiled.endpoints, &self.wanted.compiled.endpoints);
+        let compiled = self.wanted.compiler.compile(&inputs);
         clock.lap("compile_ms");
         // An address is given out for good: it must be remembered before anybody sees it.
         if compiled.assigned != inputs.assigned {
@@ -415,15 +414,6 @@ impl Supervisor {
             }
         }
         self.seen.failed_sockets = failed;
-    }
-}
-
-/// Endpoints that are the same are shared with those before, so that workers see at a glance that nothing changed.
-fn share(now: &mut Endpoints, before: &Endpoints) {
-    for (now, before) in now.iter_mut().zip(before) {
-        if now == before {
-            *now = Arc::clone(before);
-        }
     }
 }
 
