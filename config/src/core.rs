@@ -380,4 +380,22 @@ pub struct ConfigMap {
     pub keys: Vec<String>,
     /// The bundle under `ca.crt`, where there is one.
     pub ca: Option<CaBundle>,
+    /// The values that parameters of a Gateway may have ([`PARAMETERS`]); no other value is kept.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, String>,
+}
+
+/// The keys of a ConfigMap that `parametersRef` of a GatewayClass or a Gateway names.
+pub const PARAMETERS: [&str; 4] = ["addressPool", "loadBalancer", "proxyProtocol", "requestTimeout"];
+/// No value of a parameter is longer; of one that is, so much is kept that it is seen to be none.
+const LONGEST_PARAMETER: usize = 256;
+
+impl ConfigMap {
+    /// What is kept of a ConfigMap with these values.
+    pub fn new(values: &BTreeMap<String, Vec<u8>>, ca: Option<CaBundle>) -> Self {
+        let parameters = values.iter().filter(|(key, _)| PARAMETERS.contains(&key.as_str()));
+        let text = |value: &[u8]| String::from_utf8_lossy(&value[..value.len().min(LONGEST_PARAMETER)]).into_owned();
+        let parameters = parameters.map(|(key, value)| (key.clone(), text(value))).collect();
+        Self { keys: values.keys().cloned().collect(), ca, parameters }
+    }
 }

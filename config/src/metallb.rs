@@ -15,6 +15,8 @@ pub const ADDRESSES_ANNOTATIONS: [&str; 2] = ["metallb.io/loadBalancerIPs", "met
 pub const SHARING_ANNOTATIONS: [&str; 2] = ["metallb.io/allow-shared-ip", "metallb.universe.tf/allow-shared-ip"];
 /// Written back to a Service: the pool of its addresses.
 pub const ALLOCATED_ANNOTATION: &str = "metallb.io/ip-allocated-from-pool";
+/// Written back to a Service beside the addresses in its status: the same, so that Edge knows later that they are its own.
+pub const WRITTEN_ANNOTATION: &str = "edge.internal/load-balancer-addresses";
 
 fn yes() -> bool {
     true

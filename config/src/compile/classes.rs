@@ -5,14 +5,16 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashMapExt};
 
 use super::context::{Context, Fault, condition};
+use super::parameters::Parameters;
 use crate::names::{Kind, ObjectKey, ObjectRef};
 use crate::problem::Severity;
 use crate::report::ObjectReport;
 
 /// A GatewayClass whose `controllerName` is one of ours.
-pub(super) struct Class {
+pub(super) struct Class<'a> {
     pub controller: Arc<str>,
     pub fault: Option<Fault>,
+    pub parameters: Parameters<'a>,
 }
 
 /// Gateway API v1.6.1 feature names that Edge implements, sorted ascending as `supportedFeatures` must be. Not claimed:
@@ -69,7 +71,10 @@ pub(super) const FEATURES: [&str; 48] = [
 ];
 
 /// Our classes by name. Others are reported as not claimed, so that a forgotten `controller_names` shows.
-pub(super) fn classes<'a>(context: &Context<'a>, out: &mut Vec<(ObjectRef, ObjectReport)>) -> HashMap<&'a str, Class> {
+pub(super) fn classes<'a>(
+    context: &Context<'a>,
+    out: &mut Vec<(ObjectRef, ObjectReport)>,
+) -> HashMap<&'a str, Class<'a>> {
     let inputs = context.inputs;
     let mut classes = HashMap::new();
     for (key, class) in &inputs.gateway_classes {
@@ -85,10 +90,14 @@ pub(super) fn classes<'a>(context: &Context<'a>, out: &mut Vec<(ObjectRef, Objec
             );
             continue;
         }
-        let fault = class.spec.parameters_ref.as_ref().and_then(|reference| {
+        let read = class.spec.parameters_ref.as_ref().map(|reference| {
             let namespace = reference.namespace.as_deref().unwrap_or_default();
-            parameters_fault(context, (&reference.group, &reference.kind), (namespace, &reference.name))
+            parameters(context, (&reference.group, &reference.kind), (namespace, &reference.name))
         });
+        let (parameters, fault) = match read.unwrap_or_else(|| Ok(Parameters::default())) {
+            Ok(parameters) => (parameters, None),
+            Err(fault) => (Parameters::default(), Some(fault)),
+        };
         out.push((
             ObjectRef::new(Kind::GatewayClass, key.clone()),
             ObjectReport {
@@ -98,27 +107,31 @@ pub(super) fn classes<'a>(context: &Context<'a>, out: &mut Vec<(ObjectRef, Objec
                 ..ObjectReport::default()
             },
         ));
-        classes.insert(&*key.name, Class { controller: class.spec.controller_name.as_str().into(), fault });
+        classes.insert(&*key.name, Class { controller: class.spec.controller_name.as_str().into(), fault, parameters });
     }
     classes
 }
 
-/// `parametersRef` of a GatewayClass or of a Gateway's infrastructure. An EnvoyProxy is accepted, so that Envoy
-/// Gateway's manifests work unchanged; its fields are reported as not acted on where it is parsed.
-pub(super) fn parameters_fault(
-    context: &Context<'_>,
+/// What `parametersRef` of a GatewayClass or of a Gateway's infrastructure says. An EnvoyProxy is accepted, so that Envoy
+/// Gateway's manifests work unchanged; its fields are reported as not acted on where it is parsed. A ConfigMap has Edge's
+/// own parameters.
+pub(super) fn parameters<'a>(
+    context: &Context<'a>,
     (group, kind): (&str, &str),
     (namespace, name): (&str, &str),
-) -> Option<Fault> {
-    let invalid = |message: String| Some(Fault::new("InvalidParameters", message));
-    if Kind::of(group, kind) != Some(Kind::EnvoyProxy) {
-        return invalid(format!("parametersRef: {kind} of group {group:?} is not supported"));
-    }
+) -> Result<Parameters<'a>, Fault> {
+    let invalid = |message: String| Fault::new("InvalidParameters", format!("parametersRef: {message}"));
     let key = ObjectKey::new(namespace, name);
-    if context.inputs.envoy_proxies.contains_key(&key) {
-        return None;
+    match Kind::of(group, kind) {
+        Some(Kind::EnvoyProxy) if context.inputs.envoy_proxies.contains_key(&key) => Ok(Parameters::default()),
+        Some(Kind::EnvoyProxy) => Err(invalid(context.missing(Kind::EnvoyProxy, &key))),
+        Some(Kind::ConfigMap) if namespace.is_empty() => Err(invalid("a ConfigMap needs a namespace".to_owned())),
+        Some(Kind::ConfigMap) => match context.inputs.config_maps.get(&key) {
+            Some(map) => Parameters::read(&map.spec).map_err(|why| invalid(format!("ConfigMap {key}: {why}"))),
+            None => Err(invalid(context.missing(Kind::ConfigMap, &key))),
+        },
+        _ => Err(invalid(format!("{kind} of group {group:?} is not supported"))),
     }
-    invalid(format!("parametersRef: {}", context.missing(Kind::EnvoyProxy, &key)))
 }
 
 #[cfg(test)]

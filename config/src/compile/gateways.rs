@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
-use super::classes::{self, parameters_fault};
+use super::classes::{self, parameters};
 use super::context::{Context, Fault, by_age};
 use super::listeners::{Class, ListenerState};
+use super::parameters::Parameters;
 use super::vips::Refused;
 use crate::core::PortProtocol;
 use crate::gateway::{AddressType, GatewaySpec, ListenerSetSpec};
@@ -38,6 +39,8 @@ pub(super) struct GatewayState<'a> {
     /// Some HTTPS listener asks for client certificates but accepts any.
     pub insecure_validation: bool,
     pub profile: Profile,
+    /// The pool that its parameters name.
+    pub pool: Option<&'a str>,
 }
 
 /// What a Gateway adds to the rules of its routes. Gateways with equal profiles share rules.
@@ -78,7 +81,10 @@ impl GatewayState<'_> {
 }
 
 /// All Gateways of ours in the order of age, with their sets, before any listener is judged.
-pub(super) fn gateways<'a>(context: &Context<'a>, classes: &HashMap<&str, classes::Class>) -> Vec<GatewayState<'a>> {
+pub(super) fn gateways<'a>(
+    context: &Context<'a>,
+    classes: &HashMap<&str, classes::Class<'a>>,
+) -> Vec<GatewayState<'a>> {
     let inputs = context.inputs;
     let mut gateways = Vec::new();
     for object in inputs.gateways.values() {
@@ -92,10 +98,14 @@ pub(super) fn gateways<'a>(context: &Context<'a>, classes: &HashMap<&str, classe
             }
             continue;
         };
+        let (parameters, fault) = match parameters_of(context, object, class) {
+            Ok(parameters) => (parameters, fault(object)),
+            Err(fault) => (Parameters::default(), Some(fault)),
+        };
         gateways.push(GatewayState {
             object,
             controller: Arc::clone(&class.controller),
-            fault: fault(context, object, class),
+            fault,
             sets: Vec::new(),
             listeners: Vec::new(),
             addresses: Vec::new(),
@@ -104,7 +114,8 @@ pub(super) fn gateways<'a>(context: &Context<'a>, classes: &HashMap<&str, classe
             client_certificate: None,
             refs_fault: None,
             insecure_validation: false,
-            profile: Profile::default(),
+            profile: parameters.profile(),
+            pool: parameters.pool,
         });
     }
     gateways.sort_by(|a, b| by_age(&a.object.meta, &b.object.meta));
@@ -112,19 +123,24 @@ pub(super) fn gateways<'a>(context: &Context<'a>, classes: &HashMap<&str, classe
     gateways
 }
 
-fn fault(context: &Context<'_>, object: &Object<GatewaySpec>, class: &classes::Class) -> Option<Fault> {
+/// The Gateway's own parameters, and for the rest those of its class.
+fn parameters_of<'a>(
+    context: &Context<'a>,
+    object: &Object<GatewaySpec>,
+    class: &classes::Class<'a>,
+) -> Result<Parameters<'a>, Fault> {
     if let Some(fault) = &class.fault {
-        return Some(Fault::new("InvalidParameters", format!("its GatewayClass is not accepted: {}", fault.message)));
+        let message = format!("its GatewayClass is not accepted: {}", fault.message);
+        return Err(Fault::new("InvalidParameters", message));
     }
     let reference =
         object.spec.infrastructure.as_ref().and_then(|infrastructure| infrastructure.parameters_ref.as_ref());
-    if let Some(reference) = reference {
-        let target = (&*object.meta.key.namespace, reference.name.as_str());
-        let fault = parameters_fault(context, (&reference.group, &reference.kind), target);
-        if fault.is_some() {
-            return fault;
-        }
-    }
+    let Some(reference) = reference else { return Ok(class.parameters) };
+    let target = (&*object.meta.key.namespace, reference.name.as_str());
+    Ok(parameters(context, (&reference.group, &reference.kind), target)?.over(&class.parameters))
+}
+
+fn fault(object: &Object<GatewaySpec>) -> Option<Fault> {
     let unknown = object.spec.addresses.iter().find(|address| address.kind != AddressType::IpAddress)?;
     Some(Fault::new(
         "UnsupportedAddress",

@@ -24,6 +24,7 @@ mod gateways;
 mod grants;
 mod listeners;
 mod memo;
+mod parameters;
 mod policies;
 mod ports;
 mod routes;

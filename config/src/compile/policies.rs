@@ -359,9 +359,11 @@ pub(super) fn backend_traffic(
         status.finish(context, out);
     }
     for (gateway, traffic) in of_gateways {
-        gateways[gateway].profile.balance = traffic.balance;
-        gateways[gateway].profile.request_timeout = traffic.request_timeout;
-        gateways[gateway].profile.proxy_protocol = traffic.proxy_protocol;
+        // What the policy leaves open is as the Gateway's parameters have it.
+        let profile = &mut gateways[gateway].profile;
+        profile.balance = traffic.balance.or(profile.balance);
+        profile.request_timeout = traffic.request_timeout.or(profile.request_timeout);
+        profile.proxy_protocol = traffic.proxy_protocol.or(profile.proxy_protocol);
     }
     routes
 }

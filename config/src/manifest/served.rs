@@ -149,6 +149,9 @@ fn trim(kind: Kind, node: &Node<'_>, meta: &mut ServedMeta) {
                 meta.annotations.clear();
                 meta.labels.clear();
             }
+            // Answers, not wishes.
+            meta.annotations.remove(crate::metallb::ALLOCATED_ANNOTATION);
+            meta.annotations.remove(crate::metallb::WRITTEN_ANNOTATION);
         }
         Kind::Secret | Kind::ConfigMap => {
             meta.annotations.clear();

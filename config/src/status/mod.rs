@@ -80,7 +80,7 @@ pub fn render(snapshot: &Snapshot, report: &Report, observed: &Observed) -> BTre
 
 /// Whether the status of objects of a kind follows from the world too, and not from its report alone.
 pub fn depends_on_the_world(kind: Kind) -> bool {
-    matches!(kind, Kind::Gateway | Kind::ListenerSet | Kind::Certificate)
+    matches!(kind, Kind::Gateway | Kind::ListenerSet | Kind::Certificate | Kind::Service)
 }
 
 /// A snapshot and what is seen of it, ready to give the status of one object after the other.

@@ -45,7 +45,7 @@ pub fn read(case: &Path) -> Case {
                     }
                     Outcome::ConfigMap(raw) => {
                         let ca = raw.spec.values.get("ca.crt").map(|value| bundle(value));
-                        let spec = ConfigMap { keys: raw.spec.values.keys().cloned().collect(), ca };
+                        let spec = ConfigMap::new(&raw.spec.values, ca);
                         AnyObject::ConfigMap(Arc::new(Object { meta: raw.meta, spec })).insert(&mut inputs);
                     }
                     Outcome::Broken | Outcome::Foreign => {}

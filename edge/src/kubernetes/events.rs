@@ -199,7 +199,7 @@ fn event(told: &Told, name: &str, now: &str, version: &str, edge: &str) -> Value
         "kind": "Event",
         "metadata": {"name": name, "namespace": namespace(object)},
         "eventTime": now,
-        "type": "Warning",
+        "type": if fault.is_notice { "Normal" } else { "Warning" },
         "reason": cut(&fault.reason, LONGEST_NAME),
         "action": action(object.kind),
         "note": cut(&fault.note, LONGEST_NOTE),
@@ -234,7 +234,7 @@ mod tests {
     use super::*;
 
     fn told(name: &str, reason: &str) -> Told {
-        let fault = Fault { reason: reason.into(), note: "why".into() };
+        let fault = Fault { reason: reason.into(), note: "why".into(), is_notice: false };
         Told { object: ObjectRef::new(Kind::HTTPRoute, ObjectKey::new("ns", name)), uid: "u".into(), fault }
     }
 

@@ -201,6 +201,7 @@ fn manifest(object: &AnyObject, keys: &Keys) -> io::Result<Value> {
         AnyObject::ConfigMap(map) => {
             let mut values: BTreeMap<&str, String> =
                 map.spec.keys.iter().map(|key| (key.as_str(), String::new())).collect();
+            values.extend(map.spec.parameters.iter().map(|(key, value)| (key.as_str(), value.clone())));
             if let Some(text) = map.spec.ca.as_ref().and_then(pem) {
                 values.insert("ca.crt", text);
             }
@@ -291,7 +292,7 @@ mod tests {
         let quoted = |text: &str| serde_json::to_string(text).unwrap();
         let (chain_text, key_text) = (quoted(&chain), quoted(&key));
         let manifest = format!(
-            "apiVersion: v1\nkind: Secret\nmetadata: {{name: s, namespace: n}}\ntype: kubernetes.io/tls\nstringData: {{tls.crt: {chain_text}, tls.key: {key_text}, ca.crt: {chain_text}}}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c, namespace: n}}\ndata: {{ca.crt: {chain_text}, other: x}}\n",
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: s, namespace: n}}\ntype: kubernetes.io/tls\nstringData: {{tls.crt: {chain_text}, tls.key: {key_text}, ca.crt: {chain_text}}}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c, namespace: n}}\ndata: {{ca.crt: {chain_text}, other: x, requestTimeout: 5s}}\n",
         );
         fs::write(site.path().join("objects.yaml"), manifest).unwrap();
         let loaded = load_directory(site.path(), &mut Cache::default());

@@ -1,16 +1,24 @@
 //! What the API server says of objects beside what they ask for: identity, version, status. The watches write it, whoever
 //! writes status reads it: a status that is equal needs no write, and entries of other controllers must be kept.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use edge_config::metallb::{ALLOCATED_ANNOTATION, WRITTEN_ANNOTATION};
 use edge_config::names::{Kind, ObjectRef};
 use foldhash::HashMap;
+use serde_json::Value;
 use tokio::sync::watch;
 
+/// Annotations of a Service that the writer of status writes beside it.
+pub(super) const OWN_ANNOTATIONS: [&str; 2] = [ALLOCATED_ANNOTATION, WRITTEN_ANNOTATION];
+/// The API takes so many addresses of a Gateway; of a Service nobody needs more.
+const MOST_ADDRESSES: usize = 16;
+
 /// An object as the API server showed it last, whether Edge can use it or not.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
     pub uid: Box<str>,
     pub resource_version: Box<str>,
@@ -20,6 +28,23 @@ pub struct Seen {
     pub is_leaving: bool,
     /// The JSON of `status`; empty where there is none.
     pub status: Box<[u8]>,
+    /// What the status says are the addresses of a Gateway or a Service.
+    pub addresses: Box<[IpAddr]>,
+    /// Of a Service: the values of [`OWN_ANNOTATIONS`].
+    pub annotations: [Option<Box<str>>; 2],
+}
+
+impl Seen {
+    /// The addresses in the status of a Gateway or a Service; those that are names are none.
+    pub(super) fn addresses_in(status: &Value) -> Box<[IpAddr]> {
+        let texts = |list: &Value, name: &str| -> Vec<IpAddr> {
+            let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
+            list.iter().filter_map(|entry| entry[name].as_str()?.parse().ok()).take(MOST_ADDRESSES).collect()
+        };
+        let mut addresses = texts(&status["addresses"], "value");
+        addresses.extend(texts(&status["loadBalancer"]["ingress"], "ip"));
+        addresses.into()
+    }
 }
 
 /// A cheap handle; clones share the content.
@@ -29,6 +54,8 @@ pub struct Mirror(Arc<Shared>);
 struct Shared {
     seen: RwLock<HashMap<ObjectRef, Arc<Seen>>>,
     changes: watch::Sender<u64>,
+    /// Counts the changes of addresses.
+    addresses: watch::Sender<u64>,
     /// Changed since the writer of status took them; bounded by the number of objects there ever were between.
     fresh: Mutex<BTreeSet<ObjectRef>>,
 }
@@ -41,7 +68,8 @@ impl fmt::Debug for Mirror {
 
 impl Default for Mirror {
     fn default() -> Self {
-        Self(Arc::new(Shared { seen: RwLock::default(), changes: watch::channel(0).0, fresh: Mutex::default() }))
+        let (changes, addresses) = (watch::channel(0).0, watch::channel(0).0);
+        Self(Arc::new(Shared { seen: RwLock::default(), changes, addresses, fresh: Mutex::default() }))
     }
 }
 
@@ -53,6 +81,21 @@ impl Mirror {
     /// Counts the changes; a receiver wakes at each.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()
+    }
+
+    /// Counts the changes of addresses that objects show; a receiver wakes at each.
+    pub fn moves(&self) -> watch::Receiver<u64> {
+        self.0.addresses.subscribe()
+    }
+
+    /// The addresses that these objects show, of those that show any.
+    pub fn published(&self, objects: impl IntoIterator<Item = ObjectRef>) -> BTreeMap<ObjectRef, Vec<IpAddr>> {
+        let seen = self.read();
+        let shown = |object: ObjectRef| {
+            let addresses = &seen.get(&object)?.addresses;
+            (!addresses.is_empty()).then(|| (object, addresses.to_vec()))
+        };
+        objects.into_iter().filter_map(shown).collect()
     }
 
     /// The names of all objects, in no order.
@@ -68,11 +111,13 @@ impl Mirror {
     /// Takes what was seen (`None`: the object is gone), as one change. Watches and answers to writes overtake each
     /// other, so an older version of the same object is ignored.
     pub(super) fn note(&self, news: impl IntoIterator<Item = (ObjectRef, Option<Seen>)>) {
-        let mut is_changed = false;
+        let (mut is_changed, mut is_moved) = (false, false);
         {
             let mut seen = self.0.seen.write().unwrap_or_else(PoisonError::into_inner);
             let mut fresh = self.0.fresh.lock().unwrap_or_else(PoisonError::into_inner);
             for (object, news) in news {
+                let before = seen.get(&object).map_or(&[][..], |known| &known.addresses);
+                is_moved |= news.as_ref().map_or(&[][..], |news| &news.addresses) != before;
                 match news {
                     Some(news) if seen.get(&object).is_some_and(|known| !is_news(&news, known)) => continue,
                     Some(news) => drop(seen.insert(object.clone(), Arc::new(news))),
@@ -84,6 +129,9 @@ impl Mirror {
         }
         if is_changed {
             self.0.changes.send_modify(|count| *count += 1);
+        }
+        if is_moved {
+            self.0.addresses.send_modify(|count| *count += 1);
         }
     }
 
@@ -122,7 +170,7 @@ mod tests {
     fn older_versions_do_not_replace_newer_ones() {
         let seen = |(uid, version): (&str, &str)| {
             let (uid, resource_version) = (uid.into(), version.into());
-            Seen { uid, resource_version, generation: 1, is_leaving: false, status: [].into() }
+            Seen { uid, resource_version, generation: 1, ..Seen::default() }
         };
         for (known, news, kept) in [
             (("a", "9"), ("a", "10"), "10"),

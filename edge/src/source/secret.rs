@@ -147,10 +147,7 @@ pub(super) fn ca_bundle(pem: &[u8]) -> CaBundle {
 
 /// A ConfigMap without its values, but with the bundle that may be referred to.
 pub(super) fn read_config_map(raw: &RawConfigMap) -> ConfigMap {
-    ConfigMap {
-        keys: raw.values.keys().cloned().collect(),
-        ca: raw.values.get("ca.crt").map(|bundle| ca_bundle(bundle)),
-    }
+    ConfigMap::new(&raw.values, raw.values.get("ca.crt").map(|bundle| ca_bundle(bundle)))
 }
 
 #[cfg(test)]

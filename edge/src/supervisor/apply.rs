@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use edge_config::names::ObjectRef;
+use edge_config::core::ServiceType;
+use edge_config::inputs::{Inputs, Meta};
+use edge_config::names::{Kind, ObjectRef};
 use edge_config::problem::{Problem, Severity};
 use edge_config::reach;
 use edge_config::settings::Settings;
@@ -17,7 +19,7 @@ use super::cluster::{Files, Joined};
 use super::{CERTIFICATES_PATIENCE, DISK_PATIENCE, LIVE_PATIENCE, Serving, Supervisor};
 use crate::certs::{self, CertsWanted};
 use crate::control::world::Reloaded;
-use crate::kubernetes::Changes;
+use crate::kubernetes::{Changes, SOURCE};
 use crate::memory;
 use crate::proxy::generation::Generation;
 use crate::proxy::limits::Limits;
@@ -121,6 +123,22 @@ impl Supervisor {
         tracing::debug!(objects = count, total_ms = total, "kubernetes: changes");
     }
 
+    /// Addresses that objects show are looked at when something else changes, too. By themselves they count only where
+    /// they are others than those that this edge has given out: what it wrote itself is no news.
+    pub(super) async fn take_published(&mut self) {
+        let Some(kubernetes) = self.kubernetes.as_ref().filter(|_| self.inbox.held.is_none()) else { return };
+        let published = kubernetes.mirror().published(announced(&self.wanted.inputs));
+        let Serving { inputs, compiled, .. } = &self.wanted;
+        let is_news = published.iter().any(|(object, addresses)| {
+            let given = compiled.report.objects.get(object).map(|report| &*report.addresses);
+            let is_elsewhere = given.is_some_and(|given| addresses.iter().any(|address| !given.contains(address)));
+            is_elsewhere && inputs.published.get(object) != Some(addresses)
+        });
+        if is_news {
+            self.settle().await;
+        }
+    }
+
     /// Endpoints moved and nothing else: what is served stays the same generation.
     fn move_endpoints(&mut self) {
         let inputs = self.wanted.cluster.with_endpoints(&self.wanted.files, &self.wanted.inputs);
@@ -184,6 +202,9 @@ impl Supervisor {
         self.tell_problems(&problems);
         let settings = Arc::clone(&inputs.settings);
         inputs.assigned = self.store.assignments();
+        if let Some(kubernetes) = &self.kubernetes {
+            inputs.published = kubernetes.mirror().published(announced(&inputs));
+        }
         // After a SIGHUP the watch tells of the same change once more, and then there is nothing to compile.
         if self.wanted.generation > 0
             && inputs.is_identical(&self.wanted.inputs)
@@ -415,6 +436,16 @@ impl Supervisor {
         }
         self.seen.failed_sockets = failed;
     }
+}
+
+/// The objects of the API server whose status shows addresses.
+fn announced(inputs: &Inputs) -> Vec<ObjectRef> {
+    let is_read = |meta: &Meta| &*meta.origin.file == SOURCE;
+    let gateways = inputs.gateways.values().filter(|gateway| is_read(&gateway.meta));
+    let services = inputs.services.values();
+    let services = services.filter(|service| service.spec.kind == ServiceType::LoadBalancer && is_read(&service.meta));
+    let gateways = gateways.map(|gateway| ObjectRef::new(Kind::Gateway, gateway.meta.key.clone()));
+    gateways.chain(services.map(|service| ObjectRef::new(Kind::Service, service.meta.key.clone()))).collect()
 }
 
 /// What each step of a change took, for the log.

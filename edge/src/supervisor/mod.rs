@@ -77,6 +77,8 @@ enum Event {
     Reach(Arc<ReachObserved>),
     /// The API server's objects changed.
     Cluster(Changes),
+    /// Addresses in the status of objects changed.
+    Published,
     /// The first generation waits no longer for the API server.
     Begin,
     /// Time to look at what changes without an event: health, acknowledgements, sockets that failed.
@@ -97,6 +99,8 @@ struct Inbox {
     reach: watch::Receiver<Arc<ReachObserved>>,
     /// From the API server, where one is read.
     cluster: Option<mpsc::Receiver<Changes>>,
+    /// Counts changes of addresses in the status of its objects.
+    moves: Option<watch::Receiver<u64>>,
     /// Until when the first generation waits for the API server.
     held: Option<Instant>,
     look: tokio::time::Interval,
@@ -116,6 +120,7 @@ impl Inbox {
             _ = self.look.tick() => Event::Look,
             Some(()) = self.files.recv() => Event::Reload(None),
             Some(changes) = receive(&mut self.cluster) => Event::Cluster(changes),
+            () = moved(&mut self.moves) => Event::Published,
             () = due(self.held) => Event::Begin,
         }
     }
@@ -125,6 +130,16 @@ async fn receive(changes: &mut Option<mpsc::Receiver<Changes>>) -> Option<Change
     match changes {
         Some(changes) => changes.recv().await,
         None => std::future::pending().await,
+    }
+}
+
+async fn moved(moves: &mut Option<watch::Receiver<u64>>) {
+    let is_open = match moves {
+        Some(moves) => moves.changed().await.is_ok(),
+        None => false,
+    };
+    if !is_open {
+        std::future::pending().await
     }
 }
 
@@ -226,6 +241,7 @@ impl Supervisor {
                 Event::Resolved((name, resolved)) => self.take_resolved(name, resolved),
                 Event::Reach(observed) => self.take_reach(observed),
                 Event::Cluster(changes) => self.take_cluster(changes).await,
+                Event::Published => self.take_published().await,
                 Event::Begin => self.begin().await,
                 Event::Look => self.look(),
                 Event::ReopenLogs => {

@@ -135,6 +135,7 @@ fn open(
         resolved: resolver_inbox,
         reach: reach.observed(),
         cluster: changes,
+        moves: kubernetes.as_ref().map(|kubernetes| kubernetes.mirror().moves()),
         held: patience.map(|patience| Instant::now() + patience + HELD_BEYOND),
         look,
     };

@@ -139,7 +139,7 @@ pub(super) fn of_gateway<'a>(gateway: &GatewayState<'a>) -> Claim<'a> {
         object: gateway.reference(),
         meta: &object.meta,
         labels,
-        pool: annotation(POOL_ANNOTATIONS),
+        pool: annotation(POOL_ANNOTATIONS).or(gateway.pool),
         fixed: Vec::new(),
         is_particular: false,
         want: Want::Count(0),

@@ -18,12 +18,14 @@ use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::balancer;
 use super::faults::{Fault, new_faults};
 use super::fleet::{self, Acknowledgement, Peer, Served};
 use super::merge::Author;
 use super::pace::{Failure, Pace};
 use crate::control::world::World;
 use crate::kubernetes::SOURCE;
+use crate::kubernetes::events::Told;
 use crate::kubernetes::mirror::{Mirror, Seen};
 
 /// One write of one object's status.
@@ -42,6 +44,8 @@ pub struct Job {
 #[derive(Debug)]
 pub enum Next {
     Write(Box<Job>),
+    /// Users shall be told of this, though nothing is written.
+    Tell(Vec<Told>),
     /// Nothing before this moment, or before something happens.
     Wait(Option<Instant>),
 }
@@ -59,6 +63,8 @@ pub struct Desk {
     queue: Queue,
     in_flight: HashSet<ObjectRef>,
     pace: Pace,
+    /// What was told of Services last: their status does not hold it.
+    told: HashMap<ObjectRef, Vec<Fault>>,
 }
 
 impl Desk {
@@ -75,6 +81,7 @@ impl Desk {
             queue: Queue::default(),
             in_flight: HashSet::new(),
             pace: Pace::new(now),
+            told: HashMap::new(),
         }
     }
 
@@ -98,6 +105,7 @@ impl Desk {
                 self.reports.keys().filter(|object| !report.objects.contains_key(*object)).cloned().collect();
             for object in gone.drain(..) {
                 self.reports.remove(&object);
+                self.told.remove(&object);
                 self.queue.add(object, now);
             }
             for (object, report) in &report.objects {
@@ -175,6 +183,12 @@ impl Desk {
                 continue;
             }
             let Some(seen) = self.mirror.look(&object) else { continue };
+            if let Some(told) = self.news_of_service(&object, &seen) {
+                // What is to be written of it comes next.
+                self.queue.add(object, now);
+                self.observed = observed;
+                return Next::Tell(told);
+            }
             let Some(job) = self.judge(&author, &world, &rendering, &object, &seen) else { continue };
             match self.pace.leave(&object, now) {
                 Ok(()) => break Some(job),
@@ -205,13 +219,37 @@ impl Desk {
             return None;
         }
         let status: Value = serde_json::from_slice(&seen.status).unwrap_or_default();
-        let wanted = self.reports.get(object).map(|report| rendering.status(object, report));
+        let report = self.reports.get(object);
+        let wanted = report.map(|report| rendering.status(object, report));
+        let print = fingerprint(wanted.as_ref());
+        let mut metadata = json!({"resourceVersion": &*seen.resource_version, "uid": &*seen.uid});
+        if object.kind == Kind::Service {
+            let wanted = wanted.as_ref().zip(report.map(|report| &**report));
+            let changes = balancer::changes(seen, &status, wanted)?;
+            if !changes.annotations.is_empty() {
+                metadata["annotations"] = Value::Object(changes.annotations);
+            }
+            let patch = json!({"metadata": metadata, "status": changes.status});
+            return Some(Job { object: object.clone(), uid: seen.uid.clone(), patch, faults: Vec::new(), print });
+        }
         let changes = author.changes(object, &status, wanted.as_ref())?;
         let faults = new_faults(object.kind, &status, &changes, author.controllers);
-        let print = fingerprint(wanted.as_ref());
-        let patch =
-            json!({"metadata": {"resourceVersion": &*seen.resource_version, "uid": &*seen.uid}, "status": changes});
+        let patch = json!({"metadata": metadata, "status": changes});
         Some(Job { object: object.clone(), uid: seen.uid.clone(), patch, faults, print })
+    }
+
+    /// What is new about a Service and not in its status.
+    fn news_of_service(&mut self, object: &ObjectRef, seen: &Seen) -> Option<Vec<Told>> {
+        let report = self.reports.get(object).filter(|_| object.kind == Kind::Service && !seen.is_leaving)?;
+        let faults = balancer::faults(report);
+        let known = self.told.get(object).map(Vec::as_slice).unwrap_or_default();
+        if faults == known {
+            return None;
+        }
+        let news = faults.iter().filter(|fault| !known.contains(fault)).cloned();
+        let told = news.map(|fault| Told { object: object.clone(), uid: seen.uid.clone(), fault }).collect();
+        self.told.insert(object.clone(), faults);
+        Some(told)
     }
 
     /// The API took it; `seen` is its answer. Returns whether somebody keeps writing the opposite.

@@ -10,6 +10,8 @@ pub struct Fault {
     pub reason: String,
     /// Where, and the condition's message.
     pub note: String,
+    /// Nothing is wrong: something optional was not given.
+    pub is_notice: bool,
 }
 
 /// The faults that are in the changed members of a status and were not in it before. A fault that merely waits
@@ -82,7 +84,11 @@ fn add(found: &mut Vec<Fault>, place: &str, before: &Value, now: &Value) {
         return;
     }
     let text = |name: &str| fault[name].as_str().unwrap_or_default().to_owned();
-    found.push(Fault { reason: text("reason"), note: format!("{place}{kind} is {bad}: {}", text("message")) });
+    found.push(Fault {
+        reason: text("reason"),
+        note: format!("{place}{kind} is {bad}: {}", text("message")),
+        is_notice: false,
+    });
 }
 
 fn list(value: &Value) -> &[Value] {

@@ -85,16 +85,6 @@ impl Author<'_> {
                 put("conditions", self.conditions(list(&seen["conditions"]), list(&wanted["conditions"])));
                 put("supportedFeatures", features(list(&wanted["supportedFeatures"])));
             }
-            (Kind::Service, Some(wanted)) => {
-                if let Some(balancer) = wanted.get("loadBalancer")
-                    && !covers(&seen["loadBalancer"], balancer)
-                {
-                    put("loadBalancer", balancer.clone());
-                }
-                if wanted.get("conditions").is_some() {
-                    put("conditions", self.conditions(list(&seen["conditions"]), list(&wanted["conditions"])));
-                }
-            }
             _ => {}
         }
         (!changes.is_empty()).then_some(changes)
@@ -222,19 +212,6 @@ fn list(value: &Value) -> &[Value] {
 /// An absent list is an empty one.
 fn is_same(seen: &Value, wanted: &Value) -> bool {
     seen == wanted || (seen.is_null() && wanted.as_array().is_some_and(Vec::is_empty))
-}
-
-/// Whether everything wanted is there; members that the API server added beside it do not count.
-fn covers(seen: &Value, wanted: &Value) -> bool {
-    match (seen, wanted) {
-        (Value::Object(seen), Value::Object(wanted)) => {
-            wanted.iter().all(|(name, value)| covers(seen.get(name).unwrap_or(&Value::Null), value))
-        }
-        (Value::Array(seen), Value::Array(wanted)) => {
-            seen.len() == wanted.len() && seen.iter().zip(wanted).all(|(seen, wanted)| covers(seen, wanted))
-        }
-        (seen, wanted) => is_same(seen, wanted),
-    }
 }
 
 /// As much of a message as the API takes, ending at a character.

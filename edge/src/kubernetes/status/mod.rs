@@ -5,8 +5,9 @@
 //! what others write meanwhile is never lost (`parents` of routes is an atomic list and knows no better way). One edge
 //! of a group writes; all edges' acknowledgements count. It decides nothing about configuration.
 //!
-//! [`merge`] one object's status · [`fleet`] several edges · [`pace`] how fast · [`desk`] what next · here: the I/O.
+//! [`merge`] one object's status · [`balancer`] that of a Service · [`fleet`] several edges · [`pace`] how fast · [`desk`] what next · here: the I/O.
 
+pub mod balancer;
 pub mod counters;
 pub mod desk;
 pub mod faults;
@@ -26,7 +27,7 @@ use super::calls::{self, CallError, Place};
 use super::client::Api;
 use super::events::Told;
 use super::lease::View;
-use super::mirror::{Mirror, Seen};
+use super::mirror::{Mirror, OWN_ANNOTATIONS, Seen};
 use super::watch::SourceState;
 use crate::control::world::World;
 use counters::{Counters, Outcome};
@@ -105,6 +106,7 @@ impl Writer {
                         let place = Place::of(job.object.kind, version, &job.object.key);
                         under_way.push(write(self.api.clone(), place, job));
                     }
+                    Next::Tell(told) => self.tell(told),
                     Next::Wait(at) => {
                         wake = [wake, at].into_iter().flatten().min();
                         break;
@@ -136,6 +138,13 @@ impl Writer {
         }
     }
 
+    fn tell(&self, told: Vec<Told>) {
+        for told in told {
+            // Events are a courtesy: status holds the same, and edgectl more.
+            let _ = self.events.try_send(told);
+        }
+    }
+
     fn finish(&self, desk: &mut Desk, done: Done) {
         let now = Instant::now();
         let Done { job, result, fresh } = done;
@@ -147,12 +156,12 @@ impl Writer {
                     self.counters.count(kind, Outcome::Undone);
                     tracing::warn!("status of {}: somebody else keeps changing what Edge writes", job.object);
                 }
-                for fault in &job.faults {
-                    let told = Told { object: job.object.clone(), uid: job.uid.clone(), fault: fault.clone() };
-                    // Events are a courtesy: status holds the same.
-                    let _ = self.events.try_send(told);
-                }
-                return;
+                let told = |fault: &faults::Fault| Told {
+                    object: job.object.clone(),
+                    uid: job.uid.clone(),
+                    fault: fault.clone(),
+                };
+                return self.tell(job.faults.iter().map(told).collect());
             }
             Err(error) => error,
         };
@@ -194,6 +203,7 @@ async fn write(api: Api, place: Place, job: Box<Job>) -> Done {
 pub fn seen_in(object: &Value) -> Seen {
     let text = |value: &Value| value.as_str().unwrap_or_default().into();
     let metadata = &object["metadata"];
+    let annotation = |name: &str| metadata["annotations"][name].as_str().map(Box::from);
     Seen {
         uid: text(&metadata["uid"]),
         resource_version: text(&metadata["resourceVersion"]),
@@ -203,6 +213,8 @@ pub fn seen_in(object: &Value) -> Seen {
             None | Some(Value::Null) => Box::default(),
             Some(status) => status.to_string().into_bytes().into(),
         },
+        addresses: Seen::addresses_in(&object["status"]),
+        annotations: OWN_ANNOTATIONS.map(annotation),
     }
 }
 

@@ -9,10 +9,11 @@ use edge_config::manifest::{AnyObject, Item, Known, Outcome, decode_served};
 use edge_config::names::{Kind, ObjectKey, ObjectRef};
 use edge_config::problem::{Origin, Problem, Severity};
 use edge_config::validate;
+use edge_config::yaml::Node;
 
 use super::json::{Raw, StatusPart};
 use super::reflector::number;
-use crate::kubernetes::mirror::{self, Seen};
+use crate::kubernetes::mirror::{self, OWN_ANNOTATIONS, Seen};
 use crate::source::{KeyMaterial, Served, Settled, settle};
 
 /// What the API is called in problems and as the origin of objects.
@@ -109,13 +110,24 @@ pub fn version_of(raw: &Raw<'_>) -> u64 {
 
 /// What the mirror keeps of an object.
 pub fn seen(kind: Kind, raw: &Raw<'_>) -> Option<Seen> {
-    let is_announced = |raw: &Raw<'_>| {
-        raw.tree.member("spec").and_then(|spec| spec.member("type")).and_then(|node| node.as_str())
-            == Some("LoadBalancer")
-    };
-    if !mirror::is_mirrored(kind) || (kind == Kind::Service && !is_announced(raw)) {
+    if !mirror::is_mirrored(kind) {
         return None;
     }
+    let mut annotations = [None, None];
+    if kind == Kind::Service {
+        let metadata = raw.tree.member("metadata").and_then(|metadata| metadata.member("annotations"));
+        let value = |name: &str| metadata.and_then(|annotations| annotations.member(name)?.as_str()).map(Box::from);
+        annotations = OWN_ANNOTATIONS.map(value);
+        let kind = raw.tree.member("spec").and_then(|spec| spec.member("type")).and_then(Node::as_str);
+        // One that was announced may still say so.
+        if kind != Some("LoadBalancer") && annotations[1].is_none() {
+            return None;
+        }
+    }
+    let addresses = match (kind, &raw.status) {
+        (Kind::Gateway | Kind::Service, Some(status)) => Seen::addresses_in(status),
+        _ => Box::default(),
+    };
     // Whatever was read as JSON can be written as JSON.
     let status = raw.status.as_ref().and_then(|status| serde_json::to_vec(status).ok()).unwrap_or_default();
     Some(Seen {
@@ -124,6 +136,8 @@ pub fn seen(kind: Kind, raw: &Raw<'_>) -> Option<Seen> {
         generation: raw.generation(),
         is_leaving: raw.metadata("deletionTimestamp").is_some(),
         status: status.into(),
+        addresses,
+        annotations,
     })
 }
 

@@ -44,32 +44,32 @@ impl<'a> Special<'a> {
             }
             4 if is(b"host") => {
                 // For a request only: in a response it means nothing, and is passed on as it is.
-                if self.host.replace(value).is_some() {
-                    return Err("more than one Host");
-                }
+                once(&mut self.host, value, "more than one Host")?;
                 return Ok(Reach::EndToEnd);
             }
             6 if is(b"expect") => {
-                if self.expect.replace(value).is_some() {
-                    return Err("more than one Expect");
-                }
+                once(&mut self.expect, value, "more than one Expect")?;
                 return Ok(Reach::EndToEnd);
             }
             // Several protocols, in one field or more, are none that we offer.
             7 if is(b"upgrade") => self.upgrade = if self.upgrade.is_some() { Some(b"") } else { Some(value) },
             10 if is(b"connection") => self.options.take(value),
             14 if is(b"content-length") => {
-                let second = self.length.replace(content_length(value)?);
-                second.map_or(Ok(()), |_| Err("more than one Content-Length"))?;
+                once(&mut self.length, content_length(value)?, "more than one Content-Length")?
             }
-            17 if is(b"transfer-encoding") => {
-                let second = self.encoding.replace(value);
-                second.map_or(Ok(()), |_| Err("more than one Transfer-Encoding"))?;
-            }
+            17 if is(b"transfer-encoding") => once(&mut self.encoding, value, "more than one Transfer-Encoding")?,
             _ if Hop::of(name).is_none() => return Ok(Reach::EndToEnd),
             _ => {}
         }
         Ok(Reach::Here)
+    }
+}
+
+/// Keeps the value of a field that may be there once.
+fn once<T>(place: &mut Option<T>, value: T, else_say: &'static str) -> Result<(), &'static str> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(else_say),
     }
 }
 

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::*;
 use crate::control::observed::{Observed, SocketState, VipState};
+use crate::kubernetes::mirror::OWN_ANNOTATIONS;
 
 const OTHER: &str = "example.com/other";
 
@@ -67,6 +68,7 @@ fn route(n: usize) -> ObjectRef {
 #[derive(Default)]
 struct Api {
     objects: BTreeMap<ObjectRef, (u64, i64, Value)>,
+    annotations: BTreeMap<ObjectRef, Value>,
     version: u64,
     writes: usize,
 }
@@ -93,13 +95,17 @@ impl Api {
 
     fn object(&self, object: &ObjectRef) -> Seen {
         let (version, generation, status) = &self.objects[object];
+        let addresses = Seen::addresses_in(status);
         let status = if status.is_null() { Vec::new() } else { status.to_string().into_bytes() };
+        let annotation = |name: &str| self.annotations.get(object).and_then(|all| all[name].as_str()).map(Box::from);
         Seen {
             uid: "u".into(),
             resource_version: version.to_string().into(),
             generation: *generation,
-            is_leaving: false,
             status: status.into(),
+            addresses,
+            annotations: OWN_ANNOTATIONS.map(annotation),
+            ..Seen::default()
         }
     }
 
@@ -118,6 +124,9 @@ impl Api {
         }
         for (name, value) in job.patch["status"].as_object().unwrap() {
             status[name] = value.clone();
+        }
+        for (name, value) in job.patch["metadata"]["annotations"].as_object().into_iter().flatten() {
+            self.annotations.entry(job.object.clone()).or_insert_with(|| json!({}))[name] = value.clone();
         }
         self.version += 1;
         *version = self.version;
@@ -162,6 +171,7 @@ impl Edge {
                         self.desk.failed(&job.object, Failure::Conflict, fresh, self.now);
                     }
                 },
+                Next::Tell(told) => faults.extend(told.into_iter().map(|told| told.fault)),
                 Next::Wait(at) => self.now = at.unwrap_or(end).min(end),
             }
         }
@@ -298,6 +308,7 @@ fn a_quarrel_does_not_become_a_loop() {
                     api.show(&edge.mirror);
                 }
             }
+            Next::Tell(told) => assert_eq!(told, []),
             Next::Wait(at) => edge.now = at.unwrap_or(end),
         }
     }
@@ -349,4 +360,56 @@ fn faults_are_told_with_the_write_that_says_them() {
     let mut another = Edge::new(&api);
     another.world(&world);
     assert_eq!(another.settle(&mut api), [], "what the status says already was told");
+}
+
+fn service() -> ObjectRef {
+    ObjectRef::new(Kind::Service, ObjectKey::parse("ns/lb"))
+}
+
+/// One Service of this class.
+fn services(class: &str, spec: &Value) -> Inputs {
+    let mut inputs = inputs(1, 0);
+    inputs.gateways.clear();
+    let mut whole = json!({"type": "LoadBalancer", "loadBalancerClass": class, "ports": [{"port": 80}]});
+    whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    add(&mut inputs.services, "ns/lb", 0, whole);
+    inputs
+}
+
+#[test]
+fn a_service_has_its_address_until_it_is_not_ours() {
+    let ours = services("edge.internal/load-balancer", &json!({}));
+    let mut api = Api::of(&ours);
+    api.put(service(), 0, json!({"loadBalancer": {}}));
+    let mut edge = Edge::new(&api);
+    edge.world(&world(ours.clone(), true));
+    assert_eq!(edge.settle(&mut api), []);
+    let ingress = json!([{"ip": "192.0.2.1", "ipMode": "Proxy"}]);
+    assert_eq!(api.objects[&service()].2["loadBalancer"]["ingress"], ingress);
+    let [pool, mine] = OWN_ANNOTATIONS;
+    assert_eq!(api.annotations[&service()], json!({pool: "p", mine: "192.0.2.1"}));
+    // At rest nothing is written, by another edge neither.
+    let writes = api.writes;
+    let mut another = Edge::new(&api);
+    another.world(&world(ours, true));
+    another.desk.take_over(another.now);
+    another.settle(&mut api);
+    assert_eq!(api.writes, writes);
+    // Nothing in the status tells of what it lacks: that is told once.
+    let asked = services("edge.internal/load-balancer", &json!({"loadBalancerIP": "198.51.100.1"}));
+    another.world(&world(asked.clone(), true));
+    let told = another.settle(&mut api);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].note.contains("198.51.100.1"), "{told:?}");
+    assert_eq!(api.objects[&service()].2["loadBalancer"], json!({"ingress": null}));
+    another.world(&world(asked, true));
+    assert_eq!(another.settle(&mut api), []);
+    // Ours again, and then somebody else's: what Edge wrote goes.
+    another.world(&world(services("edge.internal/load-balancer", &json!({})), true));
+    another.settle(&mut api);
+    assert_eq!(api.objects[&service()].2["loadBalancer"]["ingress"], ingress);
+    another.world(&world(services("example.com/other", &json!({})), true));
+    another.settle(&mut api);
+    assert_eq!(api.objects[&service()].2["loadBalancer"], json!({"ingress": null}));
+    assert_eq!(api.annotations[&service()], json!({pool: null, mine: null}));
 }

@@ -243,24 +243,6 @@ fn listeners_follow_the_spec_and_keep_their_times() {
     assert_eq!(written, Map::from_iter([("listeners".into(), expected)]));
 }
 
-#[test]
-fn a_service_may_have_what_the_api_server_adds() {
-    let seen = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.1", "ipMode": "VIP"}]}});
-    for (ingress, is_written) in [
-        (json!([{"ip": "192.0.2.1"}]), false),
-        (json!([{"ip": "192.0.2.2"}]), true),
-        (json!([]), true),
-        (json!([{"ip": "192.0.2.1"}, {"ip": "192.0.2.2"}]), true),
-    ] {
-        let want = json!({"loadBalancer": {"ingress": ingress}});
-        assert_eq!(changes(Kind::Service, &seen, Some(&want)).is_some(), is_written, "{want}");
-    }
-    assert_eq!(
-        changes(Kind::Service, &json!({"loadBalancer": {}}), Some(&json!({"loadBalancer": {"ingress": []}}))),
-        None
-    );
-}
-
 fn conditions() -> impl Strategy<Value = Vec<Value>> {
     let one = (
         prop::sample::select(vec!["Accepted", "ResolvedRefs", "Conflicted", "a.example/x", "b.example/y", "Ready"]),
