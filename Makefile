@@ -7,7 +7,7 @@ PACKAGES := build-essential cmake iproute2 nghttp2-client curl strace procps sys
 PROFILE ?= quick
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 packages: ## install the Debian packages that building and testing need
 	@integration/run/packages $(PACKAGES)
@@ -40,10 +40,13 @@ tls-check: packages ## every check of testssl.sh; the tests make those that matt
 conformance: packages ## the Gateway API's own suite on a real control plane; RUN=regex for some of it
 	@integration/run/conformance
 
+kubernetes-demo: packages ## what is promised of Kubernetes, on a real control plane; about an hour, or OUTAGE=1
+	@integration/run/kubernetes-demo
+
 soak: packages ## Edge at 60 % load while everything changes; MINUTES=10
 	@integration/bench/soak
 
 audit: ## licences, sources, bans and known vulnerabilities of every dependency
 	@integration/run/audit
 
-.PHONY: help packages build run demo test bench fuzz tls-check conformance soak audit
+.PHONY: help packages build run demo test bench fuzz tls-check conformance kubernetes-demo soak audit

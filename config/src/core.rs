@@ -145,6 +145,9 @@ pub struct EndpointSlice {
     pub endpoints: Vec<Endpoint>,
     #[serde(default, deserialize_with = "null_as_default")]
     pub ports: Vec<EndpointPort>,
+    /// The label, where a source keeps it here: a map for one entry takes as much memory as the rest of a slice.
+    #[serde(skip)]
+    pub service: Option<Box<str>>,
 }
 
 open_enum! {

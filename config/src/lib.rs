@@ -17,6 +17,7 @@ pub mod metallb;
 pub mod names;
 pub mod patch;
 pub mod problem;
+pub mod reach;
 pub mod report;
 pub mod settings;
 pub mod snapshot;

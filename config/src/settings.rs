@@ -18,6 +18,7 @@ pub struct Settings {
     /// `[gateway] controller_names`: the GatewayClasses that are claimed.
     pub controller_names: Vec<String>,
     pub services: ServiceSettings,
+    pub reach: ReachSettings,
     pub manifests: Vec<ManifestSource>,
     pub patches: Vec<PatchSource>,
     pub secrets: Vec<SecretSource>,
@@ -41,6 +42,27 @@ pub struct ServiceSettings {
     pub classes: Vec<String>,
     /// Also those that name no class: nobody else in the cluster may serve them then.
     pub without_class: bool,
+}
+
+/// `[reach]`: how Pods are reached from outside of their cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReachSettings {
+    pub mode: ReachMode,
+    /// Routes that Edge has added stay when it stops.
+    pub keep_routes: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReachMode {
+    /// The first of the three below that works, by probes.
+    Auto,
+    /// Pods are routable as they are.
+    Direct,
+    /// By routes that Edge adds, through the nodes.
+    PodRoute,
+    /// By the nodes' own ports.
+    NodePort,
 }
 
 /// A path is relative to the directory of `edge.toml`.
@@ -405,6 +427,7 @@ impl Default for Settings {
             state_directory: PathBuf::from("/var/lib/edge"),
             controller_names: vec!["edge.internal/gateway-controller".to_owned()],
             services: ServiceSettings { classes: vec!["edge.internal/load-balancer".to_owned()], without_class: false },
+            reach: ReachSettings { mode: ReachMode::Auto, keep_routes: false },
             manifests: Vec::new(),
             patches: Vec::new(),
             secrets: Vec::new(),

@@ -343,6 +343,13 @@ pub struct Upstream {
     pub tls: Option<UpstreamTls>,
 }
 
+impl Upstream {
+    /// Spoken to in datagrams.
+    pub fn is_udp(&self) -> bool {
+        &*self.key.variant == UpstreamKey::UDP
+    }
+}
+
 /// Stable across generations: connection pools and endpoint lists are kept under it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct UpstreamKey {
@@ -351,6 +358,11 @@ pub struct UpstreamKey {
     pub port: u16,
     /// Tells apart the uses of one port that differ in protocol, PROXY protocol, TLS or client certificate; empty for the plain one.
     pub variant: Box<str>,
+}
+
+impl UpstreamKey {
+    /// The variant of an upstream that is spoken to in datagrams.
+    pub const UDP: &str = "udp";
 }
 
 impl std::fmt::Display for UpstreamKey {

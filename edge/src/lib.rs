@@ -11,6 +11,7 @@ pub mod logging;
 pub mod memory;
 pub mod notify;
 pub mod proxy;
+pub mod reach;
 pub mod resolve;
 pub mod source;
 pub mod store;

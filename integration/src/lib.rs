@@ -15,4 +15,5 @@ pub mod netns;
 pub mod origin;
 pub mod pki;
 pub mod region;
+pub mod trials;
 pub mod websocket;

@@ -209,8 +209,12 @@ fn several_edges(cluster: &mut Cluster) {
     cluster.kubectl(&["patch", "httproute/lost", "--type=merge", "--patch", patch]);
     second.until("it answers for what is new", || {
         let parents = object(cluster, "httproute/lost")["status"]["parents"].clone();
-        let mut entries = parents.as_array()?.iter().filter(|entry| entry["controllerName"] != "example.com/other");
-        entries.next_back().filter(|entry| condition(entry, "Accepted")["observedGeneration"] == 3).map(|_| ())
+        let entries = parents.as_array()?.iter().filter(|entry| entry["controllerName"] != "example.com/other");
+        entries
+            .into_iter()
+            .next_back()
+            .filter(|entry| condition(entry, "Accepted")["observedGeneration"] == 3)
+            .map(|_| ())
     });
     // One that is stopped in order leaves nothing to wait for.
     second.stop(Duration::from_secs(20));

@@ -155,7 +155,7 @@ fn a_state_directory_of_any_condition_keeps_nobody_from_serving() {
 fn a_stop_finishes_what_is_under_way_and_a_start_follows_at_once() {
     let (lab, _origin) = lab();
     let (mut edged, found) = started(&lab, 3);
-    let at = format!("{}:{HTTP}", found["default/m"]).parse().unwrap();
+    let at = format!("{}:{HTTP}", found["Gateway default/m"]).parse().unwrap();
     let slow = std::thread::spawn(move || block_on(fetch(at, None, "m.test", "/delay/800")));
     until("the slow request under way", || (_origin.origin.count("/delay") == 1).then_some(()));
     let status = edged.terminate().expect("ends within the drain timeout");

@@ -18,7 +18,7 @@ use crate::names::{CertId, Kind, ObjectKey, ObjectRef};
 use crate::snapshot::{ProxyVersion, Target, Upstream, UpstreamId, UpstreamKey, UpstreamProtocol, UpstreamTls};
 
 /// The variant of an upstream that is spoken to in UDP.
-pub(super) const UDP: &str = "udp";
+pub(super) const UDP: &str = UpstreamKey::UDP;
 
 /// What a route does with its backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,7 +65,8 @@ impl<'r> From<&'r BackendObjectRef> for Reference<'r> {
 pub(super) struct Backends<'c, 'a> {
     pub context: &'c Context<'a>,
     pub policies: &'c TlsPolicies<'a>,
-    services: HashMap<(&'a str, &'a str), &'a Object<ServiceSpec>>,
+    /// Where nearly all are going to be looked up.
+    services: Option<HashMap<(&'a str, &'a str), &'a Object<ServiceSpec>>>,
 }
 
 /// The upstreams of a snapshot, each once, in the order of first use.
@@ -145,12 +146,23 @@ impl Upstreams {
 }
 
 impl<'c, 'a> Backends<'c, 'a> {
-    pub fn new(context: &'c Context<'a>, policies: &'c TlsPolicies<'a>) -> Self {
-        let mut services = HashMap::with_capacity(context.inputs.services.len());
-        for (key, service) in &context.inputs.services {
-            services.insert((&*key.namespace, &*key.name), &**service);
-        }
+    /// `all`: there are many references to follow.
+    pub fn new(context: &'c Context<'a>, policies: &'c TlsPolicies<'a>, all: bool) -> Self {
+        let services = all.then(|| {
+            let mut services = HashMap::with_capacity(context.inputs.services.len());
+            for (key, service) in &context.inputs.services {
+                services.insert((&*key.namespace, &*key.name), &**service);
+            }
+            services
+        });
         Self { context, policies, services }
+    }
+
+    fn find(&self, namespace: &str, name: &str) -> Option<&'a Object<ServiceSpec>> {
+        match &self.services {
+            Some(services) => services.get(&(namespace, name)).copied(),
+            None => self.context.inputs.services.get(&ObjectKey::new(namespace, name)).map(|service| &**service),
+        }
     }
 
     /// Follows a reference. What is wrong with it becomes a status for its share of the traffic: 500, or 503 in gRPC,
@@ -259,7 +271,7 @@ impl<'c, 'a> Backends<'c, 'a> {
     }
 
     fn service(&self, namespace: &str, reference: Reference<'_>, purpose: Use) -> Result<Found<'a>, Fault> {
-        let Some(service) = self.services.get(&(namespace, reference.name)) else {
+        let Some(service) = self.find(namespace, reference.name) else {
             let missing = self.context.missing(Kind::Service, &ObjectKey::new(namespace, reference.name));
             return Err(Fault::new("BackendNotFound", missing));
         };

@@ -1,32 +1,120 @@
 //! Where the upstreams of a snapshot are: EndpointSlices of Services, addresses and names of Backends.
+//!
+//! Endpoints of an upstream follow from its key, its Service or Backend, and the slices of that Service. So those of an
+//! earlier time are taken again where none of these changed ([`EndpointsMemo`]).
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use foldhash::{HashMap, HashMapExt};
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 
 use super::backends::{UDP, backend_fault, port_name};
+use super::memo::differences;
 use crate::core::{EndpointSlice, PortProtocol, SERVICE_NAME_LABEL, ServiceType};
 use crate::inputs::{Inputs, Object};
-use crate::names::Kind;
-use crate::snapshot::{Endpoint, EndpointSet, EndpointState, Endpoints, Snapshot, Upstream};
+use crate::names::{Kind, ObjectKey};
+use crate::snapshot::{Endpoint, EndpointSet, EndpointState, Endpoints, Snapshot, Upstream, UpstreamKey};
 
-/// The endpoints of every upstream, by `UpstreamId`. Also used alone when only endpoints changed.
-pub fn endpoints(inputs: &Inputs, snapshot: &Snapshot) -> Endpoints {
-    let mut slices: HashMap<(&str, &str), Vec<&Object<EndpointSlice>>> = HashMap::new();
-    for (key, slice) in &inputs.endpoint_slices {
-        if let Some(service) = slice.meta.labels.get(SERVICE_NAME_LABEL) {
-            slices.entry((&key.namespace, service)).or_default().push(slice);
-        }
-    }
+type Slices<'a> = HashMap<(&'a str, &'a str), Vec<&'a Object<EndpointSlice>>>;
+
+/// The endpoints of every upstream, by `UpstreamId`.
+pub(super) fn endpoints(inputs: &Inputs, snapshot: &Snapshot) -> Endpoints {
+    let slices = slices(inputs);
     snapshot.upstreams.iter().map(|upstream| Arc::new(of_upstream(inputs, &slices, upstream))).collect()
 }
 
-fn of_upstream(
-    inputs: &Inputs,
-    slices: &HashMap<(&str, &str), Vec<&Object<EndpointSlice>>>,
-    upstream: &Upstream,
-) -> EndpointSet {
+/// The slices of every Service, by its namespace and name.
+fn slices(inputs: &Inputs) -> Slices<'_> {
+    let mut slices: Slices<'_> = HashMap::with_capacity(inputs.endpoint_slices.len());
+    for (key, slice) in &inputs.endpoint_slices {
+        if let Some(service) = service_of(slice) {
+            slices.entry((&*key.namespace, service)).or_default().push(slice);
+        }
+    }
+    slices
+}
+
+fn service_of(slice: &Object<EndpointSlice>) -> Option<&str> {
+    slice.spec.service.as_deref().or_else(|| slice.meta.labels.get(SERVICE_NAME_LABEL).map(String::as_str))
+}
+
+/// The endpoints as they were found last, and what they were found in.
+pub(super) struct EndpointsMemo {
+    inputs: Arc<Inputs>,
+    snapshot: Arc<Snapshot>,
+    endpoints: Endpoints,
+}
+
+impl EndpointsMemo {
+    pub fn new(inputs: &Arc<Inputs>, snapshot: &Arc<Snapshot>, endpoints: &Endpoints) -> Self {
+        Self { inputs: Arc::clone(inputs), snapshot: Arc::clone(snapshot), endpoints: endpoints.clone() }
+    }
+
+    /// What [`endpoints`] gives; a set that is equal to the one before is the same `Arc`.
+    pub fn endpoints(&self, inputs: &Inputs, snapshot: &Snapshot) -> Endpoints {
+        let touched = Touched::between(&self.inputs, inputs);
+        let mut slices: Option<Slices<'_>> = None;
+        let mut places: Option<HashMap<&UpstreamKey, usize>> = None;
+        let mut found = Endpoints::with_capacity(snapshot.upstreams.len());
+        for (place, upstream) in snapshot.upstreams.iter().enumerate() {
+            // Nearly always it has the number that it had.
+            let before = match self.snapshot.upstreams.get(place) {
+                Some(known) if known.key == upstream.key => Some(place),
+                _ => {
+                    let all = self.snapshot.upstreams.iter().enumerate();
+                    let places = places.get_or_insert_with(|| all.map(|(place, known)| (&known.key, place)).collect());
+                    places.get(&upstream.key).copied()
+                }
+            };
+            let before = before.and_then(|place| self.endpoints.get(place));
+            if let Some(before) = before.filter(|_| !touched.has(upstream)) {
+                found.push(Arc::clone(before));
+                continue;
+            }
+            let slices = slices.get_or_insert_with(|| self::slices(inputs));
+            let now = of_upstream(inputs, slices, upstream);
+            found.push(match before {
+                Some(before) if **before == now => Arc::clone(before),
+                _ => Arc::new(now),
+            });
+        }
+        found
+    }
+}
+
+/// The Services and Backends whose endpoints may not be what they were.
+struct Touched<'a> {
+    services: HashSet<(&'a str, &'a str)>,
+    backends: HashSet<&'a ObjectKey>,
+}
+
+impl<'a> Touched<'a> {
+    fn between(before: &'a Inputs, now: &'a Inputs) -> Self {
+        let mut touched = Self { services: HashSet::new(), backends: HashSet::new() };
+        differences(&before.services, &now.services, |key, _, _| {
+            touched.services.insert((&*key.namespace, &*key.name));
+        });
+        differences(&before.endpoint_slices, &now.endpoint_slices, |key, before, now| {
+            let services = [before, now].into_iter().flatten().filter_map(|slice| service_of(slice));
+            touched.services.extend(services.map(|service| (&*key.namespace, service)));
+        });
+        differences(&before.backends, &now.backends, |key, _, _| {
+            touched.backends.insert(key);
+        });
+        touched
+    }
+
+    fn has(&self, upstream: &Upstream) -> bool {
+        let object = &upstream.key.object;
+        if object.kind == Kind::Backend {
+            !self.backends.is_empty() && self.backends.contains(&object.key)
+        } else {
+            !self.services.is_empty() && self.services.contains(&(&*object.key.namespace, &*object.key.name))
+        }
+    }
+}
+
+fn of_upstream(inputs: &Inputs, slices: &Slices<'_>, upstream: &Upstream) -> EndpointSet {
     let key = &upstream.key;
     if key.object.kind == Kind::Backend {
         return of_backend(inputs, upstream);

@@ -39,7 +39,7 @@ pub(super) struct ListenerState<'a> {
     pub guard: Option<Arc<str>>,
     pub attached: u32,
     pub routes: AttachedRoutes,
-    /// Hostnames of attached routes, as far as a certificate may have to hold them.
+    /// Hostnames of attached routes, where its certificates may have to hold them.
     pub route_hosts: Vec<HostPattern>,
     /// Set once it is in the snapshot.
     pub id: Option<ListenerId>,

@@ -114,7 +114,7 @@ impl<'m> Recall<'m> {
                 self.next += 1;
                 return Some(outcome);
             }
-            if !self.changes(known.kind).changed.contains(&known.key) {
+            if !self.changes(known.kind).is_changed(&known.key) {
                 break;
             }
             self.next += 1;
@@ -129,7 +129,7 @@ impl<'m> Recall<'m> {
 
     /// The outcome of a route if it would be the same again; its upstreams are then in the list, with the same numbers.
     pub fn outcome(&mut self, object: &ObjectRef, upstreams: &mut Upstreams) -> Option<&'m Arc<Outcome>> {
-        if self.changes(object.kind).changed.contains(&object.key) {
+        if self.changes(object.kind).is_changed(&object.key) {
             return None;
         }
         let outcome = self.find(object)?;
@@ -141,7 +141,7 @@ impl<'m> Recall<'m> {
         for id in &outcome.upstreams {
             let (identity, _) = self.memo.identities.get(id.index())?;
             let changed = if identity.kind == Kind::Backend { &self.backends } else { &self.services };
-            if changed.contains(&identity.object) {
+            if !changed.is_empty() && changed.contains(&identity.object) {
                 return None;
             }
             match upstreams.identities.get(id.index()) {
@@ -252,29 +252,42 @@ fn are_same<T: PartialEq>(a: &Object<T>, b: &Object<T>) -> bool {
         && a.spec == b.spec
 }
 
+/// Tells of each object that is not the very same in both, with what it was and what it is.
+pub(super) fn differences<'k, T>(
+    a: &'k Objects<T>,
+    b: &'k Objects<T>,
+    mut tell: impl FnMut(&'k ObjectKey, Option<&'k Arc<Object<T>>>, Option<&'k Arc<Object<T>>>),
+) {
+    let (mut left, mut right) = (a.iter().peekable(), b.iter().peekable());
+    loop {
+        let order = match (left.peek(), right.peek()) {
+            (Some((one, _)), Some((other, _))) => one.cmp(other),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => return,
+        };
+        let then = if order == Ordering::Greater { None } else { left.next() };
+        let now = if order == Ordering::Less { None } else { right.next() };
+        let is_same = matches!((then, now), (Some((_, then)), Some((_, now))) if Arc::ptr_eq(then, now));
+        if let Some((key, _)) = then.or(now).filter(|_| !is_same) {
+            tell(key, then.map(|(_, object)| object), now.map(|(_, object)| object));
+        }
+    }
+}
+
 impl<'k> Changes<'k> {
     fn between<T: PartialEq>(a: &'k Objects<T>, b: &'k Objects<T>) -> Self {
         let mut changes = Self { changed: HashSet::new(), moved: HashSet::new() };
-        let (mut left, mut right) = (a.iter().peekable(), b.iter().peekable());
-        loop {
-            let order = match (left.peek(), right.peek()) {
-                (Some((one, _)), Some((other, _))) => one.cmp(other),
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (None, None) => return changes,
-            };
-            match order {
-                Ordering::Less => changes.changed.extend(left.next().map(|(key, _)| key)),
-                Ordering::Greater => changes.changed.extend(right.next().map(|(key, _)| key)),
-                Ordering::Equal => {
-                    let (Some((_, then)), Some((key, now))) = (left.next(), right.next()) else { continue };
-                    if Arc::ptr_eq(then, now) {
-                        continue;
-                    }
-                    let names = if are_same(then, now) { &mut changes.moved } else { &mut changes.changed };
-                    names.insert(key);
-                }
-            }
-        }
+        differences(a, b, |key, then, now| {
+            let is_moved = matches!((then, now), (Some(then), Some(now)) if are_same(then, now));
+            let names = if is_moved { &mut changes.moved } else { &mut changes.changed };
+            names.insert(key);
+        });
+        changes
+    }
+
+    /// Whether an object is not what it was.
+    fn is_changed(&self, key: &ObjectKey) -> bool {
+        !self.changed.is_empty() && self.changed.contains(key)
     }
 }

@@ -43,14 +43,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-pub use endpoints::endpoints;
-
 use crate::inputs::Inputs;
 use crate::names::{HostPattern, Kind, ObjectRef};
 use crate::report::{ObjectReport, Report};
 use crate::snapshot::{Endpoints, Snapshot};
 use backends::{Backends, Identity, Upstreams};
 use context::{Context, Fault, condition};
+use endpoints::EndpointsMemo;
 use memo::{Memo, Stage};
 use routes::Outcome;
 
@@ -67,7 +66,9 @@ pub struct Compiled {
 
 /// Total and deterministic: equal inputs, in whatever order they were inserted, give equal bytes.
 pub fn compile(inputs: &Inputs) -> Compiled {
-    run(inputs, None).0
+    let (mut compiled, _) = run(inputs, None);
+    compiled.endpoints = endpoints::endpoints(inputs, &compiled.snapshot);
+    compiled
 }
 
 /// Compiles one version of the inputs after the other. The result is that of [`compile`]; what did not change is shared
@@ -75,6 +76,7 @@ pub fn compile(inputs: &Inputs) -> Compiled {
 #[derive(Default)]
 pub struct Compiler {
     memo: Option<Memo>,
+    endpoints: Option<EndpointsMemo>,
 }
 
 impl Compiler {
@@ -84,9 +86,21 @@ impl Compiler {
         if let Some(memo) = self.memo.as_ref().filter(|memo| *memo.snapshot == *compiled.snapshot) {
             compiled.snapshot = Arc::clone(&memo.snapshot);
         }
+        compiled.endpoints = self.endpoints(inputs, &compiled.snapshot);
         let Remains { stage, identities, outcomes } = remains;
         self.memo = Some(Memo::new(Arc::clone(inputs), Arc::clone(&compiled.snapshot), stage, identities, outcomes));
         compiled
+    }
+
+    /// The endpoints alone, for inputs that differ in nothing else from those that the snapshot was compiled from. A set
+    /// that is equal to the one before is the same `Arc`.
+    pub fn endpoints(&mut self, inputs: &Arc<Inputs>, snapshot: &Arc<Snapshot>) -> Endpoints {
+        let found = match &self.endpoints {
+            Some(memo) => memo.endpoints(inputs, snapshot),
+            None => endpoints::endpoints(inputs, snapshot),
+        };
+        self.endpoints = Some(EndpointsMemo::new(inputs, snapshot, &found));
+        found
     }
 }
 
@@ -97,6 +111,7 @@ struct Remains {
     outcomes: Vec<(ObjectRef, Arc<Outcome>)>,
 }
 
+/// Everything but the endpoints.
 fn run(inputs: &Inputs, memo: Option<&Memo>) -> (Compiled, Remains) {
     let context = Context::new(inputs);
     let mut reports: Vec<(ObjectRef, ObjectReport)> = Vec::with_capacity(inputs.gateways.len() + 64);
@@ -119,7 +134,7 @@ fn run(inputs: &Inputs, memo: Option<&Memo>) -> (Compiled, Remains) {
     let route_policies = policies::RoutePolicies { traffic, guards };
 
     let tls_policies = backend_tls::TlsPolicies::new(&context);
-    let backends = Backends::new(&context, &tls_policies);
+    let backends = Backends::new(&context, &tls_policies, memo.is_none());
     let found = routes::routes(&backends, &mut gateways, &route_policies, &mut upstreams, memo);
     snapshot.rules = found.rules;
     let stage = Stage::of(&gateways, &route_policies);
@@ -143,11 +158,10 @@ fn run(inputs: &Inputs, memo: Option<&Memo>) -> (Compiled, Remains) {
     snapshot.upstreams = upstreams.list;
     snapshot.trust = upstreams.trust.list;
     snapshot.certificates = certificates.into_wanted();
-    let endpoints = endpoints(inputs, &snapshot);
     let reports = reports.into_iter().map(|(object, report)| (object, Arc::new(report)));
     let report = Report { objects: reports.chain(found.reports).collect(), problems: context.into_problems() };
     let remains = Remains { stage, identities: upstreams.identities, outcomes: found.outcomes };
-    (Compiled { snapshot: Arc::new(snapshot), report, endpoints, assigned }, remains)
+    (Compiled { snapshot: Arc::new(snapshot), report, endpoints: Endpoints::new(), assigned }, remains)
 }
 
 /// Envoy Gateway's Backends say whether they can be used.

@@ -17,7 +17,7 @@ use super::{routes_grpc, routes_http};
 use crate::gateway::{GrpcRouteSpec, HttpRouteSpec, ParentReference};
 use crate::inputs::{Meta, Object};
 use crate::matching::RouteMatch;
-use crate::names::{Kind, ObjectRef};
+use crate::names::{HostPattern, Kind, ObjectKey, ObjectRef};
 use crate::problem::Problem;
 use crate::report::{Condition, ObjectReport};
 use crate::snapshot::{Action, Rule, RuleId, UpstreamId};
@@ -97,21 +97,22 @@ pub(super) fn routes<'a>(
 ) -> Routes {
     let context = backends.context;
     let inputs = context.inputs;
-    let mut routes: Vec<L7<'a>> = Vec::with_capacity(inputs.http_routes.len() + inputs.grpc_routes.len());
-    routes.extend(inputs.http_routes.values().map(|route| L7::Http(route)));
-    routes.extend(inputs.grpc_routes.values().map(|route| L7::Grpc(route)));
-    routes.sort_by(|a, b| by_age(a.meta(), b.meta()).then_with(|| a.kind().cmp(&b.kind())));
+    let http = inputs.http_routes.iter().map(|(key, route)| (key, L7::Http(route)));
+    let routes = by_precedence(http.chain(inputs.grpc_routes.iter().map(|(key, route)| (key, L7::Grpc(route)))));
     let parents = Parents::new(gateways);
     let profiles: Vec<Profile> = gateways.iter().map(|gateway| gateway.profile.clone()).collect();
     let mut recall = memo.and_then(|memo| memo.recall(inputs, gateways, policies));
     let judge = Judge { backends, parents: &parents, profiles: &profiles, policies };
     let mut found = Routes {
         rules: Vec::with_capacity(routes.len()),
-        reports: Vec::with_capacity(routes.len()),
+        reports: Vec::new(),
         outcomes: Vec::with_capacity(routes.len()),
     };
-    for l7 in routes {
-        let object = ObjectRef::new(l7.kind(), l7.meta().key.clone());
+    // In the order of their names, which saves the report a sort.
+    let mut reports = vec![None; routes.len()];
+    for (place, key, l7) in routes {
+        // The key of the map is the one that was there before, so that names are compared by their place in memory.
+        let object = ObjectRef::new(l7.kind(), key.clone());
         let first = u32::try_from(found.rules.len()).unwrap_or(u32::MAX);
         let known = recall.as_mut().and_then(|recall| recall.outcome(&object, upstreams));
         let (outcome, is_lasting) = match known {
@@ -125,12 +126,51 @@ pub(super) fn routes<'a>(
             }
         };
         outcome.install(gateways, &mut found.rules);
-        found.reports.extend(outcome.report.iter().map(|report| (object.clone(), Arc::clone(report))));
+        reports[place] = outcome.report.as_ref().map(|report| (object.clone(), Arc::clone(report)));
         if is_lasting {
             found.outcomes.push((object, outcome));
         }
     }
+    found.reports = reports.into_iter().flatten().collect();
     found
+}
+
+/// The routes, which come in the order of kind and name, in the order in which they are judged, each with its place in the
+/// order that they came in.
+fn by_precedence<'a>(routes: impl Iterator<Item = (&'a ObjectKey, L7<'a>)>) -> Vec<(usize, &'a ObjectKey, L7<'a>)> {
+    let mut routes: Vec<(Option<Stamp>, usize, &ObjectKey, L7<'a>)> =
+        routes.enumerate().map(|(place, (key, l7))| (Stamp::of(l7.meta()), place, key, l7)).collect();
+    if routes.iter().all(|(stamp, ..)| stamp.is_some()) {
+        routes.sort_by(|(one, place, key, a), (other, other_place, other_key, b)| {
+            let names = || match a.kind() == b.kind() {
+                true => place.cmp(other_place),
+                false => key.cmp(other_key).then_with(|| a.kind().cmp(&b.kind())),
+            };
+            one.cmp(other).then_with(names)
+        });
+    } else {
+        routes.sort_by(|(.., a), (.., b)| by_age(a.meta(), b.meta()).then_with(|| a.kind().cmp(&b.kind())));
+    }
+    routes.into_iter().map(|(_, place, key, l7)| (place, key, l7)).collect()
+}
+
+/// A time of creation, in the order of its text: thousands of them are compared many times.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Stamp([u8; 24]);
+
+impl Stamp {
+    /// `None` for a text that has no such form.
+    fn of(meta: &Meta) -> Option<Self> {
+        let mut bytes = [0; 24];
+        // Without a time is before any time.
+        if let Some(text) = &meta.created {
+            bytes[0] = 1;
+            let text = text.as_bytes();
+            let room = bytes.get_mut(1..=text.len()).filter(|_| !text.contains(&0))?;
+            room.copy_from_slice(text);
+        }
+        Some(Self(bytes))
+    }
 }
 
 /// The same outcome with its rules numbered from `first`.
@@ -162,7 +202,9 @@ impl Outcome {
             for attachment in &*self.attachments {
                 let listener = &mut gateways[attachment.gateway].listeners[attachment.listener];
                 listener.attached += 1;
-                listener.route_hosts.extend(attachment.hosts.iter().cloned());
+                if listener.terminate.is_some() && listener.hostname == HostPattern::Any {
+                    listener.route_hosts.extend(attachment.hosts.iter().cloned());
+                }
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::names::{Kind, ObjectKey};
 use crate::settings::{
     AccessLog, AddressRange, BindVips, CertificateSettings, ControlSettings, DotSegments, EscapedSlashes, IoBackend,
     LogFormat, LogLevel, LogSettings, ManifestSource, PatchSource, PatchTarget, PatchType, Pool, ProxySettings,
-    RepeatedSlashes, SecretSource, Settings, TextSource, TlsRecords, VipSettings,
+    ReachMode, RepeatedSlashes, SecretSource, Settings, TextSource, TlsRecords, VipSettings,
 };
 use crate::snapshot::ProxyPresence;
 use crate::suggest;
@@ -29,6 +29,17 @@ pub(super) fn settings(mut root: Section<'_>, sink: &mut Sink<'_>) -> Settings {
     if let Some(mut section) = root.section(sink, "services") {
         set(&mut settings.services.classes, section.list(sink, "classes", load_balancer_class));
         set(&mut settings.services.without_class, section.boolean(sink, "without_class"));
+        section.finish(sink);
+    }
+    if let Some(mut section) = root.section(sink, "reach") {
+        let modes = [
+            ("auto", ReachMode::Auto),
+            ("direct", ReachMode::Direct),
+            ("pod-route", ReachMode::PodRoute),
+            ("node-port", ReachMode::NodePort),
+        ];
+        set(&mut settings.reach.mode, section.word(sink, "mode", &modes));
+        set(&mut settings.reach.keep_routes, section.boolean(sink, "keep_routes"));
         section.finish(sink);
     }
     settings.manifests =

@@ -81,6 +81,9 @@ metrics = "[::1]:9901"
 [services]
 classes = ["edge.internal/load-balancer", "mine"]
 without_class = true
+[reach]
+mode = "pod-route"
+keep_routes = true
 [certificates]
 placeholder = false
 internal_ca = "Example CA"
@@ -89,6 +92,7 @@ internal_ca = "Example CA"
     assert_eq!(settings.state_directory, PathBuf::from("state"));
     assert_eq!(settings.controller_names.len(), 2);
     assert_eq!((settings.services.classes.len(), settings.services.without_class), (2, true));
+    assert_eq!((settings.reach.mode, settings.reach.keep_routes), (crate::settings::ReachMode::PodRoute, true));
     assert_eq!(settings.manifests[0].exclude, ["kustomization.yaml", "old"]);
     assert_eq!(settings.manifests[0].namespace, "shop");
     assert_eq!(

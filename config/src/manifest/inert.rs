@@ -39,7 +39,6 @@ fn paths(kind: Kind) -> &'static [&'static str] {
             "spec.healthCheckNodePort",
             "spec.selector",
             "spec.trafficDistribution",
-            "spec.ports[].nodePort",
             "spec.ports[].targetPort",
         ],
         Kind::EndpointSlice => &[

@@ -389,6 +389,7 @@ fn observed() -> Observed {
             UpstreamState {
                 in_flight: 12,
                 resolved: None,
+                reach: None,
                 ejected: BTreeMap::from([("10.0.0.2:8080".parse().unwrap(), ejected)]),
             },
         )]),

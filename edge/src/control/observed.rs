@@ -11,6 +11,8 @@ use edge_config::names::CertId;
 use edge_config::snapshot::{Transport, UpstreamKey};
 use edge_config::status;
 
+use crate::reach::Way;
+
 /// Absent entries mean "not known yet" and show as pending. [`Observed::offline`] is for files that nobody serves.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Observed {
@@ -129,8 +131,17 @@ pub struct UpstreamState {
     pub in_flight: u64,
     /// What a name resolved to, for upstreams that are one; or why it did not.
     pub resolved: Option<Result<Vec<SocketAddr>, String>>,
+    /// How its Pods are reached, where it has any.
+    pub reach: Option<ReachState>,
     /// Endpoints that are out of rotation on at least one worker.
     pub ejected: BTreeMap<SocketAddr, Ejection>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReachState {
+    pub way: Way,
+    /// Why not in a better way; may be empty.
+    pub why: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,6 +7,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::reach::Way;
+
 /// How well something works, worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -212,6 +214,12 @@ pub struct BackendRow {
     pub ready: u32,
     pub ejected: u32,
     pub endpoints: Vec<EndpointRow>,
+    /// How its Pods are reached: `direct`, `pod-route`, `node-port`; absent where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reach: Option<Way>,
+    /// Why not in a better way.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reach_reason: String,
     /// Requests or connections under way.
     pub in_flight: u64,
     /// How many routes use it.

@@ -10,7 +10,7 @@
 //!
 //! Standards: coordination.k8s.io/v1; the rules of client-go's leader election.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -120,6 +120,8 @@ struct Group {
     said: Acknowledgement,
     told: Option<Acknowledgement>,
     trouble: Option<String>,
+    /// Leases whose last call failed.
+    failing: BTreeSet<String>,
 }
 
 /// Keeps the Leases until `stop` says otherwise, then gives them up.
@@ -141,6 +143,7 @@ pub async fn run(
         said: said.borrow_and_update().clone(),
         told: None,
         trouble: None,
+        failing: BTreeSet::new(),
     };
     let mut events: Option<BoxStream<'static, Result<Event<Lease>, watcher::Error>>> = None;
     let mut watch_again = Instant::now();
@@ -311,6 +314,7 @@ impl Group {
                 // Counted from before the call: that is when others may have seen it.
                 self.written.insert(name.to_owned(), now);
                 self.not_before.remove(name);
+                self.failing.remove(name);
                 if is_own {
                     self.told = Some(self.said.clone());
                 }
@@ -330,7 +334,8 @@ impl Group {
                     CallError::NotFound if what == Step::Take => drop(self.leases.remove(name)),
                     error => {
                         let trouble = format!("Lease {}/{name}: {error}", self.settings.namespace);
-                        if self.trouble.as_ref() != Some(&trouble) {
+                        // Once for an outage, not once a second: two Leases fail for reasons that vary.
+                        if self.failing.insert(name.to_owned()) {
                             tracing::warn!("{trouble}");
                         }
                         self.trouble = Some(trouble);

@@ -10,6 +10,7 @@ use edge_config::core::ServiceType;
 use edge_config::inputs::{Inputs, Meta};
 use edge_config::names::{Kind, ObjectRef};
 use edge_config::problem::{Problem, Severity};
+use edge_config::reach;
 use edge_config::settings::Settings;
 use edge_config::snapshot::{Endpoint, EndpointSet, EndpointState, Endpoints};
 use tokio::time::Instant;
@@ -23,6 +24,7 @@ use crate::memory;
 use crate::proxy::generation::Generation;
 use crate::proxy::limits::Limits;
 use crate::proxy::tls::table::{TlsSubject, tls_table};
+use crate::reach::{PROBES, ReachObserved, ReachWanted, Way};
 use crate::resolve::{self, Resolved};
 use crate::source::{self, Keys, Loaded};
 use crate::vip::AddressesObserved;
@@ -142,8 +144,8 @@ impl Supervisor {
         let inputs = self.wanted.cluster.with_endpoints(&self.wanted.files, &self.wanted.inputs);
         let inputs = Arc::new(inputs);
         let compiled = &self.wanted.compiled;
-        let mut endpoints = edge_config::compile::endpoints(&inputs, &compiled.snapshot);
-        share(&mut endpoints, &compiled.endpoints);
+        let endpoints = self.wanted.compiler.endpoints(&inputs, &compiled.snapshot);
+        // Workers see at a glance what did not change.
         let is_same = endpoints.iter().zip(&compiled.endpoints).all(|(now, before)| Arc::ptr_eq(now, before));
         self.wanted.inputs = inputs;
         if !is_same {
@@ -154,9 +156,38 @@ impl Supervisor {
                 assigned: compiled.assigned.clone(),
             };
             self.wanted.compiled = Arc::new(compiled);
+            self.tell_reach();
             self.publish();
         }
         self.show();
+    }
+
+    /// What is to be reached now.
+    fn tell_reach(&self) {
+        let Serving { inputs, compiled, settings, .. } = &self.wanted;
+        let endpoints = &compiled.endpoints;
+        self.reach.set(ReachWanted {
+            settings: settings.reach.clone(),
+            routes: reach::pod_routes(inputs, endpoints),
+            probes: reach::probes(inputs, &compiled.snapshot, endpoints, PROBES),
+        });
+    }
+
+    pub(super) fn take_reach(&mut self, observed: Arc<ReachObserved>) {
+        let before = std::mem::replace(&mut self.seen.reach, observed);
+        if before.way != self.seen.reach.way {
+            self.publish();
+        }
+        self.show();
+    }
+
+    /// The endpoints that workers connect to: names resolved, and node ports in the place of Pods where they have to be.
+    pub(super) fn reached_endpoints(&self) -> Endpoints {
+        let endpoints = resolved_endpoints(&self.wanted.compiled.endpoints, &self.seen.resolved);
+        match self.seen.reach.way {
+            Way::Direct | Way::PodRoute => endpoints,
+            Way::NodePort => reach::by_node_ports(&self.wanted.inputs, &self.wanted.compiled.snapshot, &endpoints).0,
+        }
     }
 
     /// Decides what is served now, from all sources, and serves it.
@@ -186,8 +217,7 @@ impl Supervisor {
         }
         let inputs = Arc::new(inputs);
         clock.lap("join_ms");
-        let mut compiled = self.wanted.compiler.compile(&inputs);
-        share(&mut compiled.endpoints, &self.wanted.compiled.endpoints);
+        let compiled = self.wanted.compiler.compile(&inputs);
         clock.lap("compile_ms");
         // An address is given out for good: it must be remembered before anybody sees it.
         if compiled.assigned != inputs.assigned {
@@ -209,6 +239,7 @@ impl Supervisor {
         self.wanted.keys = keys;
         self.wanted.problems = problems.into();
         self.wanted.compiled = Arc::new(compiled);
+        self.tell_reach();
         if unchanged && self.seen.failed_sockets.is_empty() {
             self.show();
             return;
@@ -389,7 +420,7 @@ impl Supervisor {
         let generation = Generation {
             number: self.wanted.generation,
             snapshot: Arc::clone(&self.wanted.compiled.snapshot),
-            endpoints: Arc::new(resolved_endpoints(&self.wanted.compiled.endpoints, &self.seen.resolved)),
+            endpoints: Arc::new(self.reached_endpoints()),
             tls: Arc::clone(&self.wanted.tls),
             limits: Limits::of(&self.wanted.settings.proxy),
         };
@@ -415,15 +446,6 @@ fn announced(inputs: &Inputs) -> Vec<ObjectRef> {
     let services = services.filter(|service| service.spec.kind == ServiceType::LoadBalancer && is_read(&service.meta));
     let gateways = gateways.map(|gateway| ObjectRef::new(Kind::Gateway, gateway.meta.key.clone()));
     gateways.chain(services.map(|service| ObjectRef::new(Kind::Service, service.meta.key.clone()))).collect()
-}
-
-/// Endpoints that are the same are shared with those before, so that workers see at a glance that nothing changed.
-fn share(now: &mut Endpoints, before: &Endpoints) {
-    for (now, before) in now.iter_mut().zip(before) {
-        if now == before {
-            *now = Arc::clone(before);
-        }
-    }
 }
 
 /// What each step of a change took, for the log.

@@ -35,6 +35,7 @@ use crate::logging::Logging;
 use crate::notify::Notifier;
 use crate::proxy::tls::table::TlsTable;
 use crate::proxy::{self, Proxy, access_log};
+use crate::reach::{Reach, ReachObserved};
 use crate::resolve::{self, Resolved, Resolver};
 use crate::source::{self, Keys, Watcher};
 use crate::store::Store;
@@ -72,6 +73,8 @@ enum Event {
     Certificates(certs::Published),
     Addresses(Arc<AddressesObserved>),
     Resolved(resolve::Update),
+    /// Pods are reached in another way, or routes to them changed.
+    Reach(Arc<ReachObserved>),
     /// The API server's objects changed.
     Cluster(Changes),
     /// Addresses in the status of objects changed.
@@ -93,6 +96,7 @@ struct Inbox {
     certificates: mpsc::UnboundedReceiver<certs::Published>,
     addresses: watch::Receiver<Arc<AddressesObserved>>,
     resolved: mpsc::Receiver<resolve::Update>,
+    reach: watch::Receiver<Arc<ReachObserved>>,
     /// From the API server, where one is read.
     cluster: Option<mpsc::Receiver<Changes>>,
     /// Counts changes of addresses in the status of its objects.
@@ -110,6 +114,7 @@ impl Inbox {
             Some(Command::Reload { reply }) = self.commands.recv() => Event::Reload(Some(reply)),
             Some(published) = self.certificates.recv() => Event::Certificates(published),
             Some(update) = self.resolved.recv() => Event::Resolved(update),
+            Ok(()) = self.reach.changed() => Event::Reach(self.reach.borrow_and_update().clone()),
             Ok(()) = self.addresses.changed() => Event::Addresses(self.addresses.borrow_and_update().clone()),
             // Before what may come without end: the watchdog and health wait for it.
             _ = self.look.tick() => Event::Look,
@@ -167,6 +172,7 @@ pub struct Supervisor {
     certs: Certs,
     addresses: Addresses,
     resolver: Resolver,
+    reach: Reach,
     kubernetes: Option<Kubernetes>,
     /// What is said in the API.
     reporting: Option<Reporting>,
@@ -205,6 +211,7 @@ struct Seen {
     certs_applied: u64,
     addresses: Arc<AddressesObserved>,
     resolved: BTreeMap<resolve::Name, Arc<Resolved>>,
+    reach: Arc<ReachObserved>,
     failed_sockets: BTreeMap<(SocketAddr, Transport), String>,
     tls_reasons: Vec<String>,
     store_notices: Vec<String>,
@@ -232,6 +239,7 @@ impl Supervisor {
                 Event::Certificates(published) => self.take_certificates(published),
                 Event::Addresses(observed) => self.take_addresses(observed),
                 Event::Resolved((name, resolved)) => self.take_resolved(name, resolved),
+                Event::Reach(observed) => self.take_reach(observed),
                 Event::Cluster(changes) => self.take_cluster(changes).await,
                 Event::Published => self.take_published().await,
                 Event::Begin => self.begin().await,
@@ -268,6 +276,7 @@ impl Supervisor {
         self.proxy.drain(deadline).await;
         self.addresses.stop().await;
         self.proxy.stop();
+        self.reach.stop().await;
         drop(self.certs);
         drop(self.stop_api);
         if let Some(api) = self.api

@@ -5,15 +5,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use edge_config::problem::Severity;
+use edge_config::reach;
 use edge_config::snapshot::{EndpointSet, UpstreamKey};
 
 use super::Supervisor;
-use super::apply::resolved_endpoints;
 use super::cluster::Saver;
-use crate::control::observed::{CollectionState, Observed, SocketState, SourceState, UpstreamState, VipState};
+use crate::control::observed::{
+    CollectionState, Observed, ReachState, SocketState, SourceState, UpstreamState, VipState,
+};
 use crate::control::span;
 use crate::control::world::World;
 use crate::kubernetes::Reporting;
+use crate::reach::Way;
 use crate::vip::{AddressState, Withheld, wanted_vips};
 
 impl Supervisor {
@@ -27,7 +30,7 @@ impl Supervisor {
             since: wanted.since,
             inputs: Arc::clone(&wanted.inputs),
             compiled: Arc::clone(&wanted.compiled),
-            endpoints: Arc::new(resolved_endpoints(&wanted.compiled.endpoints, &self.seen.resolved)),
+            endpoints: Arc::new(self.reached_endpoints()),
             problems: Arc::clone(&wanted.problems),
             observed: Arc::new(self.observed()),
         };
@@ -52,6 +55,7 @@ impl Supervisor {
         notices.extend(self.saver.as_ref().and_then(Saver::trouble));
         notices.extend(self.seen.certs.notices.iter().cloned());
         notices.extend(self.seen.addresses.notices.iter().cloned());
+        notices.extend(self.seen.reach.notices.iter().cloned());
         notices.extend(self.seen.tls_reasons.iter().cloned());
         notices.extend(self.proxy.deaf());
         notices.extend(self.reporting.as_ref().and_then(Reporting::trouble));
@@ -158,6 +162,18 @@ impl Supervisor {
                     _ => Ok(resolved.addresses.clone()),
                 });
             }
+        }
+        let seen = &self.seen.reach;
+        let without = match seen.way {
+            Way::NodePort => reach::by_node_ports(&self.wanted.inputs, &compiled.snapshot, &compiled.endpoints).1,
+            Way::Direct | Way::PodRoute => BTreeMap::new(),
+        };
+        let pods = compiled.snapshot.upstreams.iter().zip(&compiled.endpoints).filter(|(_, set)| reach::has_pods(set));
+        for (upstream, _) in pods {
+            states.entry(upstream.key.clone()).or_default().reach = Some(match without.get(&upstream.key) {
+                Some(why) => ReachState { way: Way::Direct, why: why.clone() },
+                None => ReachState { way: seen.way, why: seen.why.clone() },
+            });
         }
         states
     }

@@ -24,6 +24,7 @@ use crate::proxy::generation::Generation;
 use crate::proxy::io::Backend;
 use crate::proxy::limits::Limits;
 use crate::proxy::{Proxy, ProxyOptions, access_log, metrics};
+use crate::reach::Reach;
 use crate::resolve::Resolver;
 use crate::source::{self, Keys, Watcher};
 use crate::store::Store;
@@ -83,6 +84,7 @@ fn open(
     })
     .map_err(StartError::Certificates)?;
     let addresses = Addresses::start(store.clone());
+    let reach = Reach::start();
 
     let proxy = start_proxy(&settings, &store)?;
     let workers = proxy.metrics().to_vec();
@@ -131,6 +133,7 @@ fn open(
         certificates,
         addresses: addresses.observed(),
         resolved: resolver_inbox,
+        reach: reach.observed(),
         cluster: changes,
         moves: kubernetes.as_ref().map(|kubernetes| kubernetes.mirror().moves()),
         held: patience.map(|patience| Instant::now() + patience + HELD_BEYOND),
@@ -147,6 +150,7 @@ fn open(
         certs,
         addresses,
         resolver: Resolver::new(resolved),
+        reach,
         kubernetes,
         reporting,
         saver,
@@ -175,6 +179,7 @@ fn open(
             certs_applied: 0,
             addresses: Arc::default(),
             resolved: BTreeMap::new(),
+            reach: Arc::default(),
             failed_sockets: BTreeMap::new(),
             tls_reasons: Vec::new(),
             store_notices,

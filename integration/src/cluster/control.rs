@@ -26,7 +26,7 @@ pub struct ControlPlane {
     // Dropped in this order.
     controllers: Process,
     apiserver: Option<Process>,
-    etcd: Process,
+    etcd: Option<Process>,
     namespace: String,
     program: PathBuf,
     dir: PathBuf,
@@ -56,14 +56,14 @@ impl ControlPlane {
         std::fs::write(dir.join("controllers.kubeconfig"), controllers).unwrap();
 
         let run = |name: &str, arguments: &[String]| process(inside.name(), program, dir, name, arguments);
-        let etcd = run("etcd", &[format!("--data-dir={}", dir.join("etcd").display()), "--unsafe-no-fsync".to_owned()]);
+        let etcd = run("etcd", &etcd(dir));
         let mut apiserver = run("kube-apiserver", &apiserver(dir));
         let admin = dir.join("admin.kubeconfig");
         ask(inside.name(), &mut apiserver, "the API server is ready", &admin, ready);
         let mut controllers = run("kube-controller-manager", &self::controllers(dir));
         ask(inside.name(), &mut controllers, "the controllers work", &admin, accounts);
         let (namespace, program, dir) = (inside.name().to_owned(), program.to_owned(), dir.to_owned());
-        Self { controllers, apiserver: Some(apiserver), etcd, namespace, program, dir, ca }
+        Self { controllers, apiserver: Some(apiserver), etcd: Some(etcd), namespace, program, dir, ca }
     }
 
     /// Takes the API server away, as a crash would; etcd and the controllers stay.
@@ -80,13 +80,24 @@ impl ControlPlane {
         self.apiserver = Some(process);
     }
 
+    /// Takes the API server and its database away, as a crash of their host would; the controllers stay.
+    pub fn stop(&mut self) {
+        self.stop_apiserver();
+        if let Some(mut process) = self.etcd.take() {
+            process.stop(Duration::ZERO);
+        }
+    }
+
+    /// Brings both back, and returns when the API server is ready.
+    pub fn start_again(&mut self) {
+        self.etcd = Some(process(&self.namespace, &self.program, &self.dir, "etcd", &etcd(&self.dir)));
+        self.start_apiserver();
+    }
+
     /// Panics with its last words when a part of it is gone.
     pub fn must_live(&mut self) {
-        self.etcd.must_live();
         self.controllers.must_live();
-        if let Some(process) = &mut self.apiserver {
-            process.must_live();
-        }
+        self.etcd.iter_mut().chain(&mut self.apiserver).for_each(Process::must_live);
     }
 
     /// The kubeconfig of a cluster administrator.
@@ -120,6 +131,10 @@ impl ControlPlane {
 fn process(inside: &str, program: &Path, dir: &Path, name: &str, arguments: &[String]) -> Process {
     let program = Program::new(program).arg(name).args(arguments);
     Process::start(name, inside, &program, &dir.join(format!("{name}.log")))
+}
+
+fn etcd(dir: &Path) -> [String; 2] {
+    [format!("--data-dir={}", dir.join("etcd").display()), "--unsafe-no-fsync".to_owned()]
 }
 
 fn apiserver(dir: &Path) -> Vec<String> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::cluster::Cluster;
 use crate::cluster::process::{Process, Program};
 use crate::edged::{Said, program, run, workspace};
+use crate::netns::Namespace;
 
 /// The class that the conformance suite uses, and any scenario may.
 pub const CLASS: &str = "gateway-conformance";
@@ -39,11 +40,16 @@ impl EdgeHost {
         }
         cluster.apply("edge-class", &class(CLASS));
         let dir = cluster.dir();
-        let config = dir.join("edge.toml");
         let kubeconfig = cluster.control.kubeconfig("edge");
-        std::fs::write(&config, toml(dir, &kubeconfig)).unwrap();
-        let (socket, log) = (dir.join("edged.sock"), cluster.log("edged"));
-        let inside = cluster.fabric.edge.name().to_owned();
+        Self::run(&cluster.fabric.edge, dir, &toml(dir, &kubeconfig))
+    }
+
+    /// Starts one on a host with a configuration that places its state, its socket and its log in this directory.
+    pub fn run(host: &Namespace, dir: &Path, toml: &str) -> Self {
+        let config = dir.join("edge.toml");
+        std::fs::write(&config, toml).unwrap();
+        let (socket, log) = (dir.join("edged.sock"), dir.join("edged.log"));
+        let inside = host.name().to_owned();
         let mut process = daemon(&inside, &config, &log);
         process.until("edged answers", || socket.exists().then_some(()));
         Self { process, config, socket, inside, log }
@@ -57,6 +63,20 @@ impl EdgeHost {
     pub fn ctl(&self, arguments: &[&str]) -> Said {
         let socket = self.socket.display().to_string();
         run(&program("edgectl"), &[&["--socket", &socket], arguments].concat())
+    }
+
+    /// Reaches the API server by another kubeconfig from now on: it is started again.
+    pub fn reconnect(&mut self, kubeconfig: &Path) {
+        let text = std::fs::read_to_string(&self.config).unwrap();
+        let line = format!("kubeconfig = \"{}\"", kubeconfig.display());
+        let lines: Vec<&str> =
+            text.lines().map(|old| if old.starts_with("kubeconfig = ") { line.as_str() } else { old }).collect();
+        std::fs::write(&self.config, lines.join("\n")).unwrap();
+        self.restart(Duration::from_secs(60));
+    }
+
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Ends it, by force where `patience` is zero, and starts it again.
@@ -87,7 +107,8 @@ spec:
     )
 }
 
-fn toml(dir: &Path, kubeconfig: &Path) -> String {
+/// How edges of the rig are configured.
+pub fn toml(dir: &Path, kubeconfig: &Path) -> String {
     let (dir, kubeconfig) = (dir.display(), kubeconfig.display());
     format!(
         r#"[state]

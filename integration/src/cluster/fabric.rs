@@ -18,6 +18,8 @@ use crate::netns::Namespace;
 pub const CONTROL: Ipv4Addr = Ipv4Addr::new(10, 91, 0, 1);
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 91, 0, 10);
 pub const EDGE: Ipv4Addr = Ipv4Addr::new(10, 91, 0, 20);
+/// Of an edge beside the first one.
+pub const OTHER_EDGE: Ipv4Addr = Ipv4Addr::new(10, 91, 0, 21);
 pub const NODE: Ipv4Addr = Ipv4Addr::new(10, 91, 0, 30);
 pub const POD_CIDR: &str = "10.244.0.0/24";
 pub const POD_BRIDGE: &str = "pods0";
@@ -50,6 +52,13 @@ impl Fabric {
         node.ip(&format!("link set {POD_BRIDGE} up")).unwrap();
         node.run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")).unwrap().unwrap();
         Self { client, edge, node, control }
+    }
+
+    /// The host of one more edge; no route leads to its VIPs.
+    pub fn other_edge(&self, prefix: &str) -> Namespace {
+        let edge = host(prefix, "edge2", OTHER_EDGE, &self.control);
+        edge.ip(&format!("route add {POD_CIDR} via {NODE}")).unwrap();
+        edge
     }
 }
 

@@ -58,6 +58,11 @@ fn backend_row(
     } else {
         Health::up()
     };
+    let reach = observed.and_then(|state| state.reach.as_ref());
+    let health = match reach {
+        Some(reach) if health.state == State::Up && health.reason.is_empty() => Health::new(State::Up, &*reach.why),
+        _ => health,
+    };
     BackendRow {
         health,
         backend: upstream.key.to_string(),
@@ -65,6 +70,8 @@ fn backend_row(
         ready: u32::try_from(ready).unwrap_or(u32::MAX),
         ejected: u32::try_from(ejected).unwrap_or(u32::MAX),
         endpoints,
+        reach: reach.map(|reach| reach.way),
+        reach_reason: reach.map(|reach| reach.why.clone()).unwrap_or_default(),
         in_flight: observed.map_or(0, |state| state.in_flight),
         routes: 0,
     }

@@ -7,6 +7,7 @@ use crate::control::span;
 use crate::control::view::{Edge, Health, State, Status};
 use crate::ctl::style::Style;
 use crate::ctl::table::{Cell, Table, one_line};
+use crate::reach::Way;
 
 /// Rows of a section that are shown when all is well.
 const FEW: usize = 6;
@@ -94,12 +95,13 @@ impl View for Status {
         );
         section(
             "BACKENDS",
-            &["STATE", "BACKEND", "PROTOCOL", "READY", "IN FLIGHT", "ROUTES", "REASON"],
+            &["STATE", "BACKEND", "PROTOCOL", "READY", "REACH", "IN FLIGHT", "ROUTES", "REASON"],
             rows(&self.backends, |row| {
                 let cells = vec![
                     Cell::text(&*row.backend),
                     Cell::text(&*row.protocol),
                     Cell::number(format!("{}/{}", row.ready, row.endpoints.len())),
+                    Cell::text(row.reach.map_or("", Way::as_str)),
                     Cell::number(row.in_flight),
                     Cell::number(row.routes),
                 ];

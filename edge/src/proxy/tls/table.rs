@@ -149,8 +149,7 @@ pub fn tls_table(
         build.table.listeners.push(entry);
     }
     for (id, upstream) in (0..).map(UpstreamId).zip(&snapshot.upstreams) {
-        let before = called.get(&upstream.key).copied();
-        let entry = upstream.tls.as_ref().map(|tls| build.upstream(id, tls, before));
+        let entry = upstream.tls.as_ref().map(|tls| build.upstream(id, tls, called.get(&upstream.key).copied()));
         build.table.upstreams.push(entry);
     }
     (build.table, build.reasons)

@@ -19,7 +19,7 @@ use edge_config::snapshot::{
     Balance, Endpoint as EndpointSpec, EndpointSet, EndpointState, Endpoints, ProxyVersion, Snapshot, UpstreamKey,
     UpstreamProtocol,
 };
-use foldhash::{HashMap, HashMapExt as _};
+use foldhash::{HashMap, HashSet};
 
 use self::balance::Random;
 use self::endpoint::Endpoint;
@@ -127,19 +127,19 @@ impl Upstreams {
         series: &Series,
         previous: &[Rc<Upstream>],
     ) -> Vec<Rc<Upstream>> {
-        let before: HashMap<&UpstreamKey, &Rc<Upstream>> =
-            previous.iter().map(|upstream| (&upstream.key, upstream)).collect();
-        let mut kept = HashMap::with_capacity(snapshot.upstreams.len());
+        // Nearly always an upstream has the number that it had: the others are looked up by their keys.
+        let mut before: Option<HashMap<&UpstreamKey, &Rc<Upstream>>> = None;
         let mut built = Vec::with_capacity(snapshot.upstreams.len());
         for (id, upstream) in (0..).map(edge_config::snapshot::UpstreamId).zip(&snapshot.upstreams) {
             let source = endpoints.get(id.index()).cloned().unwrap_or_default();
             let config = tls.upstream(id).map(|config| config.cloned().map_err(Box::from));
-            let shared = match self.shared.get(&upstream.key) {
-                Some(shared) => Rc::clone(shared),
-                None => Rc::new(Shared { turn: Cell::new(0), endpoints: Default::default() }),
+            let old = match previous.get(id.index()) {
+                Some(old) if old.key == upstream.key => Some(old),
+                _ => {
+                    let all = previous.iter().map(|upstream| (&upstream.key, upstream));
+                    before.get_or_insert_with(|| all.collect()).get(&upstream.key).copied()
+                }
             };
-            kept.insert(upstream.key.clone(), Rc::clone(&shared));
-            let old = before.get(&upstream.key).copied();
             let same_tls = old.is_none_or(|old| same_config(old.tls.as_ref(), config.as_ref()));
             if let Some(old) = old
                 && same_tls
@@ -150,11 +150,18 @@ impl Upstreams {
                 built.push(Rc::clone(old));
                 continue;
             }
-            let mut assembled = assemble(upstream, source, config, shared, same_tls);
+            let shared = self
+                .shared
+                .entry(upstream.key.clone())
+                .or_insert_with(|| Rc::new(Shared { turn: Cell::new(0), endpoints: Default::default() }));
+            let mut assembled = assemble(upstream, source, config, Rc::clone(shared), same_tls);
             assembled.series = series.upstream(id).cloned();
             built.push(Rc::new(assembled));
         }
-        self.shared = kept;
+        if self.shared.len() != built.len() {
+            let kept: HashSet<&UpstreamKey> = snapshot.upstreams.iter().map(|upstream| &upstream.key).collect();
+            self.shared.retain(|key, _| kept.contains(key));
+        }
         built
     }
 
