@@ -40,9 +40,9 @@ pub struct ObjectReport {
     /// GatewayClass.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub supported_features: Vec<&'static str>,
-    /// Service of type LoadBalancer.
+    /// Service of type LoadBalancer; thousands of routes have none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub load_balancer: Option<LoadBalancerReport>,
+    pub load_balancer: Option<Box<LoadBalancerReport>>,
 }
 
 /// What is written back to a Service beside its addresses.

@@ -76,9 +76,17 @@ pub(super) struct Upstreams {
     pub trust: TrustStore,
     /// By `UpstreamId`, with the reference as the user wrote it.
     pub identities: Vec<(Identity, Arc<str>)>,
+    /// Of the first so many identities; the others are looked through where few are asked for.
     known: HashMap<Identity, UpstreamId>,
+    searches: u32,
+    /// Whether one was added that was not taken from an earlier compile.
+    pub is_on_its_own: bool,
     pub trail: Trail,
 }
+
+/// So many identities may be looked through instead of hashed, at any time and for so many times.
+const FEW: usize = 64;
+const SEARCHES: u32 = 16;
 
 /// What was looked at since somebody cleared it.
 #[derive(Default)]
@@ -122,7 +130,7 @@ pub(super) struct Resolved {
 
 impl Upstreams {
     fn find(&mut self, identity: &Identity) -> Option<(UpstreamId, Arc<str>)> {
-        let id = *self.known.get(identity)?;
+        let id = self.id(identity)?;
         if !self.trail.used.contains(&id) {
             self.trail.used.push(id);
         }
@@ -130,18 +138,47 @@ impl Upstreams {
         Some((id, Arc::clone(text)))
     }
 
-    pub fn is_known(&self, identity: &Identity) -> bool {
-        self.known.contains_key(identity)
+    fn id(&mut self, identity: &Identity) -> Option<UpstreamId> {
+        if let Some(id) = self.known.get(identity) {
+            return Some(*id);
+        }
+        let rest = self.identities.get(self.known.len()..).unwrap_or_default();
+        if rest.len() > FEW && self.searches >= SEARCHES {
+            self.learn();
+            return self.known.get(identity).copied();
+        }
+        self.searches += u32::from(rest.len() > FEW);
+        let place = rest.iter().position(|(known, _)| known == identity)?;
+        Some(UpstreamId(u32::try_from(self.known.len() + place).unwrap_or(u32::MAX)))
+    }
+
+    fn learn(&mut self) {
+        let first = self.known.len();
+        for (id, (identity, _)) in (0..).map(UpstreamId).zip(&self.identities).skip(first) {
+            self.known.insert(identity.clone(), id);
+        }
+    }
+
+    pub fn is_known(&mut self, identity: &Identity) -> bool {
+        self.id(identity).is_some()
     }
 
     /// Adds one that is not there yet.
     pub fn add(&mut self, identity: Identity, text: Arc<str>, upstream: Upstream) -> UpstreamId {
+        self.is_on_its_own = true;
         let id = UpstreamId(u32::try_from(self.list.len()).unwrap_or(u32::MAX));
-        self.list.push(upstream);
-        self.identities.push((identity.clone(), text));
-        self.known.insert(identity, id);
+        if self.known.len() == self.identities.len() {
+            self.known.insert(identity.clone(), id);
+        }
+        self.add_again(identity, text, upstream);
         self.trail.used.push(id);
         id
+    }
+
+    /// The same, of one that an earlier compile had.
+    pub fn add_again(&mut self, identity: Identity, text: Arc<str>, upstream: Upstream) {
+        self.list.push(upstream);
+        self.identities.push((identity, text));
     }
 }
 

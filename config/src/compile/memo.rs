@@ -144,10 +144,10 @@ impl<'m> Recall<'m> {
             if !changed.is_empty() && changed.contains(&identity.object) {
                 return None;
             }
-            match upstreams.identities.get(id.index()) {
-                Some((now, _)) if now == identity => {}
-                // It would be added now.
-                None if id.index() == next && !upstreams.is_known(identity) => next += 1,
+            match upstreams.identities.get(id.index()).map(|(now, _)| now == identity) {
+                Some(true) => {}
+                // It would be added now. As long as all were taken from there, those that follow are not here yet.
+                None if id.index() == next && (!upstreams.is_on_its_own || !upstreams.is_known(identity)) => next += 1,
                 _ => return None,
             }
         }
@@ -155,7 +155,7 @@ impl<'m> Recall<'m> {
         {
             let (identity, text) = self.memo.identities.get(id.index())?;
             let upstream = self.memo.snapshot.upstreams.get(id.index())?;
-            upstreams.add(identity.clone(), Arc::clone(text), upstream.clone());
+            upstreams.add_again(identity.clone(), Arc::clone(text), upstream.clone());
         }
         Some(outcome)
     }

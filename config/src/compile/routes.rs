@@ -156,20 +156,22 @@ fn by_precedence<'a>(routes: impl Iterator<Item = (&'a ObjectKey, L7<'a>)>) -> V
 
 /// A time of creation, in the order of its text: thousands of them are compared many times.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Stamp([u8; 24]);
+struct Stamp(u128, u64);
 
 impl Stamp {
-    /// `None` for a text that has no such form.
+    /// `None` for a text that is longer than such times are.
     fn of(meta: &Meta) -> Option<Self> {
-        let mut bytes = [0; 24];
-        // Without a time is before any time.
+        let mut bytes = [0_u8; 24];
+        // Without a time is before any time; of two texts that begin alike the shorter is first.
         if let Some(text) = &meta.created {
             bytes[0] = 1;
-            let text = text.as_bytes();
-            let room = bytes.get_mut(1..=text.len()).filter(|_| !text.contains(&0))?;
-            room.copy_from_slice(text);
+            bytes.get_mut(1..=text.len()).filter(|room| room.len() < 23)?.copy_from_slice(text.as_bytes());
+            bytes[23] = u8::try_from(text.len()).ok()?;
         }
-        Some(Self(bytes))
+        let mut halves = (0_u128, 0_u64);
+        bytes[..16].iter().for_each(|byte| halves.0 = halves.0 << 8 | u128::from(*byte));
+        bytes[16..].iter().for_each(|byte| halves.1 = halves.1 << 8 | u64::from(*byte));
+        Some(Self(halves.0, halves.1))
     }
 }
 

@@ -238,11 +238,11 @@ pub(super) fn report(services: &[ServiceState<'_>], out: &mut Vec<(ObjectRef, Ob
             ],
             addresses: service.addresses.iter().map(|(address, _)| *address).collect(),
             listeners: listeners.collect(),
-            load_balancer: Some(LoadBalancerReport {
+            load_balancer: Some(Box::new(LoadBalancerReport {
                 pool: service.pool.clone(),
                 ports: ports.collect(),
                 note: service.note.clone(),
-            }),
+            })),
             ..ObjectReport::default()
         };
         out.push((service.reference(), report));

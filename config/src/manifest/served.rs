@@ -115,6 +115,9 @@ fn slim(object: &mut AnyObject) {
         }
         AnyObject::EndpointSlice(slice) => {
             let Some(slice) = Arc::get_mut(slice) else { return };
+            let Meta { key, labels, .. } = &mut slice.meta;
+            slice.spec.service =
+                std::mem::take(labels).remove(crate::core::SERVICE_NAME_LABEL).map(String::into_boxed_str);
             slice.spec.endpoints.shrink_to_fit();
             slice.spec.ports.shrink_to_fit();
             for endpoint in &mut slice.spec.endpoints {
@@ -123,6 +126,9 @@ fn slim(object: &mut AnyObject) {
                 endpoint.zone = None;
                 if let Some(target) = &mut endpoint.target_ref {
                     target.uid = None;
+                    // What they are where they are absent.
+                    target.kind.take_if(|kind| kind == "Pod");
+                    target.namespace.take_if(|namespace| **namespace == *key.namespace);
                 }
             }
         }

@@ -17,7 +17,7 @@ use std::time::SystemTime;
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use edge_config::core::{CaBundle, SecretContents};
+use edge_config::core::{CaBundle, SERVICE_NAME_LABEL, SecretContents};
 use edge_config::inputs::Inputs;
 use edge_config::manifest::AnyObject;
 use edge_config::names::{CertId, Kind, ObjectRef};
@@ -180,6 +180,11 @@ fn manifest(object: &AnyObject, keys: &Keys) -> io::Result<Value> {
             metadata.insert(name.to_owned(), json!(values));
         }
     }
+    if let AnyObject::EndpointSlice(slice) = object
+        && let Some(service) = &slice.spec.service
+    {
+        metadata.insert("labels".to_owned(), json!({ SERVICE_NAME_LABEL: service }));
+    }
     let mut whole = match object {
         AnyObject::Secret(secret) => {
             let mut values: BTreeMap<&str, String> =
@@ -269,6 +274,10 @@ mod tests {
             let loaded = load_directory(&path, &mut Cache::default());
             let once = round(&loaded.inputs, &loaded.keys);
             let twice = round(&once, &loaded.keys);
+            for (key, slice) in &loaded.inputs.endpoint_slices {
+                let service = slice.meta.labels.get(SERVICE_NAME_LABEL).map(String::as_str);
+                assert_eq!(twice.endpoint_slices[key].spec.service.as_deref(), service, "{}: {key}", path.display());
+            }
             for kind in Kind::ALL {
                 let bodies = |inputs: &Inputs| -> Vec<_> {
                     inputs.of_kind(kind).iter().map(|object| (object.reference(), object.body().unwrap())).collect()

@@ -28,7 +28,7 @@ use super::listening::Bound;
 use super::metrics::{Series, WorkerMetrics};
 use super::proxy_protocol::Origin;
 use super::upstream::balance::Random;
-use super::upstream::{Dialer, Upstream, Upstreams};
+use super::upstream::{Called, Definition, Dialer, Upstream, Upstreams};
 use super::{Mode, Shared, Wanted, access_log};
 
 /// How often idle upstream connections are looked at.
@@ -123,7 +123,8 @@ pub struct Settled {
 pub struct Current {
     pub generation: Arc<Generation>,
     pub series: Arc<Series>,
-    upstreams: Vec<Rc<Upstream>>,
+    called: Called,
+    upstreams: Rc<RefCell<Upstreams>>,
     ports: HashMap<(SocketAddr, Transport), PortId>,
 }
 
@@ -133,7 +134,7 @@ impl Current {
     }
 
     pub fn upstream(&self, id: UpstreamId) -> Option<&Rc<Upstream>> {
-        self.upstreams.get(id.index())
+        self.called.get(id, &definition(&self.generation, &self.series), &self.upstreams)
     }
 
     pub fn port_id(&self, address: SocketAddr, transport: Transport) -> Option<PortId> {
@@ -161,7 +162,7 @@ pub struct Worker {
     pub complaints: Complaints,
     pub(super) shared: Arc<Shared>,
     current: RefCell<Rc<Current>>,
-    upstreams: RefCell<Upstreams>,
+    upstreams: Rc<RefCell<Upstreams>>,
     draining: Cell<bool>,
 }
 
@@ -170,6 +171,7 @@ impl Worker {
     pub(super) fn new(seat: Seat) -> (Rc<Self>, watch::Receiver<Arc<Wanted>>) {
         let Seat { index, backend, mut wanted, shared, metrics, tokens, log } = seat;
         let first = Arc::clone(&wanted.borrow_and_update().generation);
+        let upstreams: Rc<RefCell<Upstreams>> = Rc::default();
         let worker = Rc::new(Self {
             index,
             backend,
@@ -182,7 +184,8 @@ impl Worker {
                     endpoints: Arc::default(),
                     ..(*first).clone()
                 }),
-                upstreams: Vec::new(),
+                called: Called::none(),
+                upstreams: Rc::clone(&upstreams),
                 ports: HashMap::new(),
             })),
             metrics,
@@ -192,7 +195,7 @@ impl Worker {
             log: log.map(RefCell::new),
             complaints: Complaints::default(),
             shared,
-            upstreams: RefCell::default(),
+            upstreams,
             draining: Cell::new(false),
         });
         (worker, wanted)
@@ -242,15 +245,16 @@ impl Worker {
             return;
         }
         self.metrics.adopt(&series);
-        let upstreams = self.upstreams.borrow_mut().build(
-            &generation.snapshot,
-            &generation.endpoints,
-            &generation.tls,
-            &series,
-            &before.upstreams,
-        );
-        *self.current.borrow_mut() = Rc::new(Current { ports: ports(&generation), generation, series, upstreams });
+        let upstreams = Rc::clone(&self.upstreams);
+        let called = upstreams.borrow_mut().succeed(&definition(&generation, &series), &before.called);
+        *self.current.borrow_mut() =
+            Rc::new(Current { ports: ports(&generation), generation, series, called, upstreams });
     }
+}
+
+fn definition<'g>(generation: &'g Generation, series: &'g Series) -> Definition<'g> {
+    let Generation { snapshot, endpoints, tls, .. } = generation;
+    Definition { snapshot, endpoints, tls, series }
 }
 
 fn ports(generation: &Generation) -> HashMap<(SocketAddr, Transport), PortId> {

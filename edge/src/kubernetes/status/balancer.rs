@@ -108,7 +108,7 @@ mod tests {
 
     fn report(pool: Option<&str>) -> ObjectReport {
         let balancer = LoadBalancerReport { pool: pool.map(Box::from), ..LoadBalancerReport::default() };
-        ObjectReport { load_balancer: Some(balancer), ..ObjectReport::default() }
+        ObjectReport { load_balancer: Some(Box::new(balancer)), ..ObjectReport::default() }
     }
 
     #[test]

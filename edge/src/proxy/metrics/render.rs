@@ -26,7 +26,7 @@ pub fn write(workers: &[Arc<WorkerMetrics>], log_lines_dropped: u64, text: &mut 
     let listeners = grouped(current.iter().flat_map(|series| &series.listeners));
     let ports = grouped(current.iter().flat_map(|series| &series.ports));
     let routes = grouped(current.iter().flat_map(|series| &series.routes));
-    let upstreams = grouped(current.iter().flat_map(|series| &series.upstreams));
+    let upstreams = grouped(current.iter().flat_map(|series| &*series.upstreams));
     write_ports(&ports, text);
     write_listeners(&listeners, text);
     write_tunnels(&listeners, text);
@@ -231,23 +231,27 @@ fn write_routes(routes: &Grouped<'_, ObjectRef, RouteSeries>, text: &mut Text) {
 fn write_upstreams(upstreams: &Grouped<'_, UpstreamKey, UpstreamSeries>, text: &mut Text) {
     use MetricType::{Counter, Gauge, Histogram};
     text.family("edge_upstream_responses", Counter, "Responses received from endpoints, by status class.");
-    write_kinds(text, upstreams, upstream_labels, ("code", &Classes::LABELS), |it, place| it.responses.values()[place]);
+    write_kinds(text, upstreams, upstream_labels, ("code", &Classes::LABELS), |it, place| {
+        it.read().responses.values()[place]
+    });
     text.family("edge_upstream_latency_seconds", Histogram, "From the sent request head to the response head.");
-    write_histogram(text, upstreams, upstream_labels, |it| &it.latency);
+    write_histogram(text, upstreams, upstream_labels, |it| &it.read().latency);
     text.family("edge_upstream_sent_bytes", Counter, "Bytes of bodies and tunnels sent to endpoints.");
-    write_each(text, upstreams, upstream_labels, |it| it.sent.value());
+    write_each(text, upstreams, upstream_labels, |it| it.read().sent.value());
     text.family("edge_upstream_received_bytes", Counter, "Bytes of bodies and tunnels received from endpoints.");
-    write_each(text, upstreams, upstream_labels, |it| it.received.value());
+    write_each(text, upstreams, upstream_labels, |it| it.read().received.value());
     text.family("edge_upstream_connections", Counter, "Connections made to endpoints.");
-    write_each(text, upstreams, upstream_labels, |it| it.connections_opened.value());
+    write_each(text, upstreams, upstream_labels, |it| it.read().connections_opened.value());
     text.family("edge_upstream_connections_open", Gauge, "Connections to endpoints that are open, idle ones included.");
-    write_each(text, upstreams, upstream_labels, |it| open(&it.connections_opened, &it.connections_closed));
+    write_each(text, upstreams, upstream_labels, |it| {
+        open(&it.read().connections_opened, &it.read().connections_closed)
+    });
     text.family("edge_upstream_connect_failures", Counter, "Connections to endpoints that could not be made.");
-    write_each(text, upstreams, upstream_labels, |it| it.connect_failures.value());
+    write_each(text, upstreams, upstream_labels, |it| it.read().connect_failures.value());
     text.family("edge_upstream_retries", Counter, "Tries after the first.");
-    write_each(text, upstreams, upstream_labels, |it| it.retries.value());
+    write_each(text, upstreams, upstream_labels, |it| it.read().retries.value());
     text.family("edge_upstream_ejections", Counter, "Endpoints taken out of the choice because they failed.");
-    write_each(text, upstreams, upstream_labels, |it| it.ejections.value());
+    write_each(text, upstreams, upstream_labels, |it| it.read().ejections.value());
 }
 
 /// A scrape may see the end of something whose beginning it has not seen, so this never goes below zero.

@@ -1,7 +1,8 @@
 //! What is counted, per listener, port, route and upstream.
 
 use std::hash::Hash;
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use edge_config::names::ObjectRef;
 use edge_config::snapshot::{ListenerId, Port, PortId, PortServe, RuleId, Snapshot, UpstreamId, UpstreamKey};
@@ -18,7 +19,8 @@ pub struct Series {
     rules: Vec<Arc<RouteSeries>>,
     /// Each route once.
     pub(super) routes: Vec<(ObjectLabel, Arc<RouteSeries>)>,
-    pub(super) upstreams: Vec<(UpstreamLabel, Arc<UpstreamSeries>)>,
+    /// Shared with the generation before where its upstreams are the same.
+    pub(super) upstreams: Arc<Vec<(UpstreamLabel, Arc<UpstreamSeries>)>>,
 }
 
 /// Gateway or ListenerSet, listener name, port.
@@ -112,8 +114,29 @@ pub struct RouteSeries {
     pub responses: Classes,
 }
 
+/// Of an upstream. The counters are made at the first use: of thousands of upstreams a worker may never meet most.
 #[derive(Debug, Default)]
-pub struct UpstreamSeries {
+pub struct UpstreamSeries(OnceLock<Box<UpstreamCounters>>);
+
+impl UpstreamSeries {
+    /// For who reads: nothing is made.
+    pub(super) fn read(&self) -> &UpstreamCounters {
+        static NONE: LazyLock<UpstreamCounters> = LazyLock::new(UpstreamCounters::default);
+        self.0.get().map(|counters| &**counters).unwrap_or(&NONE)
+    }
+}
+
+/// For who counts.
+impl Deref for UpstreamSeries {
+    type Target = UpstreamCounters;
+
+    fn deref(&self) -> &UpstreamCounters {
+        self.0.get_or_init(Box::default)
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct UpstreamCounters {
     /// Responses of endpoints; what Edge answers in their place is not among them.
     pub responses: Classes,
     /// From the sent request head to the response head.
@@ -144,6 +167,11 @@ impl Series {
             places.push(names.len() - 1);
         }
         let routes = carried(&before.routes, names.into_iter());
+        let labels = || snapshot.upstreams.iter().map(|upstream| &upstream.key);
+        let upstreams = match labels().eq(before.upstreams.iter().map(|(label, _)| label)) {
+            true => Arc::clone(&before.upstreams),
+            false => Arc::new(carried(&before.upstreams, labels().cloned())),
+        };
         let rules = places.into_iter().map(|place| Arc::clone(&routes[place].1)).collect();
         Self {
             listeners: carried(
@@ -153,7 +181,7 @@ impl Series {
             ports: carried(&before.ports, snapshot.ports.iter().map(port_label)),
             rules,
             routes,
-            upstreams: carried(&before.upstreams, snapshot.upstreams.iter().map(|upstream| upstream.key.clone())),
+            upstreams,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Connections to endpoints: pools, balancing, passive health. One set per worker, shared by all generations through the
-//! upstream's key, so that a new snapshot costs no connection.
+//! upstream's key, so that a new snapshot costs no connection. An upstream is made when it is first asked for: of thousands
+//! that a generation names, a worker may never meet most.
 //!
 //! In: the upstreams and endpoints of a generation, requests for a connection. Out: a [`Lease`] of one, or why there is
 //! none. It never decides whether a request is tried again.
@@ -9,17 +10,17 @@ pub mod dial;
 pub mod endpoint;
 pub mod stream;
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use edge_config::snapshot::{
-    Balance, Endpoint as EndpointSpec, EndpointSet, EndpointState, Endpoints, ProxyVersion, Snapshot, UpstreamKey,
-    UpstreamProtocol,
+    Balance, Endpoint as EndpointSpec, EndpointSet, EndpointState, Endpoints, ProxyVersion, Snapshot, UpstreamId,
+    UpstreamKey, UpstreamProtocol,
 };
-use foldhash::{HashMap, HashSet};
+use foldhash::{HashMap, HashMapExt as _};
 
 use self::balance::Random;
 use self::endpoint::Endpoint;
@@ -69,9 +70,10 @@ pub struct Upstream {
 }
 
 /// What outlives a generation.
+#[derive(Default)]
 struct Shared {
     turn: Cell<usize>,
-    endpoints: std::cell::RefCell<HashMap<SocketAddr, Rc<Endpoint>>>,
+    endpoints: RefCell<HashMap<SocketAddr, Rc<Endpoint>>>,
 }
 
 impl Upstream {
@@ -110,59 +112,118 @@ impl Upstream {
     }
 }
 
-/// All upstreams of a worker.
+/// What the upstreams of a worker keep from one generation to the next.
 #[derive(Default)]
 pub struct Upstreams {
+    /// Of those that were asked for.
     shared: HashMap<UpstreamKey, Rc<Shared>>,
 }
 
+/// The upstreams of one generation, in the order of its ids, as far as they were asked for.
+pub struct Called {
+    slots: Vec<OnceCell<Rc<Upstream>>>,
+    /// The ids of those that are made.
+    made: RefCell<Vec<UpstreamId>>,
+    /// Whether a later generation has taken over: what it says of endpoints counts.
+    is_past: Cell<bool>,
+}
+
+impl Called {
+    /// Of a generation without upstreams.
+    pub fn none() -> Self {
+        Self { slots: Vec::new(), made: RefCell::default(), is_past: Cell::new(false) }
+    }
+
+    /// An upstream of the generation that this was made for.
+    pub fn get(&self, id: UpstreamId, of: &Definition<'_>, all: &RefCell<Upstreams>) -> Option<&Rc<Upstream>> {
+        let slot = self.slots.get(id.index())?;
+        if let Some(upstream) = slot.get() {
+            return Some(upstream);
+        }
+        let upstream = of.snapshot.upstreams.get(id.index())?;
+        let shared = if self.is_past.get() {
+            // A request that began before a change and only now needs this one: its pool is its own.
+            Rc::default()
+        } else {
+            let mut all = all.borrow_mut();
+            match all.shared.get(&upstream.key) {
+                Some(shared) => Rc::clone(shared),
+                None => Rc::clone(all.shared.entry(upstream.key.clone()).or_default()),
+            }
+        };
+        self.made.borrow_mut().push(id);
+        Some(slot.get_or_init(|| Rc::new(of.assemble(id, upstream, shared, true))))
+    }
+}
+
+/// What a generation says of its upstreams.
+pub struct Definition<'g> {
+    pub snapshot: &'g Snapshot,
+    pub endpoints: &'g Endpoints,
+    pub tls: &'g TlsTable,
+    pub series: &'g Series,
+}
+
+impl Definition<'_> {
+    fn assemble(
+        &self,
+        id: UpstreamId,
+        upstream: &edge_config::snapshot::Upstream,
+        shared: Rc<Shared>,
+        same_tls: bool,
+    ) -> Upstream {
+        let mut assembled = assemble(upstream, self.source(id), self.tls(id), shared, same_tls);
+        assembled.series = self.series.upstream(id).cloned();
+        assembled
+    }
+
+    fn source(&self, id: UpstreamId) -> Arc<EndpointSet> {
+        self.endpoints.get(id.index()).cloned().unwrap_or_default()
+    }
+
+    fn tls(&self, id: UpstreamId) -> Option<Result<UpstreamConfig, Box<str>>> {
+        self.tls.upstream(id).map(|config| config.cloned().map_err(Box::from))
+    }
+}
+
 impl Upstreams {
-    /// The upstreams of a generation, in the order of its ids. What `previous` has and did not change is taken over;
-    /// the connections of endpoints that are gone are dropped.
-    pub fn build(
-        &mut self,
-        snapshot: &Snapshot,
-        endpoints: &Endpoints,
-        tls: &TlsTable,
-        series: &Series,
-        previous: &[Rc<Upstream>],
-    ) -> Vec<Rc<Upstream>> {
-        // Nearly always an upstream has the number that it had: the others are looked up by their keys.
-        let mut before: Option<HashMap<&UpstreamKey, &Rc<Upstream>>> = None;
-        let mut built = Vec::with_capacity(snapshot.upstreams.len());
-        for (id, upstream) in (0..).map(edge_config::snapshot::UpstreamId).zip(&snapshot.upstreams) {
-            let source = endpoints.get(id.index()).cloned().unwrap_or_default();
-            let config = tls.upstream(id).map(|config| config.cloned().map_err(Box::from));
-            let old = match previous.get(id.index()) {
-                Some(old) if old.key == upstream.key => Some(old),
+    /// The upstreams of a generation. What `previous` has and did not change is taken over; the connections of endpoints
+    /// that are gone are dropped.
+    pub fn succeed(&mut self, now: &Definition<'_>, previous: &Called) -> Called {
+        previous.is_past.set(true);
+        let slots: Vec<OnceCell<Rc<Upstream>>> = vec![OnceCell::new(); now.snapshot.upstreams.len()];
+        let mut places: Option<HashMap<&UpstreamKey, UpstreamId>> = None;
+        let mut kept = HashMap::with_capacity(self.shared.len());
+        let mut made = Vec::with_capacity(previous.made.borrow().len());
+        for before in &*previous.made.borrow() {
+            let Some(old) = previous.slots.get(before.index()).and_then(OnceCell::get) else { continue };
+            let Some(shared) = self.shared.get(&old.key) else { continue };
+            // Nearly always it has the number that it had.
+            let id = match now.snapshot.upstreams.get(before.index()) {
+                Some(upstream) if upstream.key == old.key => Some(*before),
                 _ => {
-                    let all = previous.iter().map(|upstream| (&upstream.key, upstream));
-                    before.get_or_insert_with(|| all.collect()).get(&upstream.key).copied()
+                    let all = (0..).map(UpstreamId).zip(&now.snapshot.upstreams);
+                    let places = places.get_or_insert_with(|| all.map(|(id, known)| (&known.key, id)).collect());
+                    places.get(&old.key).copied()
                 }
             };
-            let same_tls = old.is_none_or(|old| same_config(old.tls.as_ref(), config.as_ref()));
-            if let Some(old) = old
-                && same_tls
+            let upstream =
+                id.and_then(|id| Some((id, now.snapshot.upstreams.get(id.index())?, slots.get(id.index())?)));
+            let Some((id, upstream, slot)) = upstream else { continue };
+            kept.insert(old.key.clone(), Rc::clone(shared));
+            let same_tls = same_config(old.tls.as_ref(), now.tls(id).as_ref());
+            let is_same = same_tls
                 && old.protocol == upstream.protocol
                 && old.proxy_protocol == upstream.proxy_protocol
-                && Arc::ptr_eq(&old.source, &source)
-            {
-                built.push(Rc::clone(old));
-                continue;
-            }
-            let shared = self
-                .shared
-                .entry(upstream.key.clone())
-                .or_insert_with(|| Rc::new(Shared { turn: Cell::new(0), endpoints: Default::default() }));
-            let mut assembled = assemble(upstream, source, config, Rc::clone(shared), same_tls);
-            assembled.series = series.upstream(id).cloned();
-            built.push(Rc::new(assembled));
+                && Arc::ptr_eq(&old.source, &now.source(id));
+            // Assembled at once where it changed, since endpoints that are gone must not keep their connections.
+            slot.get_or_init(|| {
+                if is_same { Rc::clone(old) } else { Rc::new(now.assemble(id, upstream, Rc::clone(shared), same_tls)) }
+            });
+            made.push(id);
         }
-        if self.shared.len() != built.len() {
-            let kept: HashSet<&UpstreamKey> = snapshot.upstreams.iter().map(|upstream| &upstream.key).collect();
-            self.shared.retain(|key, _| kept.contains(key));
-        }
-        built
+        self.shared = kept;
+        Called { slots, made: RefCell::new(made), is_past: Cell::new(false) }
     }
 
     /// Drops idle connections that are too old or were closed by the endpoint.
