@@ -298,8 +298,9 @@ fn a_window_that_never_opens_holds_little_and_not_for_ever() {
         }
         let grown = memory().saturating_sub(before);
         // Of 1,000 MiB that were asked for.
-        assert!(grown < 32 << 10, "{grown} KiB");
-        assert!(counted(&rig, "stream_stalled") >= 100);
+        assert!(grown < 16 << 10, "{grown} KiB");
+        // The last stream is counted when its exchange is over, which is after its reset is on the way.
+        wait_for(|| counted(&rig, "stream_stalled") >= 100);
         is_served(&mut rig.client());
     });
 }

@@ -16,7 +16,7 @@ fn promises_of_kubernetes_hold() {
         return skip("promises of Kubernetes", &why);
     }
     let mut findings = Findings::default();
-    let mut field = Field::raise("k6t", &workspace().join("target/trials"), 200, true);
+    let mut field = Field::raise("trials", &workspace().join("target/trials"), 200, true);
     field.inside(|field| {
         // On a machine that is busy no time is asked for, only what is seen.
         let plan = |churn| probe::Plan { samples: 10, churn, goal: Duration::from_secs(20) };

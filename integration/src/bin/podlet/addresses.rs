@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn names_fit() {
-        assert_eq!(namespace_stem("edge-k2-", "n1"), "edge-k2-n1_");
+        assert_eq!(namespace_stem("edge-rig-", "n1"), "edge-rig-n1_");
         assert_eq!(interface("node1", 0xffff).len(), 14);
         assert_ne!(interface("node1", 2), interface("node2", 2));
     }

@@ -208,7 +208,7 @@ mod tests {
 
     fn options() -> Options {
         let line = "--kubeconfig k --node n1 --node-ip 10.90.0.2 --pod-cidr 10.244.1.0/24,fd00:1::/112 --bridge br0 \
-                    --prefix edge-k2- --image a=/b --state /tmp/s --node-label topology.kubernetes.io/zone=z1";
+                    --prefix edge-rig- --image a=/b --state /tmp/s --node-label topology.kubernetes.io/zone=z1";
         Options::parse(line.split_whitespace().map(str::to_owned)).unwrap()
     }
 

@@ -142,7 +142,7 @@ fn cidrs(text: &str) -> Result<Vec<IpNet>, String> {
 mod tests {
     use super::*;
 
-    const WHOLE: &str = "--kubeconfig k --node n1 --node-ip 10.90.0.2 --pod-cidr 10.244.1.0/24 --bridge br0 --prefix edge-k2- --image echo-basic=/bin/echo --state /tmp/s";
+    const WHOLE: &str = "--kubeconfig k --node n1 --node-ip 10.90.0.2 --pod-cidr 10.244.1.0/24 --bridge br0 --prefix edge-rig- --image echo-basic=/bin/echo --state /tmp/s";
 
     fn parse(line: &str) -> Result<Options, String> {
         Options::parse(line.split_whitespace().map(str::to_owned))
@@ -187,7 +187,7 @@ mod tests {
             ("10.244.1.0/24", "10.244.1.0/24,10.244.2.0/24", "second network"),
             ("--node n1", "--node N_1", "--node N_1"),
             ("--bridge br0", "", "--bridge is missing"),
-            ("edge-k2-", "edge/k2", "--prefix edge/k2"),
+            ("edge-rig-", "edge/rig", "--prefix edge/rig"),
         ];
         for (from, to, expected) in replaced {
             let error = parse(&WHOLE.replace(from, to)).unwrap_err();

@@ -211,8 +211,8 @@ mod tests {
         for networks in [["10.244.1.0/24"], ["fd00:1::/64"]] {
             let networks = networks.map(|text| text.parse::<IpNet>().unwrap());
             let slot = Pool::new(&networks).take().unwrap();
-            let sandbox = Sandbox::named("edge-k2-", "n1", &slot);
-            let address = address_in(&sandbox.namespace, "edge-k2-n1_").unwrap();
+            let sandbox = Sandbox::named("edge-rig-", "n1", &slot);
+            let address = address_in(&sandbox.namespace, "edge-rig-n1_").unwrap();
             assert_eq!(interface("n1", index(&networks[0], address)), sandbox.interface);
         }
     }
