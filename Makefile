@@ -4,6 +4,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PACKAGES := build-essential cmake iproute2 nghttp2-client curl strace procps systemd openssl testssl.sh slowhttptest haproxy
+LAB_PACKAGES := frr bird2 gobgpd keepalived tcpdump
+ACME_PACKAGES := pebble caddy knot knot-dnsutils faketime
+IMAGE_PACKAGES := jq lowdown gpg gpg-agent man-db
 PROFILE ?= quick
 
 help: ## this list
@@ -16,17 +19,51 @@ packages: ## install the Debian packages that building and testing need
 build: packages ## the two programs, optimised, in target/release
 	cargo build --release --bin edged --bin edgectl
 
+deb: build image-packages ## a Debian package, its checksums and the list of what is in it, in target/deb; SIGN=key VERSION=1.2 MAINTAINER=…
+	images/deb/build target/release target/deb
+
 run: packages ## serve examples/quickstart on loopback, unprivileged
 	@integration/run/quickstart
 
 demo: packages ## the same as root, in network namespaces: client, edge, two backends
 	@integration/run/demo
 
-test: packages ## format, lints, unit, golden, property and scenario tests
+lab: lab-packages ## a data centre in namespaces to play with: two FRR routers, three edges, keepalived; EDGES=2
+	@integration/run/lab
+
+lab-down: ## end it
+	@integration/run/lab-down
+
+figures: lab-packages ## how fast VIPs leave and move, measured in that data centre, into docs/vips.md; ROUNDS=10 ONLY=planned,killed
+	cargo build --profile $(PROFILE) -p edge -p edge-integration --bin edged --bin edgectl --bin demo-backend --bin figures
+	target/$(subst dev,debug,$(PROFILE))/figures --rounds $(or $(ROUNDS),10) $(if $(ONLY),--only $(ONLY)) docs/vips.md
+
+acme-figures: acme-packages ## how fast certificates come and what a thousand cost, into docs/certificates-figures.md; CADDY=program
+	cargo build --profile $(PROFILE) -p edge -p edge-integration --bin edged --bin edgectl --bin acme-figures
+	target/$(subst dev,debug,$(PROFILE))/acme-figures --rounds $(or $(ROUNDS),30) $(if $(CADDY),--caddy $(CADDY)) docs/certificates-figures.md
+
+probe-figures: packages ## what checks of ten thousand endpoints cost, into docs/policies-figures.md; SECONDS_EACH=60
+	cargo build --profile $(PROFILE) -p edge -p edge-integration --bin edged --bin edgectl --bin demo-backend --bin probe-figures
+	target/$(subst dev,debug,$(PROFILE))/probe-figures --seconds $(or $(SECONDS_EACH),60) docs/policies-figures.md
+
+acme-demo: lab-packages acme-packages ## certificates from nothing on two edges, a crash, why a name has none, a year of 500; PARTS="flow causes year"
+	@integration/run/acme-demo
+
+lab-packages: packages
+	@integration/run/packages $(LAB_PACKAGES)
+
+acme-packages: packages
+	@integration/run/packages $(ACME_PACKAGES)
+
+image-packages: packages
+	@integration/run/packages $(IMAGE_PACKAGES)
+	@integration/run/promtool --fetch
+
+test: lab-packages acme-packages image-packages ## format, lints, unit, golden, property and scenario tests
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo build --workspace --bins
-	cargo test --workspace
+	cargo test --workspace --no-fail-fast
 
 bench: packages ## Edge beside its peers, into docs/performance.md; ROUNDS=2 is quick
 	@integration/bench/run
@@ -49,4 +86,4 @@ soak: packages ## Edge at 60 % load while everything changes; MINUTES=10
 audit: ## licences, sources, bans and known vulnerabilities of every dependency
 	@integration/run/audit
 
-.PHONY: help packages build run demo test bench fuzz tls-check conformance kubernetes-demo soak audit
+.PHONY: help packages build deb run demo lab lab-down figures acme-figures probe-figures acme-demo lab-packages acme-packages image-packages test bench fuzz tls-check conformance kubernetes-demo soak audit

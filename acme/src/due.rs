@@ -35,6 +35,30 @@ pub fn renewal_due(validity: Validity, renew_before: Duration, name: &str) -> i6
     validity.not_before.saturating_add(age - early)
 }
 
+/// When a certificate of an ACME CA is to be renewed: within the window that the CA suggests (RFC 9773 §4.2), where it
+/// suggests one; else `renew_before` ahead of its end; else, when nobody said that or when it would take two thirds and
+/// more of the lifetime, with a third of the lifetime left. Never after [`emergency_at`], whatever the window says.
+pub fn acme_due(validity: Validity, window: Option<(i64, i64)>, renew_before: Duration, name: &str) -> i64 {
+    let due = match window {
+        Some((start, end)) => {
+            let length = end.saturating_sub(start).max(0);
+            start.saturating_add(scaled(length, fraction(name, validity.not_before)))
+        }
+        None => {
+            let lifetime = validity.lifetime();
+            let said = !renew_before.is_zero() && seconds(renew_before) < lifetime - lifetime / 3;
+            let lead = if said { renew_before } else { Duration::from_secs((lifetime / 3).unsigned_abs()) };
+            renewal_due(validity, lead, name)
+        }
+    };
+    due.min(emergency_at(validity))
+}
+
+/// From here on nothing but the CA's own word holds a renewal up: a twentieth of the lifetime is left.
+pub fn emergency_at(validity: Validity) -> i64 {
+    validity.not_after.saturating_sub(validity.lifetime() / 20)
+}
+
 /// First wait after a failure; doubled with each further one.
 const FIRST_WAIT: i64 = 5;
 const LONGEST_WAIT: i64 = 3600;
@@ -52,6 +76,11 @@ pub fn retry_due(failures: u32, last_try: i64, name: &str) -> i64 {
 
 pub(crate) fn seconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// A part of `whole` that depends on name and salt only.
+pub(crate) fn part_of(whole: i64, name: &str, salt: i64) -> i64 {
+    scaled(whole, fraction(name, salt))
 }
 
 /// A number in 0..2^32 that depends on nothing but its arguments (FNV-1a, then a finalizer against its weak high bits).

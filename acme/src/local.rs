@@ -297,10 +297,13 @@ fn params(order: &Order<'_>, key: &KeyPair, earliest: i64, latest: i64) -> Resul
 }
 
 fn order_key(order: &Order<'_>) -> Result<KeyPair, LocalError> {
-    let algorithm = match order.key {
-        OrderKey::Keep(pem) => return read_key(pem),
-        OrderKey::New(algorithm) => algorithm,
-    };
+    match order.key {
+        OrderKey::Keep(pem) => read_key(pem),
+        OrderKey::New(algorithm) => new_key(algorithm),
+    }
+}
+
+pub(crate) fn new_key(algorithm: KeyAlgorithm) -> Result<KeyPair, LocalError> {
     let rsa = |size| KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, size);
     Ok(match algorithm {
         KeyAlgorithm::EcdsaP256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?,
@@ -313,7 +316,7 @@ fn order_key(order: &Order<'_>) -> Result<KeyPair, LocalError> {
     })
 }
 
-fn read_key(pem: &str) -> Result<KeyPair, LocalError> {
+pub(crate) fn read_key(pem: &str) -> Result<KeyPair, LocalError> {
     let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|error| LocalError::Key(error.to_string()))?;
     KeyPair::try_from(&key).map_err(|error| LocalError::Key(error.to_string()))
 }
@@ -332,7 +335,7 @@ fn made(leaf: &CertificateDer<'_>, key: KeyPair, signer: Option<&Signer>) -> Res
     })
 }
 
-fn validity_of(certificate: &X509Certificate<'_>) -> Validity {
+pub(crate) fn validity_of(certificate: &X509Certificate<'_>) -> Validity {
     Validity {
         not_before: certificate.validity().not_before.timestamp(),
         not_after: certificate.validity().not_after.timestamp(),
@@ -360,7 +363,7 @@ fn moment(seconds: i64) -> Result<OffsetDateTime, LocalError> {
     if (1950..=9999).contains(&moment.year()) { Ok(moment) } else { Err(LocalError::Time) }
 }
 
-fn to_pem(der: &[u8]) -> String {
+pub(crate) fn to_pem(der: &[u8]) -> String {
     let text = STANDARD.encode(der);
     let mut pem = String::with_capacity(text.len() + text.len() / 64 + 60);
     pem.push_str("-----BEGIN CERTIFICATE-----\n");

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use edge_acme::due::Validity;
-use edge_acme::plan::{Ca, Failure, Held, KeyId, MadeFor, PlanInput, plan};
+use edge_acme::plan::{AcmeInput, Ca, Failure, Held, KeyId, MadeFor, PlanInput, plan};
 use edge_config::names::{CertId, ObjectKey};
 use edge_config::snapshot::{KeyAlgorithm, WantedCertificate, WantedIssuer};
 use proptest::prelude::*;
@@ -54,12 +54,17 @@ fn certificate(name: &str, wish: &Wish, is_ca: bool) -> WantedCertificate {
             _ => WantedIssuer::Ca(id("middle")),
         },
         dns_names: vec![format!("{name}.example").into()],
+        addresses: Vec::new(),
         common_name: None,
         is_ca,
         key: KeyAlgorithm::EcdsaP256,
         rotate_key: wish.rotate_key,
         duration: seconds(wish.days * DAY),
         renew_before: seconds(wish.days * DAY * wish.lead / 100),
+        profile: None,
+        labels: Vec::new(),
+        write_back: None,
+        adopt: None,
         wanted_by: Vec::new(),
     }
 }
@@ -87,19 +92,20 @@ impl Simulation {
             supplied_cas: &supplied,
             internal: Ok(Self::internal()),
             failures: &self.failures,
+            acme: AcmeInput::default(),
             now,
         });
         for issue in &plan.issue {
             if outage {
                 let count = self.failures.get(&issue.id).map_or(0, |failure| failure.count) + 1;
-                let failure = Failure { count, last_try: now, reason: "outage".into() };
+                let failure = Failure { count, last_try: now, reason: "outage".into(), attempt: issue.attempt.clone() };
                 self.failures.insert(issue.id.clone(), failure);
                 continue;
             }
             self.failures.remove(&issue.id);
             let wanted = &self.wanted[issue.index];
             let ca = match &wanted.issuer {
-                WantedIssuer::SelfSigned => None,
+                WantedIssuer::SelfSigned | WantedIssuer::Acme(_) | WantedIssuer::Nobody { .. } => None,
                 WantedIssuer::Internal { .. } => Some(Self::internal()),
                 WantedIssuer::Ca(ca) => {
                     let held = &self.held[ca];

@@ -1,11 +1,18 @@
-//! cert-manager's Issuer, ClusterIssuer and Certificate. SelfSigned and CA issuers are acted on; an ACME issuer is
-//! known to be one, so that its listeners can be served by the internal CA and say so.
+//! cert-manager's Issuer, ClusterIssuer and Certificate: SelfSigned, CA and ACME issuers are acted on, others are known
+//! by their names, so that listeners can say that nobody issues for them.
+
+mod acme;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::wire::{GoDuration, open_enum};
+
+pub use acme::{
+    AcmeDnsSpec, AcmeIssuerSpec, CloudflareSpec, CnameStrategy, Dns01Spec, ExternalAccountBinding, GatewaySolver,
+    Http01Spec, IngressSolver, Opaque, Rfc2136Spec, SecretKeySelector, SolverSelector, SolverSpec, WebhookSpec,
+};
 
 /// The annotation on a Gateway that names an Issuer of its namespace.
 pub const ISSUER_ANNOTATION: &str = "cert-manager.io/issuer";
@@ -16,7 +23,7 @@ pub const CLUSTER_ISSUER_ANNOTATION: &str = "cert-manager.io/cluster-issuer";
 pub const INTERNAL_ISSUER_GROUP: &str = "edge.internal";
 
 /// On the wire one member says which issuer it is; files must have exactly one.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IssuerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -24,7 +31,7 @@ pub struct IssuerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<CaIssuer>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub acme: Option<AcmeIssuer>,
+    pub acme: Option<AcmeIssuerSpec>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vault: Option<UnsupportedIssuer>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -50,16 +57,6 @@ pub struct CaIssuer {
     pub ocsp_servers: Vec<String>,
     #[serde(default, rename = "issuingCertificateURLs", skip_serializing_if = "Vec::is_empty")]
     pub issuing_certificate_urls: Vec<String>,
-}
-
-/// What an ACME issuer is known by; its solvers are not read by this version.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AcmeIssuer {
-    #[serde(default)]
-    pub server: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub email: Option<String>,
 }
 
 /// Vault and Venafi: known to be there, nothing more.
@@ -89,6 +86,9 @@ pub struct CertificateSpec {
     /// How long before the end it is renewed; a third of the lifetime where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renew_before: Option<GoDuration>,
+    /// The same in percent of the lifetime, 1 to 99; never beside `renewBefore`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renew_before_percentage: Option<i32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private_key: Option<PrivateKeySpec>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -99,6 +99,12 @@ pub struct CertificateSpec {
     pub secret_template: Option<SecretTemplate>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision_history_limit: Option<i32>,
+}
+
+impl CertificateSpec {
+    pub fn addresses(&self) -> impl Iterator<Item = std::net::IpAddr> {
+        self.ip_addresses.iter().filter_map(|address| address.parse().ok())
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

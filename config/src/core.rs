@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::wire::{IntOrString, null_as_default, open_enum};
+use crate::policy::{Htpasswd, Jwks};
+use crate::wire::{Few, IntOrString, null_as_default, open_enum};
 
 /// A Namespace is its labels; its spec holds nothing that Edge looks at.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +20,7 @@ pub struct NamespaceSpec {
     pub finalizers: Vec<String>,
 }
 
+/// Of thousands most are a type and a port, so what few have takes little room where it is absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceSpec {
@@ -31,25 +33,25 @@ pub struct ServiceSpec {
     pub selector: BTreeMap<String, String>,
     /// `None` (the word) for a headless Service. Edge routes to endpoints in any case.
     #[serde(default, rename = "clusterIP", skip_serializing_if = "Option::is_none")]
-    pub cluster_ip: Option<String>,
-    #[serde(default, rename = "clusterIPs", skip_serializing_if = "Vec::is_empty")]
-    pub cluster_ips: Vec<String>,
+    pub cluster_ip: Option<Box<str>>,
+    #[serde(default, rename = "clusterIPs", skip_serializing_if = "Few::is_none")]
+    pub cluster_ips: Few<Box<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub external_name: Option<String>,
-    #[serde(default, rename = "externalIPs", skip_serializing_if = "Vec::is_empty")]
-    pub external_ips: Vec<String>,
+    pub external_name: Option<Box<str>>,
+    #[serde(default, rename = "externalIPs", skip_serializing_if = "Few::is_none")]
+    pub external_ips: Few<String>,
     #[serde(default, rename = "loadBalancerIP", skip_serializing_if = "Option::is_none")]
-    pub load_balancer_ip: Option<String>,
+    pub load_balancer_ip: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub load_balancer_class: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub load_balancer_source_ranges: Vec<String>,
+    pub load_balancer_class: Option<Box<str>>,
+    #[serde(default, skip_serializing_if = "Few::is_none")]
+    pub load_balancer_source_ranges: Few<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_traffic_policy: Option<TrafficPolicy>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub internal_traffic_policy: Option<TrafficPolicy>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ip_families: Vec<IpFamily>,
+    #[serde(default, skip_serializing_if = "Few::is_none")]
+    pub ip_families: Few<IpFamily>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip_family_policy: Option<IpFamilyPolicy>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -162,13 +164,14 @@ pub struct Endpoint {
     #[serde(default)]
     pub conditions: EndpointConditions,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hostname: Option<String>,
+    pub hostname: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node_name: Option<String>,
+    pub node_name: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub zone: Option<String>,
+    pub zone: Option<Box<str>>,
+    /// Boxed, as endpoints that somebody wrote by hand have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target_ref: Option<TargetRef>,
+    pub target_ref: Option<Box<TargetRef>>,
 }
 
 /// Absent `ready` and `serving` mean yes, absent `terminating` means no.
@@ -279,11 +282,24 @@ impl fmt::Debug for RawSecret {
     }
 }
 
+/// A secret text of another object than a Secret. Lives only inside a source, and is not printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretText(pub Vec<u8>);
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
 /// A ConfigMap as a manifest holds it, binary values decoded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RawConfigMap {
     pub values: BTreeMap<String, Vec<u8>>,
 }
+
+/// The type of Secrets with a password.
+pub const BASIC_AUTH_SECRET: &str = "kubernetes.io/basic-auth";
 
 /// A Secret without anything secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -293,6 +309,71 @@ pub struct Secret {
     /// The key names that are there, in order.
     pub keys: Vec<String>,
     pub contents: SecretContents,
+    /// The lists under `ca.crl`, where there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crl: Option<RevocationLists>,
+    /// What is wrong with the values of keys, by key: users under `.htpasswd` and the like ([`value_faults`]), values that
+    /// are empty or that another key has, too.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub faults: BTreeMap<String, ValueFault>,
+}
+
+/// Why a value of a Secret is of no use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum ValueFault {
+    Empty,
+    /// As this key's, which comes before.
+    SameAs(String),
+    /// It is not what its key stands for.
+    Garbage(String),
+}
+
+impl fmt::Display for ValueFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("is empty"),
+            Self::SameAs(key) => write!(f, "has the same value as key {key}"),
+            Self::Garbage(why) => f.write_str(why),
+        }
+    }
+}
+
+/// The type of NGINX Gateway Fabric's Secrets with users, and the key in them; and the same with a key set.
+pub const NGINX_USERS_SECRET: &str = "nginx.org/htpasswd";
+pub const NGINX_KEYS_SECRET: &str = "nginx.org/jwt";
+pub const NGINX_AUTH_KEY: &str = "auth";
+/// The key of Envoy Gateway's Secrets with users.
+pub const HTPASSWD_KEY: &str = ".htpasswd";
+
+/// Looks at the values of a Secret of type `kind`, in the order of their keys. A source asks this, since values do not
+/// leave it.
+pub fn value_faults<'v>(
+    kind: &str,
+    values: impl Iterator<Item = (&'v String, &'v [u8])>,
+) -> BTreeMap<String, ValueFault> {
+    let mut faults = BTreeMap::new();
+    let mut seen: BTreeMap<&[u8], &String> = BTreeMap::new();
+    for (key, value) in values {
+        let users = || Htpasswd::parse(value).map(|_| ());
+        let garbage = match (kind, key.as_str()) {
+            (_, HTPASSWD_KEY) | (NGINX_USERS_SECRET, NGINX_AUTH_KEY) => users().err(),
+            (NGINX_KEYS_SECRET, NGINX_AUTH_KEY) => Jwks::parse(value).err(),
+            // Of type Opaque it may be either.
+            (_, NGINX_AUTH_KEY) if value.trim_ascii_start().starts_with(b"{") => Jwks::parse(value).err(),
+            (_, NGINX_AUTH_KEY) => users().err(),
+            _ => None,
+        };
+        let fault = if let Some(why) = garbage {
+            Some(ValueFault::Garbage(why))
+        } else if value.trim_ascii().is_empty() {
+            Some(ValueFault::Empty)
+        } else {
+            seen.get(value).map(|before| ValueFault::SameAs((*before).clone()))
+        };
+        seen.entry(value).or_insert(key);
+        faults.extend(fault.map(|fault| (key.clone(), fault)));
+    }
+    faults
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -374,28 +455,75 @@ impl fmt::Display for KeyAlgorithm {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CaBundle(pub Result<Vec<Arc<[u8]>>, String>);
 
+/// Lists of revoked certificates (RFC 5280 §5): DER, in their order, or why there are none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RevocationLists(pub Result<Vec<Arc<[u8]>>, String>);
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ConfigMap {
     /// The key names that are there, in order.
     pub keys: Vec<String>,
     /// The bundle under `ca.crt`, where there is one.
     pub ca: Option<CaBundle>,
+    /// The lists under `ca.crl`, where there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crl: Option<RevocationLists>,
     /// The values that parameters of a Gateway may have ([`PARAMETERS`]); no other value is kept.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub parameters: BTreeMap<String, String>,
+    /// What it holds as the body of an answer ([`RESPONSE_BODY`]).
+    #[serde(skip)]
+    pub body: Option<Result<Arc<str>, &'static str>>,
+    /// What a JWT provider finds there: the key set under `jwks`, or else under the first key of all; the error says why
+    /// it is none. `None`: there is nothing that looks like one.
+    #[serde(skip)]
+    pub jwks: Option<Result<Arc<Jwks>, String>>,
 }
+
+/// The key of the body of an answer. A ConfigMap with one key only may hold it under that.
+pub const RESPONSE_BODY: &str = "response.body";
+/// ConfigMaps are for many things, and most with one key are not for this: of those no more is kept.
+const LONGEST_BODY_WITHOUT_KEY: usize = 64 << 10;
 
 /// The keys of a ConfigMap that `parametersRef` of a GatewayClass or a Gateway names.
 pub const PARAMETERS: [&str; 4] = ["addressPool", "loadBalancer", "proxyProtocol", "requestTimeout"];
 /// No value of a parameter is longer; of one that is, so much is kept that it is seen to be none.
 const LONGEST_PARAMETER: usize = 256;
 
+fn body(values: &BTreeMap<String, Vec<u8>>) -> Option<Result<Arc<str>, &'static str>> {
+    let only = values.iter().next().filter(|(key, value)| {
+        values.len() == 1 && key.as_str() != "ca.crt" && value.len() <= LONGEST_BODY_WITHOUT_KEY
+    });
+    let (key, value) = values.get_key_value(RESPONSE_BODY).or(only)?;
+    if PARAMETERS.contains(&key.as_str()) {
+        return None;
+    }
+    if value.len() > crate::policy::LARGEST_BODY {
+        return Some(Err("is longer than 1 MiB"));
+    }
+    Some(std::str::from_utf8(value).map(Arc::from).map_err(|_| "is no text in UTF-8"))
+}
+
 impl ConfigMap {
     /// What is kept of a ConfigMap with these values.
-    pub fn new(values: &BTreeMap<String, Vec<u8>>, ca: Option<CaBundle>) -> Self {
+    pub fn new(values: &BTreeMap<String, Vec<u8>>, ca: Option<CaBundle>, crl: Option<RevocationLists>) -> Self {
         let parameters = values.iter().filter(|(key, _)| PARAMETERS.contains(&key.as_str()));
         let text = |value: &[u8]| String::from_utf8_lossy(&value[..value.len().min(LONGEST_PARAMETER)]).into_owned();
         let parameters = parameters.map(|(key, value)| (key.clone(), text(value))).collect();
-        Self { keys: values.keys().cloned().collect(), ca, parameters }
+        Self { keys: values.keys().cloned().collect(), ca, crl, parameters, body: body(values), jwks: jwks(values) }
     }
+
+    /// The key under which the body of an answer is.
+    pub fn body_key(&self) -> Option<&str> {
+        let named = self.keys.iter().find(|key| *key == RESPONSE_BODY);
+        named.or(self.keys.first()).filter(|_| self.body.is_some()).map(String::as_str)
+    }
+}
+
+/// A value that begins as a JSON object is looked at; most ConfigMaps have none.
+fn jwks(values: &BTreeMap<String, Vec<u8>>) -> Option<Result<Arc<Jwks>, String>> {
+    let named = values.get("jwks");
+    let value = named.or_else(|| values.values().next())?;
+    let looks_like_one = value.trim_ascii_start().starts_with(b"{") && value.windows(6).any(|part| part == b"\"keys\"");
+    (named.is_some() || looks_like_one).then(|| Jwks::parse(value).map(Arc::new))
 }

@@ -2,14 +2,18 @@
 //! private key, so two equal `Inputs` mean the same configuration.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
+use crate::issuer::CertManager;
 use crate::manifest::AnyObject;
 use crate::names::{Kind, ObjectKey, ObjectRef};
+pub use crate::objects::Objects;
 use crate::problem::Origin;
 use crate::settings::Settings;
-use crate::{certmanager, core, envoy, gateway, metallb};
+use crate::{certmanager, core, envoy, gateway, metallb, nginx};
 
 /// What every object carries beside its spec.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,9 +23,57 @@ pub struct Meta {
     pub annotations: BTreeMap<String, String>,
     /// 1 for files, which have no API server to count.
     pub generation: i64,
-    /// RFC 3339 in UTC, so that text order is time order; absent in files, where precedence falls to the name.
-    pub created: Option<String>,
+    /// Absent in files, where precedence falls to the name.
+    pub created: Option<Created>,
     pub origin: Origin,
+}
+
+impl Meta {
+    /// Whether an API server is the source, so that there is something to write to. Files have lines.
+    pub fn is_served(&self) -> bool {
+        self.origin.line == 0
+    }
+}
+
+/// When an object was created: `metav1.Time`, which is RFC 3339 in UTC with whole seconds. Its digits are held as one number,
+/// so that the order of numbers is that of times, and the many objects of an API server take little room.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Created(NonZeroU64);
+
+impl Created {
+    /// `None`: not a time as the API server writes it.
+    pub fn parse(text: &str) -> Option<Self> {
+        let form = b"0000-00-00T00:00:00Z";
+        let mut digits = 0_u64;
+        for (byte, form) in text.bytes().zip(form) {
+            match (form, byte) {
+                (b'0', b'0'..=b'9') => digits = digits * 10 + u64::from(byte - b'0'),
+                _ if byte == *form => {}
+                _ => return None,
+            }
+        }
+        let is_whole = text.len() == form.len();
+        NonZeroU64::new(digits).filter(|_| is_whole).map(Self)
+    }
+}
+
+impl fmt::Display for Created {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0.get();
+        let mut next = |by: u64| {
+            let digits = rest / by;
+            rest %= by;
+            digits
+        };
+        write!(f, "{:04}-{:02}-{:02}", next(10_000_000_000), next(100_000_000), next(1_000_000))?;
+        write!(f, "T{:02}:{:02}:{:02}Z", next(10_000), next(100), next(1))
+    }
+}
+
+impl fmt::Debug for Created {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// One object as a source delivered it: decoded, defaulted, valid by its schema.
@@ -30,9 +82,6 @@ pub struct Object<T> {
     pub meta: Meta,
     pub spec: T,
 }
-
-/// All objects of one kind, in the order of namespace and name.
-pub type Objects<T> = BTreeMap<ObjectKey, Arc<Object<T>>>;
 
 #[derive(Debug, Clone, Default)]
 pub struct Inputs {
@@ -67,6 +116,14 @@ pub struct Inputs {
     pub security_policies: Objects<envoy::SecurityPolicySpec>,
     pub envoy_proxies: Objects<envoy::EnvoyProxySpec>,
     pub backends: Objects<envoy::BackendSpec>,
+    pub upstream_settings_policies: Objects<nginx::UpstreamSettingsPolicySpec>,
+    pub http_route_filters: Objects<envoy::HttpRouteFilterSpec>,
+    pub client_settings_policies: Objects<nginx::ClientSettingsPolicySpec>,
+    pub proxy_settings_policies: Objects<nginx::ProxySettingsPolicySpec>,
+    pub rate_limit_policies: Objects<nginx::RateLimitPolicySpec>,
+    pub authentication_filters: Objects<nginx::AuthenticationFilterSpec>,
+    pub snippets_filters: Objects<nginx::SnippetsFilterSpec>,
+    pub snippets_policies: Objects<nginx::SnippetsPolicySpec>,
     /// Addresses given out before, from the store: a VIP never moves by itself. Keyed by Gateway and Service.
     pub assigned: BTreeMap<ObjectRef, Vec<IpAddr>>,
     /// Addresses that the status of a Gateway or Service shows at the API server: given out by another edge, or by who
@@ -76,7 +133,30 @@ pub struct Inputs {
     /// Objects that a source saw but could not use, with the reason: a reference to one of them is refused for that
     /// reason instead of "not found".
     pub unusable: BTreeMap<ObjectRef, String>,
+    /// Objects whose newest version is of no use, so that the one before it serves and is the one that is here.
+    pub outdated: BTreeMap<ObjectRef, Outdated>,
+    /// cert-manager, while it is alive (its Lease is renewed): then it issues what is its own. `None`: it is not there,
+    /// not alive, or no cluster is read.
+    pub cert_manager: Option<CertManager>,
 }
+
+/// Why an object serves in its last good version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outdated {
+    /// What is wrong with the newest version.
+    pub reason: String,
+    /// When the first of its useless versions was seen: RFC 3339 in UTC, whole seconds.
+    pub since: String,
+}
+
+impl fmt::Display for Outdated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; its last good version is served since {}", self.reason, self.since)
+    }
+}
+
+/// A map of fewer objects is not worth putting together anew.
+const MANY: usize = 500;
 
 /// Calls a macro with every kind and its place.
 macro_rules! places {
@@ -92,6 +172,14 @@ macro_rules! places {
             BGPAdvertisement => bgp_advertisements, Community => communities, BFDProfile => bfd_profiles,
             ClientTrafficPolicy => client_traffic_policies, BackendTrafficPolicy => backend_traffic_policies,
             SecurityPolicy => security_policies, EnvoyProxy => envoy_proxies, Backend => backends,
+            UpstreamSettingsPolicy => upstream_settings_policies,
+            HTTPRouteFilter => http_route_filters,
+            ClientSettingsPolicy => client_settings_policies,
+            ProxySettingsPolicy => proxy_settings_policies,
+            RateLimitPolicy => rate_limit_policies,
+            AuthenticationFilter => authentication_filters,
+            SnippetsFilter => snippets_filters,
+            SnippetsPolicy => snippets_policies,
         }
     };
 }
@@ -133,44 +221,64 @@ impl Inputs {
             security_policies,
             envoy_proxies,
             backends,
+            upstream_settings_policies,
+            http_route_filters,
+            client_settings_policies,
+            proxy_settings_policies,
+            rate_limit_policies,
+            authentication_filters,
+            snippets_filters,
+            snippets_policies,
             assigned,
             published,
             unusable,
+            outdated,
+            cert_manager,
         } = self;
         Arc::ptr_eq(settings, &other.settings)
-            && are_identical(gateway_classes, &other.gateway_classes)
-            && are_identical(gateways, &other.gateways)
-            && are_identical(listener_sets, &other.listener_sets)
-            && are_identical(http_routes, &other.http_routes)
-            && are_identical(grpc_routes, &other.grpc_routes)
-            && are_identical(tls_routes, &other.tls_routes)
-            && are_identical(tcp_routes, &other.tcp_routes)
-            && are_identical(udp_routes, &other.udp_routes)
-            && are_identical(reference_grants, &other.reference_grants)
-            && are_identical(backend_tls_policies, &other.backend_tls_policies)
-            && are_identical(namespaces, &other.namespaces)
-            && are_identical(services, &other.services)
-            && are_identical(endpoint_slices, &other.endpoint_slices)
-            && are_identical(secrets, &other.secrets)
-            && are_identical(config_maps, &other.config_maps)
-            && are_identical(nodes, &other.nodes)
-            && are_identical(issuers, &other.issuers)
-            && are_identical(cluster_issuers, &other.cluster_issuers)
-            && are_identical(certificates, &other.certificates)
-            && are_identical(address_pools, &other.address_pools)
-            && are_identical(l2_advertisements, &other.l2_advertisements)
-            && are_identical(bgp_peers, &other.bgp_peers)
-            && are_identical(bgp_advertisements, &other.bgp_advertisements)
-            && are_identical(communities, &other.communities)
-            && are_identical(bfd_profiles, &other.bfd_profiles)
-            && are_identical(client_traffic_policies, &other.client_traffic_policies)
-            && are_identical(backend_traffic_policies, &other.backend_traffic_policies)
-            && are_identical(security_policies, &other.security_policies)
-            && are_identical(envoy_proxies, &other.envoy_proxies)
-            && are_identical(backends, &other.backends)
+            && gateway_classes.is_identical(&other.gateway_classes)
+            && gateways.is_identical(&other.gateways)
+            && listener_sets.is_identical(&other.listener_sets)
+            && http_routes.is_identical(&other.http_routes)
+            && grpc_routes.is_identical(&other.grpc_routes)
+            && tls_routes.is_identical(&other.tls_routes)
+            && tcp_routes.is_identical(&other.tcp_routes)
+            && udp_routes.is_identical(&other.udp_routes)
+            && reference_grants.is_identical(&other.reference_grants)
+            && backend_tls_policies.is_identical(&other.backend_tls_policies)
+            && namespaces.is_identical(&other.namespaces)
+            && services.is_identical(&other.services)
+            && endpoint_slices.is_identical(&other.endpoint_slices)
+            && secrets.is_identical(&other.secrets)
+            && config_maps.is_identical(&other.config_maps)
+            && nodes.is_identical(&other.nodes)
+            && issuers.is_identical(&other.issuers)
+            && cluster_issuers.is_identical(&other.cluster_issuers)
+            && certificates.is_identical(&other.certificates)
+            && address_pools.is_identical(&other.address_pools)
+            && l2_advertisements.is_identical(&other.l2_advertisements)
+            && bgp_peers.is_identical(&other.bgp_peers)
+            && bgp_advertisements.is_identical(&other.bgp_advertisements)
+            && communities.is_identical(&other.communities)
+            && bfd_profiles.is_identical(&other.bfd_profiles)
+            && client_traffic_policies.is_identical(&other.client_traffic_policies)
+            && backend_traffic_policies.is_identical(&other.backend_traffic_policies)
+            && security_policies.is_identical(&other.security_policies)
+            && envoy_proxies.is_identical(&other.envoy_proxies)
+            && backends.is_identical(&other.backends)
+            && upstream_settings_policies.is_identical(&other.upstream_settings_policies)
+            && http_route_filters.is_identical(&other.http_route_filters)
+            && client_settings_policies.is_identical(&other.client_settings_policies)
+            && proxy_settings_policies.is_identical(&other.proxy_settings_policies)
+            && rate_limit_policies.is_identical(&other.rate_limit_policies)
+            && authentication_filters.is_identical(&other.authentication_filters)
+            && snippets_filters.is_identical(&other.snippets_filters)
+            && snippets_policies.is_identical(&other.snippets_policies)
             && *assigned == other.assigned
             && *published == other.published
             && *unusable == other.unusable
+            && *outdated == other.outdated
+            && *cert_manager == other.cert_manager
     }
 
     /// The metadata of an object of any kind.
@@ -197,6 +305,18 @@ impl Inputs {
         places!(take);
     }
 
+    /// Puts the maps of objects together anew, where many objects came at once.
+    pub fn pack(&mut self) {
+        macro_rules! pack {
+            ($($kind:ident => $field:ident),* $(,)?) => {$(
+                if self.$field.len() > MANY {
+                    self.$field.pack();
+                }
+            )*};
+        }
+        places!(pack);
+    }
+
     /// All objects of a kind, in their order.
     pub fn of_kind(&self, kind: Kind) -> Vec<AnyObject> {
         macro_rules! list {
@@ -214,14 +334,23 @@ impl Inputs {
         macro_rules! compare {
             ($($kind:ident => $field:ident),* $(,)?) => {
                 match kind {
-                    $(Kind::$kind => {
-                        self.$field.len() == other.$field.len()
-                            && self.$field.values().zip(other.$field.values()).all(|(a, b)| Arc::ptr_eq(a, b))
-                    })*
+                    $(Kind::$kind => self.$field.is_identical(&other.$field),)*
                 }
             };
         }
         places!(compare)
+    }
+
+    /// Takes all objects of a kind as another has them.
+    pub fn share_kind(&mut self, other: &Self, kind: Kind) {
+        macro_rules! share {
+            ($($kind:ident => $field:ident),* $(,)?) => {
+                match kind {
+                    $(Kind::$kind => self.$field = other.$field.clone(),)*
+                }
+            };
+        }
+        places!(share)
     }
 
     /// Puts the objects of another source over these; returns those that were here, too. Settings, assignments and
@@ -242,6 +371,21 @@ impl Inputs {
     }
 }
 
-fn are_identical<T>(a: &Objects<T>, b: &Objects<T>) -> bool {
-    a.len() == b.len() && a.values().zip(b.values()).all(|(a, b)| Arc::ptr_eq(a, b))
+#[cfg(test)]
+mod tests {
+    use super::Created;
+
+    #[test]
+    fn times_of_creation() {
+        for text in ["2026-01-02T03:04:05Z", "0000-00-00T00:00:01Z", "9999-12-31T23:59:59Z"] {
+            assert_eq!(Created::parse(text).unwrap().to_string(), text);
+        }
+        for text in
+            ["", "2026-01-02T03:04:05", "2026-01-02T03:04:05.5Z", "2026-01-02 03:04:05Z", "0000-00-00T00:00:00Z"]
+        {
+            assert_eq!(Created::parse(text), None, "{text}");
+        }
+        let times = ["2025-12-31T23:59:59Z", "2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z", "2026-10-01T00:00:00Z"];
+        assert!(times.map(Created::parse).is_sorted());
+    }
 }

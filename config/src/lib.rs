@@ -3,7 +3,9 @@
 //! Nothing here opens a file or a socket, reads a clock, logs, or holds a private key.
 //! Standards: Gateway API v1.6.1, YAML 1.2, RFC 6902 and RFC 7396 (patches), GEP-2257 (durations).
 
+pub mod announce;
 pub mod certmanager;
+pub mod community;
 pub mod compile;
 pub mod core;
 pub mod edge_toml;
@@ -11,12 +13,18 @@ pub mod envoy;
 pub mod gateway;
 pub mod hosts;
 pub mod inputs;
+pub mod issuer;
 pub mod manifest;
 pub mod matching;
 pub mod metallb;
+pub mod migrate;
 pub mod names;
+pub mod nginx;
+mod objects;
 pub mod patch;
+pub mod policy;
 pub mod problem;
+pub mod public;
 pub mod reach;
 pub mod report;
 pub mod settings;

@@ -187,10 +187,18 @@ pub enum Kind {
     SecurityPolicy,
     EnvoyProxy,
     Backend,
+    UpstreamSettingsPolicy,
+    HTTPRouteFilter,
+    ClientSettingsPolicy,
+    ProxySettingsPolicy,
+    RateLimitPolicy,
+    AuthenticationFilter,
+    SnippetsFilter,
+    SnippetsPolicy,
 }
 
 impl Kind {
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 38] = [
         Self::GatewayClass,
         Self::Gateway,
         Self::ListenerSet,
@@ -221,6 +229,14 @@ impl Kind {
         Self::SecurityPolicy,
         Self::EnvoyProxy,
         Self::Backend,
+        Self::UpstreamSettingsPolicy,
+        Self::HTTPRouteFilter,
+        Self::ClientSettingsPolicy,
+        Self::ProxySettingsPolicy,
+        Self::RateLimitPolicy,
+        Self::AuthenticationFilter,
+        Self::SnippetsFilter,
+        Self::SnippetsPolicy,
     ];
 
     /// The API group; the core group is the empty string.
@@ -233,9 +249,16 @@ impl Kind {
             EndpointSlice => "discovery.k8s.io",
             Issuer | ClusterIssuer | Certificate => "cert-manager.io",
             IPAddressPool | L2Advertisement | BGPPeer | BGPAdvertisement | Community | BFDProfile => "metallb.io",
-            ClientTrafficPolicy | BackendTrafficPolicy | SecurityPolicy | EnvoyProxy | Backend => {
+            ClientTrafficPolicy | BackendTrafficPolicy | SecurityPolicy | EnvoyProxy | Backend | HTTPRouteFilter => {
                 "gateway.envoyproxy.io"
             }
+            UpstreamSettingsPolicy
+            | ClientSettingsPolicy
+            | ProxySettingsPolicy
+            | RateLimitPolicy
+            | AuthenticationFilter
+            | SnippetsFilter
+            | SnippetsPolicy => "gateway.nginx.org",
         }
     }
 
@@ -277,6 +300,14 @@ impl Kind {
             SecurityPolicy => "SecurityPolicy",
             EnvoyProxy => "EnvoyProxy",
             Backend => "Backend",
+            UpstreamSettingsPolicy => "UpstreamSettingsPolicy",
+            HTTPRouteFilter => "HTTPRouteFilter",
+            ClientSettingsPolicy => "ClientSettingsPolicy",
+            ProxySettingsPolicy => "ProxySettingsPolicy",
+            RateLimitPolicy => "RateLimitPolicy",
+            AuthenticationFilter => "AuthenticationFilter",
+            SnippetsFilter => "SnippetsFilter",
+            SnippetsPolicy => "SnippetsPolicy",
         }
     }
 
@@ -308,6 +339,11 @@ pub struct ObjectKey {
 impl ObjectKey {
     pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
+    }
+
+    /// Whether one is a clone of the other. `false` says nothing; no text is looked at.
+    pub fn is_shared_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.name, &other.name) && Arc::ptr_eq(&self.namespace, &other.namespace)
     }
 
     /// `namespace/name`, or `name` for a cluster-scoped object.

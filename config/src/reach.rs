@@ -55,6 +55,9 @@ fn nodes(inputs: &Inputs) -> HashMap<&str, Node> {
 /// The routes that lead to every Pod: its node's network where the Pod is in it, else the Pod alone (networks such as
 /// Kube-OVN's span nodes). Endpoints that are a node, or whose node is not known, need none.
 pub fn pod_routes(inputs: &Inputs, endpoints: &Endpoints) -> BTreeMap<IpNet, IpAddr> {
+    if inputs.nodes.is_empty() {
+        return BTreeMap::new();
+    }
     let nodes = nodes(inputs);
     let own: BTreeSet<IpAddr> = nodes.values().flat_map(|node| node.addresses.iter().copied()).collect();
     let mut routes = BTreeMap::new();
@@ -152,7 +155,7 @@ pub fn by_node_ports(
     endpoints: &Endpoints,
 ) -> (Endpoints, BTreeMap<crate::snapshot::UpstreamKey, String>) {
     let mut without = BTreeMap::new();
-    let one = |(upstream, set): (&Upstream, &Arc<EndpointSet>)| {
+    let one = |(upstream, set): (&Arc<Upstream>, &Arc<EndpointSet>)| {
         if !has_pods(set) {
             return Arc::clone(set);
         }

@@ -25,6 +25,9 @@ pub struct ObjectReport {
     /// Conditions of the object itself (GatewayClass, Gateway, ListenerSet, Certificate, pools and issuers).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+    /// AuthenticationFilter and SnippetsFilter, whose conditions are told by each controller for itself: our name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub controller: Option<Arc<str>>,
     /// Gateway and Service: assigned addresses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpAddr>,
@@ -85,6 +88,27 @@ pub struct ParentReport {
     pub controller: Arc<str>,
     pub conditions: Arc<[Condition]>,
 }
+
+/// The condition of a listener whose certificates somebody else than a Secret or the internal CA has to do with: true
+/// where compile has nothing against it and, on rendering, all of them are there.
+pub const CERTIFICATE_READY: &str = "CertificateReady";
+
+/// Every condition type that is written to objects that others write to as well. One that is no longer wanted is removed
+/// there, so a type that is missing here would stay for ever.
+pub const CONDITION_TYPES: [&str; 12] = [
+    "Accepted",
+    "Programmed",
+    "ResolvedRefs",
+    "Conflicted",
+    "OverlappingTLSConfig",
+    "InsecureFrontendValidationMode",
+    "PartiallyInvalid",
+    CERTIFICATE_READY,
+    "Warning",
+    "Overridden",
+    "Merged",
+    "Reachable",
+];
 
 /// A condition in the Kubernetes sense; `observedGeneration` is that of its object and is added on rendering.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -1,8 +1,13 @@
 //! The decoded form of `edge.toml`: plain typed fields, every one with the default that an absent key means. Decoding
 //! text into it is `toml`'s; nothing here reads or writes anything.
 
+mod addresses;
+mod announce;
+mod certificates;
+mod fleet;
+
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,10 +16,23 @@ use serde::Serialize;
 use crate::names::{Kind, ObjectKey};
 use crate::snapshot::ProxyPresence;
 
+pub use addresses::{AddressRange, AddressRangeError, Pool};
+pub use announce::{
+    BgpAdvertisement, BgpSettings, EdgeSettings, HOSTNAME_LABEL, L2GroupSettings, L2Settings, RequireEndpoints,
+    VipSelection, defaults, edge_name,
+};
+pub use certificates::{
+    CertificateMode, CertificateSettings, CertificateWish, IssuerName, IssuerSettings, WildcardPolicy, WishedAddress,
+};
+pub use fleet::{FleetEdge, FleetSettings};
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Settings {
+    pub edge: EdgeSettings,
     /// `[state] directory`: the store and its plain copies.
     pub state_directory: PathBuf,
+    /// The key that seals keys in the state directory; `None`: systemd's credential `edge-store-key`, where there is one.
+    pub state_key_file: Option<PathBuf>,
     /// `[gateway] controller_names`: the GatewayClasses that are claimed.
     pub controller_names: Vec<String>,
     pub services: ServiceSettings,
@@ -26,13 +44,20 @@ pub struct Settings {
     pub substitute: BTreeMap<String, String>,
     pub pools: Vec<Pool>,
     pub vips: VipSettings,
+    /// `None`: nothing is announced by BGP.
+    pub bgp: Option<BgpSettings>,
+    /// `None`: nothing is announced by ARP and NDP.
+    pub l2: Option<L2Settings>,
     pub proxy: ProxySettings,
     pub access_log: AccessLog,
     pub log: LogSettings,
     pub control: ControlSettings,
     pub certificates: CertificateSettings,
+    pub issuers: IssuerSettings,
     /// `[kubernetes]`: the API server that is read beside the files. `None`: none is.
     pub kubernetes: Option<KubernetesSettings>,
+    /// `None`: this edge is alone, or has the others only in common with the API server.
+    pub fleet: Option<FleetSettings>,
 }
 
 /// `[services]`: which Services of type LoadBalancer are served.
@@ -120,69 +145,6 @@ pub struct SecretSource {
     pub line: u32,
 }
 
-/// Addresses of a pool, both ends included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct AddressRange {
-    pub first: IpAddr,
-    pub last: IpAddr,
-}
-
-impl AddressRange {
-    /// Parses `192.0.2.0/28`, `192.0.2.1-192.0.2.9` or one address.
-    pub fn parse(text: &str) -> Result<Self, AddressRangeError> {
-        let text = text.trim();
-        if let Some((first, last)) = text.split_once('-') {
-            let parse = |text: &str| text.trim().parse::<IpAddr>().map_err(|_| AddressRangeError::Address);
-            let (first, last) = (parse(first)?, parse(last)?);
-            if first.is_ipv4() != last.is_ipv4() {
-                return Err(AddressRangeError::Family);
-            }
-            if first > last {
-                return Err(AddressRangeError::Order);
-            }
-            return Ok(Self { first, last });
-        }
-        if text.contains('/') {
-            let net: ipnet::IpNet = text.parse().map_err(|_| AddressRangeError::Network)?;
-            return Ok(Self { first: net.network(), last: net.broadcast() });
-        }
-        let address = text.parse::<IpAddr>().map_err(|_| AddressRangeError::Address)?;
-        Ok(Self { first: address, last: address })
-    }
-
-    pub fn contains(&self, address: IpAddr) -> bool {
-        address.is_ipv4() == self.first.is_ipv4() && self.first <= address && address <= self.last
-    }
-}
-
-impl std::fmt::Display for AddressRange {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.first == self.last { write!(f, "{}", self.first) } else { write!(f, "{}-{}", self.first, self.last) }
-    }
-}
-
-/// Why a text is no range of addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum AddressRangeError {
-    #[error("not an IP address, expected an address, \"first-last\" or a network such as \"192.0.2.0/28\"")]
-    Address,
-    #[error("not a network, expected one such as \"192.0.2.0/28\" or \"2001:db8::/120\"")]
-    Network,
-    #[error("begins and ends in different address families")]
-    Family,
-    #[error("ends before it begins")]
-    Order,
-}
-
-/// A pool beside MetalLB's, with the same meaning.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Pool {
-    pub name: String,
-    pub addresses: Vec<AddressRange>,
-    pub auto_assign: bool,
-    pub avoid_buggy_ips: bool,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum BindVips {
     /// Add an address where it is missing and remove it at the end.
@@ -196,6 +158,9 @@ pub struct VipSettings {
     pub bind: BindVips,
     /// Where `Auto` adds addresses.
     pub interface: String,
+    /// How long one that was withdrawn must be good before it is announced again.
+    pub hold_down: Duration,
+    pub require_endpoints: RequireEndpoints,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -336,14 +301,6 @@ pub struct ControlSettings {
     pub metrics: Option<SocketAddr>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct CertificateSettings {
-    /// Whether a listener whose Secret is missing serves a certificate of the internal CA.
-    pub placeholder: bool,
-    /// Common name of the internal CA, used when it is created.
-    pub internal_ca: String,
-}
-
 /// How the API server is reached and what is read from it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct KubernetesSettings {
@@ -365,6 +322,8 @@ pub struct KubernetesSettings {
     pub lease_namespace: String,
     /// Whether each Gateway gets a Service in the cluster that leads to its addresses.
     pub gateway_services: bool,
+    /// The Lease that cert-manager's controller renews while it lives.
+    pub cert_manager_lease: ObjectKey,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -400,15 +359,18 @@ impl Default for KubernetesSettings {
             edge_name: None,
             lease_namespace: "edge-system".to_owned(),
             gateway_services: true,
+            cert_manager_lease: ObjectKey::new("kube-system", "cert-manager-controller"),
         }
     }
 }
 
 impl Settings {
-    /// The same with the daemon's own paths (state, control socket, access log, kubeconfig) taken relative to `base`, the directory
-    /// of `edge.toml`. The paths of sources stay as they were written, since findings name them.
+    /// The same with the daemon's own paths (state, control socket, access log, kubeconfig, and those of `[bgp]`, `[l2]`,
+    /// `[fleet]` and issuers) taken relative to `base`, the directory of `edge.toml`. The paths of sources stay as they
+    /// were written, since findings name them.
     pub fn anchored(mut self, base: &Path) -> Self {
         self.state_directory = base.join(&self.state_directory);
+        self.state_key_file = self.state_key_file.map(|file| base.join(file));
         self.control.socket = base.join(&self.control.socket);
         if let AccessLog::File(path) = &mut self.access_log {
             *path = base.join(&*path);
@@ -417,6 +379,22 @@ impl Settings {
         {
             *path = base.join(&*path);
         }
+        self.issuers.anchor(base);
+        if let Some(bgp) = &mut self.bgp {
+            bgp.anchor(base);
+        }
+        if let Some(l2) = &mut self.l2 {
+            l2.anchor(base);
+        }
+        if let Some(fleet) = &mut self.fleet {
+            fleet.anchor(base);
+        }
+        self
+    }
+
+    /// The same with the name of the host for an edge that has no name.
+    pub fn on_host(mut self, host: &str) -> Self {
+        self.edge.name.get_or_insert_with(|| edge_name(host));
         self
     }
 }
@@ -424,7 +402,9 @@ impl Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            edge: EdgeSettings::default(),
             state_directory: PathBuf::from("/var/lib/edge"),
+            state_key_file: None,
             controller_names: vec!["edge.internal/gateway-controller".to_owned()],
             services: ServiceSettings { classes: vec!["edge.internal/load-balancer".to_owned()], without_class: false },
             reach: ReachSettings { mode: ReachMode::Auto, keep_routes: false },
@@ -433,13 +413,28 @@ impl Default for Settings {
             secrets: Vec::new(),
             substitute: BTreeMap::new(),
             pools: Vec::new(),
-            vips: VipSettings { bind: BindVips::Auto, interface: "lo".to_owned() },
+            vips: VipSettings::default(),
+            bgp: None,
+            l2: None,
             proxy: ProxySettings::default(),
             access_log: AccessLog::Off,
             log: LogSettings { level: LogLevel::Info, format: LogFormat::Auto },
             control: ControlSettings { socket: PathBuf::from("/run/edge/edged.sock"), metrics: None },
-            certificates: CertificateSettings { placeholder: true, internal_ca: "Edge internal CA".to_owned() },
+            certificates: CertificateSettings::default(),
+            issuers: IssuerSettings::default(),
             kubernetes: None,
+            fleet: None,
+        }
+    }
+}
+
+impl Default for VipSettings {
+    fn default() -> Self {
+        Self {
+            bind: BindVips::Auto,
+            interface: "lo".to_owned(),
+            hold_down: defaults::HOLD_DOWN,
+            require_endpoints: RequireEndpoints::Services,
         }
     }
 }
@@ -468,37 +463,6 @@ impl Default for ProxySettings {
             min_body_rate_grace: Duration::from_secs(10),
             proxy_protocol: None,
             proxy_protocol_from: Vec::new(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn address_ranges() {
-        for (text, first, last) in [
-            ("192.0.2.0/28", "192.0.2.0", "192.0.2.15"),
-            ("10.74.8.99/32", "10.74.8.99", "10.74.8.99"),
-            ("127.0.0.10-127.0.0.20", "127.0.0.10", "127.0.0.20"),
-            ("127.0.0.10 - 127.0.0.20", "127.0.0.10", "127.0.0.20"),
-            ("2001:db8::/120", "2001:db8::", "2001:db8::ff"),
-            ("192.0.2.7", "192.0.2.7", "192.0.2.7"),
-        ] {
-            let range = AddressRange { first: first.parse().unwrap(), last: last.parse().unwrap() };
-            assert_eq!(AddressRange::parse(text), Ok(range), "{text}");
-            assert!(range.contains(range.last));
-            assert_eq!(AddressRange::parse(&range.to_string()), Ok(range));
-        }
-        for (text, error) in [
-            ("", AddressRangeError::Address),
-            ("10.0.0.300", AddressRangeError::Address),
-            ("10.0.0.0/33", AddressRangeError::Network),
-            ("10.0.0.9-10.0.0.1", AddressRangeError::Order),
-            ("10.0.0.9-2001:db8::1", AddressRangeError::Family),
-        ] {
-            assert_eq!(AddressRange::parse(text), Err(error), "{text}");
         }
     }
 }

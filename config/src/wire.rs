@@ -77,6 +77,55 @@ macro_rules! open_enum {
 }
 pub(crate) use open_enum;
 
+/// Whether a text is a token (RFC 9110 §5.6.2), as names of fields and methods are.
+pub(crate) fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+/// A list that nearly always is absent: then it is one word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::box_collection, reason = "the vector alone is three words, in each of thousands of objects")]
+pub struct Few<T>(Option<Box<Vec<T>>>);
+
+impl<T> Few<T> {
+    /// Whether it is empty, under a name that does not take that of the slice.
+    pub fn is_none(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+impl<T> Default for Few<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T> From<Vec<T>> for Few<T> {
+    fn from(list: Vec<T>) -> Self {
+        Self((!list.is_empty()).then(|| Box::new(list)))
+    }
+}
+
+impl<T> std::ops::Deref for Few<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        self.0.as_deref().map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+impl<T: Serialize> Serialize for Few<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (**self).serialize(serializer)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Few<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::deserialize(deserializer).map(Self::from)
+    }
+}
+
 /// A Gateway API duration (GEP-2257): one to four of an integer of at most five digits and `h`, `m`, `s` or `ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GepDuration(pub Duration);
@@ -186,9 +235,11 @@ impl ByteQuantity {
             "k" => 1_000,
             "M" => 1_000_000,
             "G" => 1_000_000_000,
+            "T" => 1_000_000_000_000,
             "Ki" => 1 << 10,
             "Mi" => 1 << 20,
             "Gi" => 1 << 30,
+            "Ti" => 1 << 40,
             _ => return None,
         };
         number.checked_mul(unit).map(Self)

@@ -5,11 +5,15 @@
 //! them anew. They are read by eye before they are committed: the specification decides, not the code.
 //!
 //! Certificates stand in for themselves: a Secret's `tls.crt`, or a `ca.crt`, that says `good` is good, `good ca` is a
-//! CA, and any other is broken for the reason it gives.
+//! CA, `good for NAME,NAME by ISSUER` says more, and any other is broken for the reason it gives.
+//!
+//! `cluster*.yaml` stands for what an API server serves, `cert-manager.txt` for a cert-manager that runs.
 
 #![allow(clippy::disallowed_methods, reason = "a test runner reads its cases")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a case that cannot be read is a failure of the test")]
 
+#[path = "golden/announce.rs"]
+mod announce;
 #[path = "golden/inputs.rs"]
 mod inputs;
 #[path = "golden/print.rs"]
@@ -19,6 +23,9 @@ mod request;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use edge_config::names::Kind;
+use edge_config::report::{CONDITION_TYPES, Report};
 
 #[test]
 fn golden_cases() {
@@ -48,11 +55,24 @@ fn golden_cases() {
         };
         expect("snapshot.txt", print::snapshot(&compiled));
         expect("status.txt", print::status(&compiled, &inputs.problems));
+        known_types(&name, &compiled.report);
         if let Ok(table) = fs::read_to_string(case.join("requests.txt")) {
             expect("requests.txt", request::table(&table, &compiled));
         }
     }
     assert!(wrong.is_empty(), "{} differ; UPDATE=1 rewrites them\n\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// A condition type that is not in the list would stay on objects when it is over.
+fn known_types(case: &str, report: &Report) {
+    // What is written whole, or to nobody's object but ours.
+    let elsewhere = [Kind::Service, Kind::Certificate, Kind::Issuer, Kind::ClusterIssuer];
+    for (object, report) in report.objects.iter().filter(|(object, _)| !elsewhere.contains(&object.kind)) {
+        let own = report.conditions.iter().chain(report.listeners.iter().flat_map(|listener| &listener.conditions));
+        for condition in own.chain(report.parents.iter().flat_map(|parent| &*parent.conditions)) {
+            assert!(CONDITION_TYPES.contains(&condition.kind), "{case}: {object} has {}", condition.kind);
+        }
+    }
 }
 
 fn difference(expected: &str, actual: &str) -> String {

@@ -1,16 +1,21 @@
 //! The daemon edged and its tool edgectl: everything of Edge that touches the world.
 //!
 //! [`source`] reads configuration, the [`supervisor`] compiles and publishes it, [`proxy`] carries traffic, [`certs`] and
-//! [`vip`] make the world match, [`store`] remembers, [`control`] shows. Nobody imports this crate.
+//! [`vip`] make the world match, [`fleet`] shares with other edges, [`store`] remembers,
+//! [`control`] shows. Nobody imports this crate.
 
 pub mod certs;
 pub mod control;
 pub mod ctl;
+pub mod fleet;
 pub mod kubernetes;
 pub mod logging;
 pub mod memory;
+mod moment;
+mod netlink;
 pub mod notify;
 pub mod proxy;
+pub mod pulse;
 pub mod reach;
 pub mod resolve;
 pub mod source;

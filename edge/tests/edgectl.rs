@@ -8,11 +8,14 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use edge::certs::command::{CertCommand, Material, RevocationReason};
+use edge::certs::table::Origin;
 use edge::control::api::{Api, Sockets, start};
 use edge::control::observed::{Observed, SocketState, VipState};
 use edge::control::world::{Command as Order, Reloaded, World, channels};
 use edge::proxy::metrics::Text;
 use edge::source::{Cache, load_directory};
+use edge::store::Store;
 
 const SHOP: &str = r#"
 apiVersion: gateway.networking.k8s.io/v1
@@ -242,6 +245,126 @@ fn world(path: &Path) -> World {
 }
 
 #[test]
+fn migrations() {
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/tests/migrate");
+    let at = tempfile::tempdir().unwrap();
+    let input = |name: &str| cases.join(name).join("in").to_str().unwrap().to_owned();
+    // Everything is in the output, with something left to decide.
+    let text =
+        expect(&edgectl(at.path(), &["migrate", "metallb", &input("metallb/genestack")]), 0, "0 without equivalent");
+    assert!(text.starts_with("# ----- edge.toml -----\n[edge]\n"), "{text}");
+    expect(&edgectl(at.path(), &["migrate", "f5", &input("f5/bigip")]), 1, "bigip.conf:");
+    let json = expect(&edgectl(at.path(), &["migrate", "f5", &input("f5/as3"), "-o", "json"]), 1, "");
+    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(value["files"][0]["path"], "edge.toml");
+    assert!(value["notes"].as_array().unwrap().iter().any(|note| note["kind"] == "no-equivalent"));
+
+    // What is written is read again, and nothing is written over.
+    expect(
+        &edgectl(at.path(), &["migrate", "metallb", &input("metallb/services"), "--into", "out"]),
+        0,
+        "wrote out/edge.toml",
+    );
+    expect(&edgectl(at.path(), &["check", "out/edge.toml"]), 0, "ok:");
+    expect(
+        &edgectl(at.path(), &["migrate", "metallb", &input("metallb/services"), "--into", "out"]),
+        74,
+        "is there already",
+    );
+
+    std::fs::write(at.path().join("broken.conf"), "ltm pool p {\n  members {\n").unwrap();
+    expect(&edgectl(at.path(), &["migrate", "f5", "broken.conf"]), 2, "broken.conf:2:11: the block is not closed");
+    std::fs::write(at.path().join("broken.yaml"), "kind: Ingress\n  x: [\n").unwrap();
+    expect(&edgectl(at.path(), &["migrate", "ingress", "broken.yaml"]), 2, "broken.yaml:2:");
+    expect(&edgectl(at.path(), &["migrate", "ingress", "nowhere"]), 2, "nowhere");
+}
+
+#[test]
+fn pools_of_files() {
+    let at = directory(SHOP);
+    let text = expect(&edgectl(at.path(), &["pool", "--config", "."]), 0, "192.0.2.10-192.0.2.20");
+    assert!(text.contains("192.0.2.10") && text.contains("Gateway shop/public"), "{text}");
+    let ask = |file: &str| edgectl(at.path(), &["pool", "--against", "shop.yaml", "--dry-run", file]);
+    std::fs::write(at.path().join("more.yaml"), SHOP.replace("192.0.2.20", "192.0.2.30")).unwrap();
+    expect(&ask("more.yaml"), 0, "nobody loses an address");
+    std::fs::write(at.path().join("less.yaml"), SHOP.replace("192.0.2.10-", "192.0.2.12-")).unwrap();
+    expect(
+        &ask("less.yaml"),
+        1,
+        "~ Gateway shop/public moves from 192.0.2.10 to 192.0.2.12: no pool covers 192.0.2.10",
+    );
+}
+
+/// A world in which somebody answers for the certificate thread.
+#[test]
+fn certificates_of_a_running_edge() {
+    let directory = directory(SHOP);
+    let (publish, mut commands, handle) = channels(world(directory.path()));
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let sockets = Sockets::bind(&socket(&directory), None).unwrap();
+    let api = start(Api { handle, metrics: Arc::new(|_: &mut Text| {}) }, sockets, stopped).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let chain = rcgen::CertificateParams::new(vec!["shop.example.com".into()]).unwrap().self_signed(&key).unwrap();
+    let (chain_pem, key_pem) = (chain.pem(), zeroize::Zeroizing::new(key.serialize_pem()));
+    let (served, secret) = (chain_pem.clone(), key_pem.clone());
+    let thread = std::thread::spawn(move || {
+        while let Some(order) = commands.blocking_recv() {
+            let Order::Certificate(command) = order else { continue };
+            match command {
+                CertCommand::Renew { reply, .. } => reply.send(Err("not now: its limit is reached".into())).unwrap(),
+                CertCommand::Revoke { id, reason, reply } => {
+                    assert_eq!(reason, RevocationReason::KeyCompromise);
+                    reply.send(Ok(format!("{id} is revoked"))).unwrap();
+                }
+                CertCommand::Import { id, reply, .. } => reply.send(Ok(format!("{id} is served"))).unwrap(),
+                CertCommand::Read { with_key, reply, .. } => {
+                    let key_pem = with_key.then(|| secret.clone());
+                    let material = Material { origin: Origin::Issued, chain_pem: served.clone(), key_pem };
+                    drop(reply.send(Ok(material)));
+                }
+                CertCommand::Backup { reply } => reply.send(Store::in_memory().backup()).unwrap(),
+                CertCommand::Received { .. } | CertCommand::Held { .. } => {}
+            }
+        }
+    });
+    let ask = |arguments: &[&str]| {
+        let socket = socket(&directory);
+        let mut all = vec!["--socket", socket.to_str().unwrap()];
+        all.extend(arguments);
+        edgectl(directory.path(), &all)
+    };
+    // It is not issued yet.
+    expect(&ask(&["cert", "list"]), 2, "1 certificate, 1 with a problem");
+    expect(&ask(&["cert", "why", "shop.example.com"]), 2, "edged has not issued it yet");
+    expect(&ask(&["cert", "why", "shop/shop-tls", "-o", "json"]), 2, "\"cause\": \"unknown\"");
+    expect(&ask(&["cert", "why", "no.example.com"]), 2, "no certificate is wanted or served for no.example.com");
+    expect(&ask(&["cert", "show", "shop.example.com"]), 2, "CN=rcgen self signed cert");
+    expect(&ask(&["cert", "budget"]), 0, "no ACME issuer is configured");
+    expect(&ask(&["cert", "renew", "shop.example.com"]), 1, "not now: its limit is reached");
+    expect(&ask(&["cert", "revoke", "shop/shop-tls", "--reason", "key-compromise"]), 0, "shop/shop-tls is revoked");
+
+    let text = expect(&ask(&["cert", "export", "shop.example.com", "--key", "shop.key"]), 0, "");
+    assert_eq!(text, chain_pem);
+    assert_eq!(std::fs::read_to_string(directory.path().join("shop.key")).unwrap(), *key_pem);
+    expect(&ask(&["cert", "export", "shop.example.com", "--key", "shop.key"]), 74, "File exists");
+    expect(&ask(&["cert", "export", "shop.example.com", "--key", "-"]), 0, "PRIVATE KEY");
+    std::fs::write(directory.path().join("shop.pem"), &chain_pem).unwrap();
+    expect(&ask(&["cert", "import", "shop.pem"]), 2, "no private key in these files");
+    expect(&ask(&["cert", "import", "shop.pem", "shop.key"]), 0, "shop/shop-tls is served");
+    expect(&ask(&["cert", "import", "shop.pem", "nowhere"]), 2, "nowhere: No such file");
+
+    expect(&ask(&["backup", "edge.backup"]), 0, "written to edge.backup");
+    expect(&ask(&["backup", "edge.backup"]), 74, "File exists");
+    expect(&edgectl(directory.path(), &["restore", "edge.backup", "--state", "state"]), 0, "restored into state");
+    expect(&edgectl(directory.path(), &["restore", "shop.pem", "--state", "state"]), 2, "not a backup of Edge");
+
+    stop.send(true).unwrap();
+    drop(publish);
+    api.join().unwrap();
+    thread.join().unwrap();
+}
+
+#[test]
 fn a_running_edge() {
     let running = Running::new();
     // The certificate is not issued yet.
@@ -265,6 +388,21 @@ fn a_running_edge() {
     expect(&running.edgectl(&["diff", "shop.yaml"]), 0, "no difference");
     std::fs::write(running.directory.path().join("new.yaml"), SHOP.replace("value: /cart", "value: /")).unwrap();
     expect(&running.edgectl(&["diff", "new.yaml"]), 1, "PathPrefix / [shop/public/https]");
+
+    expect(&running.edgectl(&["pool"]), 0, "Gateway shop/public");
+    let pool = |range: &str| {
+        let text = format!(
+            "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {{ name: public, namespace: metallb-system \
+             }}\nspec: {{ addresses: [{range}] }}\n"
+        );
+        std::fs::write(running.directory.path().join("pool.yaml"), text).unwrap();
+        running.edgectl(&["pool", "--dry-run", "pool.yaml"])
+    };
+    expect(&pool("192.0.2.10"), 0, "nobody loses an address; 1 object unchanged");
+    expect(&pool("192.0.2.11"), 1, "moves from 192.0.2.10 to 192.0.2.11");
+    expect(&pool("nonsense"), 2, "pool.yaml:4:");
+    std::fs::write(running.directory.path().join("new.toml"), "[[pool]]\nname = 1\n").unwrap();
+    expect(&running.edgectl(&["pool", "--dry-run", "new.toml"]), 2, "new.toml:2:8: pool[0].name");
 
     expect(&running.edgectl(&["reload"]), 0, "generation 2 is published");
     expect(&running.edgectl(&["reload"]), 1, "does not take commands");

@@ -6,6 +6,7 @@ mod rig;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use edge::proxy::limits::Limits;
@@ -138,7 +139,9 @@ fn http_endpoints_are_told_and_connections_are_of_one_client() {
                 }
             });
             let rig = Rig::plain(io, origin.address);
-            rig.publish_edited(origin.address, |snapshot| snapshot.upstreams[0].proxy_protocol = Some(version));
+            rig.publish_edited(origin.address, |snapshot| {
+                Arc::make_mut(&mut snapshot.upstreams[0]).proxy_protocol = Some(version)
+            });
             let mut clients = [rig.client(), rig.client(), rig.client()];
             let mut seen: Vec<Vec<String>> = vec![Vec::new(); clients.len()];
             for _ in 0..3 {
@@ -171,12 +174,13 @@ fn what_came_in_goes_out_below_http_too() {
             for version in [ProxyVersion::V1, ProxyVersion::V2] {
                 rig.publish_edited(origin.address, |snapshot| {
                     let route = rig::object(Kind::TCPRoute, "route");
-                    let route = StreamRoute { route, backends: vec![rig::backend(0, 1)], affinity: None };
+                    let route =
+                        StreamRoute { route, backends: vec![rig::backend(0, 1)], affinity: None, admission: None };
                     snapshot.listeners[0].serve = ListenerServe::Tcp { route: Some(route) };
                     snapshot.ports[0].serve = PortServe::Tcp { listener: ListenerId(0) };
                     snapshot.ports[0].proxy_protocol = accept(ProxyPresence::Required, TRUSTED);
-                    snapshot.upstreams[0].protocol = UpstreamProtocol::Stream;
-                    snapshot.upstreams[0].proxy_protocol = Some(version);
+                    Arc::make_mut(&mut snapshot.upstreams[0]).protocol = UpstreamProtocol::Stream;
+                    Arc::make_mut(&mut snapshot.upstreams[0]).proxy_protocol = Some(version);
                 });
                 let mut client = rig.client();
                 client.stream.write_all(&[bytes, b"hello"].concat()).unwrap();

@@ -102,7 +102,8 @@ fn the_name_picks_the_certificate_and_nobody_else_is_answered() {
 fn a_hello_may_come_in_single_bytes_but_not_for_ever() {
     on_each(|backend| {
         let (origin, ca) = (Origin::echo(), Ca::new());
-        let limits = Limits { head_timeout: Duration::from_millis(300), ..Limits::default() };
+        // Hundreds of packets and a whole handshake on a busy machine fit into it.
+        let limits = Limits { head_timeout: Duration::from_millis(1500), ..Limits::default() };
         let rig = SecureRig::with_limits(backend, limits);
         let leaf = ca.server(&["a.example"]);
         let snapshot = snapshot(rig.address, vec![https("a", "*", "a", 0)], vec![rule(0)], plain_upstreams(1));
@@ -408,6 +409,8 @@ fn upstream_certificates_are_verified_as_the_policy_says() {
                 subject_alt_names: names,
                 trust: Some(TrustId(trust_id)),
                 client_certificate: presents.then(|| cert_id("me")),
+                is_verified: true,
+                parameters: None,
             };
             let mut upstream = upstream(0, UpstreamProtocol::Http1, Some(tls));
             upstream.key.variant = number.to_string().into();
@@ -443,6 +446,7 @@ fn tls_routes_pass_through_or_terminate_by_name() {
             route: object(edge_config::names::Kind::TLSRoute, "route"),
             backends: vec![rig::backend(upstream, 1)],
             affinity: None,
+            admission: None,
         };
         let invalid = StreamRoute {
             backends: vec![Backend {

@@ -28,8 +28,13 @@ const WALLS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "edge-acme",
-        &["tokio-uring", "sled", "rtnetlink", "socket2", "clap", "kube", "edge"],
-        "acme decides and signs; storing and serving belong to edge",
+        &["tokio-uring", "sled", "rtnetlink", "clap", "kube", "edge"],
+        "acme decides, signs and asks CAs; storing and serving belong to edge",
+    ),
+    (
+        "edge-bgp",
+        &["tokio-uring", "sled", "rtnetlink", "clap", "kube", "axum", "edge-acme", "edge"],
+        "bgp speaks to an engine and decides; addresses, routes and sockets of the machine belong to edge",
     ),
     (
         "edge",

@@ -6,7 +6,9 @@
 #![allow(clippy::panic)]
 
 use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -119,18 +121,25 @@ pub struct Edged {
 impl Edged {
     /// Starts it; its output is appended to `log`.
     pub fn spawn(config: &Path, socket: &Path, log: &Path) -> Self {
+        Self::spawn_by(&[], config, socket, log)
+    }
+
+    /// The same by a program that becomes it, with its arguments before.
+    pub fn spawn_by(before: &[&str], config: &Path, socket: &Path, log: &Path) -> Self {
         let output = match File::options().create(true).append(true).open(log) {
             Ok(file) => file,
             Err(error) => panic!("{}: {error}", log.display()),
         };
         let errors = output.try_clone().map_or_else(|_| Stdio::null(), Stdio::from);
-        let child = Command::new(program("edged"))
-            .arg("--config")
-            .arg(config)
-            .stdin(Stdio::null())
-            .stdout(output)
-            .stderr(errors)
-            .spawn();
+        let mut command = match before {
+            [] => Command::new(program("edged")),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program("edged"));
+                command
+            }
+        };
+        let child = command.arg("--config").arg(config).stdin(Stdio::null()).stdout(output).stderr(errors).spawn();
         match child {
             Ok(child) => Self { child, socket: socket.to_owned(), log: log.to_owned() },
             Err(error) => panic!("edged: {error}"),
@@ -152,13 +161,33 @@ impl Edged {
     /// Waits until the control socket answers.
     pub fn wait_control(&mut self) {
         let start = Instant::now();
-        while std::os::unix::net::UnixStream::connect(&self.socket).is_err() {
+        while UnixStream::connect(&self.socket).is_err() {
             if let Ok(Some(status)) = self.child.try_wait() {
                 panic!("edged ended with {status} before its control socket was there:\n{}", self.log());
             }
             assert!(start.elapsed() < LIMIT, "no control socket:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(3));
         }
+    }
+
+    /// Waits until the status knows what is served: sockets answer a moment before.
+    pub fn wait_shown(&mut self) {
+        self.wait_control();
+        until("the status knows of the first generation", || {
+            let mut stream = UnixStream::connect(&self.socket).ok()?;
+            stream.set_read_timeout(Some(LIMIT)).ok()?;
+            stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: edge\r\nconnection: close\r\n\r\n").ok()?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).ok()?;
+            (answer.starts_with("HTTP/1.1 ") && !answer.contains("starting:")).then_some(())
+        });
+    }
+
+    /// Reads all files again. When this returns, every worker serves what they say and the status shows it; a change that
+    /// one request has seen may still be ahead of another worker.
+    pub fn apply(&self) {
+        let said = self.ctl(&["reload"]);
+        assert!(matches!(said.code, Some(0 | 1)), "{said:?}");
     }
 
     pub fn ctl(&self, arguments: &[&str]) -> Said {

@@ -72,13 +72,14 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Starts edged on an example as it is.
+/// Starts edged on an example as it is; returns when it serves and its status says so.
 pub fn start_example(dir: &Path, ports: &[SocketAddr]) -> Edged {
     pki::install_provider();
     let mut edged = Edged::spawn(&dir.join("edge.toml"), &dir.join(".run/edged.sock"), &dir.join("edged.log"));
     for address in ports {
         edged.wait_port(*address);
     }
+    edged.wait_shown();
     edged
 }
 
@@ -204,12 +205,23 @@ format = "human"
         &self.origins
     }
 
-    /// Starts edged; returns when the given ports of the VIP accept connections.
+    /// Starts edged; returns when the given ports of the VIP accept connections and the status knows it.
     pub fn start(&mut self, ports: &[u16]) {
         let mut edged = self.spawn();
         for port in ports {
             edged.wait_port(self.at(*port));
         }
+        edged.wait_shown();
+        self.edged = Some(edged);
+    }
+
+    /// The same by a program that becomes edged, with its arguments before.
+    pub fn start_by(&mut self, before: &[&str], ports: &[u16]) {
+        let mut edged = Edged::spawn_by(before, &self.config(), &self.path("edged.sock"), &self.path("edged.log"));
+        for port in ports {
+            edged.wait_port(self.at(*port));
+        }
+        edged.wait_shown();
         self.edged = Some(edged);
     }
 

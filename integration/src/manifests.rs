@@ -60,20 +60,28 @@ spec:
   ports: [{{name: main, port: {port}, protocol: {transport}{app}}}]
 "
     );
+    text += &slices(namespace, name, "main", &format!("{transport}{app}"), endpoints);
+    text
+}
+
+/// An EndpointSlice for each endpoint. `port` is the name of the Service's port (may be empty), `protocol` its transport, and
+/// behind that what else is said of it.
+pub fn slices(namespace: &str, service: &str, port: &str, protocol: &str, endpoints: &[SocketAddr]) -> String {
+    let mut text = String::new();
     for (index, endpoint) in endpoints.iter().enumerate() {
         let family = if endpoint.is_ipv4() { "IPv4" } else { "IPv6" };
-        let (ip, port) = (endpoint.ip(), endpoint.port());
+        let (ip, number) = (endpoint.ip(), endpoint.port());
         let _ = write!(
             text,
             "---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
 metadata:
-  name: {name}-{index}
+  name: {service}-{index}
   namespace: {namespace}
-  labels: {{kubernetes.io/service-name: {name}}}
+  labels: {{kubernetes.io/service-name: {service}}}
 addressType: {family}
-ports: [{{name: main, port: {port}, protocol: {transport}{app}}}]
+ports: [{{name: \"{port}\", port: {number}, protocol: {protocol}}}]
 endpoints: [{{addresses: [\"{ip}\"], conditions: {{ready: true}}}}]
 "
         );

@@ -94,7 +94,8 @@ impl Namespace {
     }
 }
 
-fn enter(name: &str) -> io::Result<()> {
+/// Moves the calling thread inside, for good.
+pub fn enter(name: &str) -> io::Result<()> {
     let file = File::open(format!("/run/netns/{name}"))?;
     Ok(move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?)
 }

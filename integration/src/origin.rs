@@ -16,7 +16,8 @@
 //! | `/cookie` | two `Set-Cookie` fields |
 //! | `/ws` | WebSocket echo |
 //! | `/count/KEY` | how many requests for `…/KEY/…` were seen: `{"count": N}` |
-//! | anything else | the echo |
+//! | a path given to [`Origin::page`] | what was given |
+//! | anything else | the echo, after the `delay=1s` or `delay=100ms` of its query |
 //!
 //! A request with `content-type: application/grpc` gets its body back with `grpc-status: 0` in the trailers; a method
 //! named `Fail` gets `grpc-status: 13` alone.
@@ -52,6 +53,7 @@ const MAX_KEYS: usize = 4096;
 pub struct Origin {
     name: Arc<str>,
     seen: Arc<Mutex<HashMap<String, u64>>>,
+    pages: Arc<Mutex<HashMap<String, Bytes>>>,
 }
 
 /// What the connection adds to an echo.
@@ -65,7 +67,13 @@ struct Arrival {
 
 impl Origin {
     pub fn new(name: &str) -> Self {
-        Self { name: name.into(), seen: Arc::default() }
+        Self { name: name.into(), seen: Arc::default(), pages: Arc::default() }
+    }
+
+    /// Answers a path with a text from now on.
+    pub fn page(&self, path: &str, text: &str) {
+        let mut pages = self.pages.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        pages.insert(path.to_owned(), Bytes::copy_from_slice(text.as_bytes()));
     }
 
     pub fn name(&self) -> &str {
@@ -201,7 +209,20 @@ impl Origin {
             }
             ("count", _) => json_answer(&json!({ "count": self.count(&format!("/{}", argument.unwrap_or_default())) })),
             ("ws", _) => upgrade(request),
-            _ => self.echo(request, arrival),
+            _ => {
+                let page = self.pages.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(&path).cloned();
+                if let Some(delay) = request.uri().query().and_then(delay) {
+                    tokio::time::sleep(delay).await;
+                }
+                match page {
+                    Some(text) => {
+                        let mut response = answer_with(StatusCode::OK, OriginBody::Whole(Some(text)));
+                        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+                        response
+                    }
+                    None => self.echo(request, arrival),
+                }
+            }
         };
         if is_head {
             // The head of a GET without its body (RFC 9110 §9.3.2); hyper does not see to it in HTTP/2.
@@ -293,6 +314,15 @@ impl Origin {
             answer.extend_from_slice(buffer.get(..n).unwrap_or_default());
             socket.send_to(&answer, peer).await?;
         }
+    }
+}
+
+/// `delay=2s` or `delay=250ms`, as the echo server of the Gateway API's conformance suite takes it.
+fn delay(query: &str) -> Option<Duration> {
+    let text = query.split('&').find_map(|pair| pair.strip_prefix("delay="))?;
+    match text.strip_suffix("ms") {
+        Some(number) => number.parse().ok().map(Duration::from_millis),
+        None => text.strip_suffix('s')?.parse().ok().map(Duration::from_secs),
     }
 }
 

@@ -6,8 +6,9 @@ use std::io;
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, RevokedCertParams,
+    RsaKeySize, SanType, SerialNumber,
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
@@ -93,6 +94,33 @@ impl Authority {
         let key = key.map_err(io::Error::other)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(io::Error::other)?.pem();
         Ok(Pair { certificate, key: key.serialize_pem() })
+    }
+}
+
+impl Authority {
+    /// A list with the serial numbers of these certificates, as PEM, good for a week.
+    pub fn revocations(&self, pairs: &[&Pair]) -> io::Result<String> {
+        let now = std::time::SystemTime::now();
+        let day = std::time::Duration::from_secs(86_400);
+        let mut revoked_certs = Vec::new();
+        for der in pairs.iter().map(|pair| certificates(&pair.certificate)).collect::<io::Result<Vec<_>>>()?.concat() {
+            let (_, parsed) = x509_parser::parse_x509_certificate(&der).map_err(io::Error::other)?;
+            revoked_certs.push(RevokedCertParams {
+                serial_number: SerialNumber::from_slice(parsed.raw_serial()),
+                revocation_time: (now - day).into(),
+                reason_code: None,
+                invalidity_date: None,
+            });
+        }
+        let params = CertificateRevocationListParams {
+            this_update: (now - day).into(),
+            next_update: (now + 7 * day).into(),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs,
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).and_then(|list| list.pem()).map_err(io::Error::other)
     }
 }
 
@@ -201,6 +229,8 @@ pub struct Facts {
     pub subject: String,
     pub issuer: String,
     pub serial: String,
+    /// The public key as it stands there.
+    pub key: Vec<u8>,
 }
 
 pub fn facts(certificate: &CertificateDer<'_>) -> io::Result<Facts> {
@@ -216,5 +246,6 @@ pub fn facts(certificate: &CertificateDer<'_>) -> io::Result<Facts> {
         subject: parsed.subject().to_string(),
         issuer: parsed.issuer().to_string(),
         serial: parsed.raw_serial_as_string(),
+        key: parsed.public_key().subject_public_key.data.to_vec(),
     })
 }

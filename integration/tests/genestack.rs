@@ -5,56 +5,18 @@
 // A failed expectation is what a test is for.
 #![allow(clippy::panic, clippy::unwrap_used)]
 
-use std::path::{Path, PathBuf};
+use std::net::Ipv4Addr;
+use std::path::Path;
 use std::time::Duration;
 
 use edge_integration::client::{Connection, fetch};
-use edge_integration::edged::{Edged, edgectl, workspace};
+use edge_integration::edged::{Edged, edgectl};
+use edge_integration::genestack::files::{DOMAIN, OPENSTACK, files, services};
 use edge_integration::lab::{Lab, block_on, skip};
-use edge_integration::manifests;
 use edge_integration::netns::{self, Namespace};
 use edge_integration::region::{Region, route_conditions};
 
-const DOMAIN: &str = "cloud.example.test";
 const VIP: [u8; 4] = [10, 74, 8, 99];
-
-/// (first label of the host, Service in `openstack`, port): the routes that attach to an HTTPS listener.
-const OPENSTACK: &[(&str, &str, u16)] = &[
-    ("barbican", "barbican-api", 9311),
-    ("blazar", "blazar-api", 1234),
-    ("cinder", "cinder-api", 8776),
-    ("cloudformation", "heat-cfn", 8000),
-    ("cloudkitty", "cloudkitty-api", 8089),
-    ("designate", "designate-api", 9001),
-    ("freezer", "freezer-api", 9090),
-    ("glance", "glance-api", 9292),
-    ("gnocchi", "gnocchi-api", 8041),
-    ("heat", "heat-api", 8004),
-    ("ironic", "ironic-api", 6385),
-    ("keystone", "keystone-api", 5000),
-    ("magnum", "magnum-api", 9511),
-    ("masakari", "masakari-api", 15868),
-    ("metadata", "nova-metadata", 8775),
-    ("neutron", "neutron-server", 9696),
-    ("nova", "nova-api", 8774),
-    ("novnc", "nova-novncproxy", 6080),
-    ("octavia", "octavia-api", 9876),
-    ("placement", "placement-api", 8778),
-    ("skyline", "skyline-api", 9999),
-    ("zaqar", "zaqar-api", 8888),
-];
-
-fn genestack() -> Result<PathBuf, String> {
-    let path = match std::env::var_os("EDGE_GENESTACK") {
-        Some(path) => PathBuf::from(path),
-        None => workspace().join("../shared/genestack"),
-    };
-    if path.join("etc/gateway-api/routes").is_dir() {
-        Ok(path)
-    } else {
-        Err(format!("{} is not there; set EDGE_GENESTACK", path.display()))
-    }
-}
 
 fn configure(lab: &Lab, files: &Path, services: &str) {
     let dir = lab.dir().display();
@@ -105,7 +67,7 @@ workers = 2
 
 #[test]
 fn every_public_host_of_genestack_answers_from_its_backend() {
-    let files = match genestack() {
+    let files = match files() {
         Ok(files) => files,
         Err(why) => return skip("genestack", &why),
     };
@@ -119,33 +81,15 @@ fn every_public_host_of_genestack_answers_from_its_backend() {
 
     edge.run(|| {
         let lab = Lab::with_vip(VIP.into());
-        let mut services = String::new();
-        for namespace in ["openstack", "monitoring", "cert-manager"] {
-            services.push_str(&format!("---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n"));
-        }
-        let mut running = Vec::new();
-        let dangling = [
-            ("openstack", "manila-api", 8786),
-            ("monitoring", "kube-prometheus-stack-alertmanager", 9093),
-            ("monitoring", "kube-prometheus-stack-prometheus", 9090),
-        ];
-        let monitoring = [("monitoring", "grafana", 80), ("monitoring", "loki-gateway", 80)];
-        let openstack = OPENSTACK.iter().map(|(_, service, port)| ("openstack", *service, *port));
-        for (namespace, service, port) in openstack.chain(monitoring).chain(dangling) {
-            let mut endpoints = vec![lab.origin(service)];
-            if service == "keystone-api" || service == "skyline-api" {
-                endpoints.push(lab.origin(&format!("{service}-2")));
-            }
-            let addresses: Vec<_> = endpoints.iter().map(|origin| origin.address).collect();
-            services.push_str(&manifests::service(namespace, service, port, &addresses));
-            running.extend(endpoints);
-        }
+        let doubled = ["keystone-api", "skyline-api"];
+        let (services, _running) = services(lab.origins(), Ipv4Addr::LOCALHOST.into(), &doubled);
         configure(&lab, &files, &services);
         check_offline(&lab);
 
         let mut edged = lab.spawn();
         edged.wait_port(lab.at(443));
         edged.wait_port(lab.at(80));
+        edged.wait_shown();
         client.run(|| block_on(ask())).unwrap();
         trusted_hops(&lab);
         check_conditions(&edged);

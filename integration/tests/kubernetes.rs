@@ -25,7 +25,7 @@ fn promises_of_kubernetes_hold() {
         probe::probe(field, &plan(10.0), &mut findings);
         field.await_rest();
         probe::rest(field, Duration::from_secs(3), 512 * 1024, &mut findings);
-        flip::flip(field, Duration::from_secs(3), &mut findings);
+        flip::flip(field, Duration::from_secs(3), Duration::from_secs(20), &mut findings);
         quarantine::broken_routes(field, 10, &mut findings);
         quarantine::secret(field, 4, &mut findings);
         quarantine::namespaces(field, 1, &mut findings);

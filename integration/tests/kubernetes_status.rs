@@ -12,6 +12,7 @@ use edge_integration::cluster::{Channel, Cluster};
 use edge_integration::edged::{program, workspace};
 use edge_integration::lab::skip;
 use edge_integration::netns;
+use edge_integration::pki::{Authority, Leaf};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -50,6 +51,15 @@ spec:
   rules: [{backendRefs: [{name: nowhere, port: 80}]}]
 "#;
 
+const SECURED: &str = r#"
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: secured, namespace: default}
+spec:
+  gatewayClassName: gateway-conformance
+  listeners: [{name: https, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: tls}]}}]
+"#;
+
 /// A Gateway whose name is as long as one can be.
 fn long_name() -> String {
     format!("{}.{}.{}.{}", "a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61))
@@ -66,6 +76,7 @@ fn status_is_told_to_a_real_api_server() {
     cluster.apply("objects", OBJECTS);
     what_is_said(&cluster);
     what_others_say(&cluster);
+    a_secret_that_turns_to_garbage(&cluster);
     nothing_at_rest(&cluster);
     names_of_any_length(&cluster);
     several_edges(&mut cluster);
@@ -75,13 +86,19 @@ fn what_is_said(cluster: &Cluster) {
     await_within(LIMIT, "the Gateway is programmed", || {
         (says(cluster, "gateway/web", "Programmed") == "True 1").then_some(())
     });
-    let class = object(cluster, "gatewayclass/gateway-conformance");
-    assert!(class["status"]["supportedFeatures"].as_array().unwrap().len() > 40);
-    let gateway = object(cluster, "gateway/web");
-    assert_eq!(gateway["status"]["addresses"][0]["value"], "10.99.0.1");
-    assert_eq!(gateway["status"]["attachedListenerSets"], 1);
-    assert_eq!(gateway["status"]["listeners"][0]["attachedRoutes"], 1);
-    assert_eq!(says(cluster, "listenerset/more", "Programmed"), "True 1");
+    // One object is written after the other, and what is attached may come a moment later.
+    await_within(LIMIT, "the class says what it can", || {
+        let class = object(cluster, "gatewayclass/gateway-conformance");
+        (class["status"]["supportedFeatures"].as_array()?.len() > 40).then_some(())
+    });
+    await_within(LIMIT, "the Gateway says what is attached", || {
+        let status = object(cluster, "gateway/web")["status"].clone();
+        let is_counted = status["attachedListenerSets"] == 1 && status["listeners"][0]["attachedRoutes"] == 1;
+        (status["addresses"][0]["value"] == "10.99.0.1" && is_counted).then_some(())
+    });
+    await_within(LIMIT, "the ListenerSet is programmed", || {
+        (says(cluster, "listenerset/more", "Programmed") == "True 1").then_some(())
+    });
     let parent = |route: &str| object(cluster, route)["status"]["parents"][0].clone();
     await_within(LIMIT, "routes have a status", || parent("httproute/lost")["conditions"].is_array().then_some(()));
     assert_eq!(condition(&parent("httproute/lost"), "ResolvedRefs")["reason"], "BackendNotFound");
@@ -137,6 +154,59 @@ fn what_others_say(cluster: &Cluster) {
     assert_eq!(object(cluster, "gateway/web")["status"]["listeners"].as_array().unwrap().len(), 1);
 }
 
+/// Its last good certificate serves, and whoever looks at the Gateway or at the Secret sees that it does, and since when.
+fn a_secret_that_turns_to_garbage(cluster: &Cluster) {
+    let authority = Authority::new("garbage").unwrap();
+    let pair = authority.sign(&Leaf { dns: &["a.test"], ..Leaf::default() }).unwrap();
+    let other = authority.sign(&Leaf { dns: &["a.test"], ..Leaf::default() }).unwrap();
+    let secret = |key: &str| {
+        let text = |text: &str| serde_json::to_string(text).unwrap();
+        let (chain, key) = (text(&pair.certificate), text(key));
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: tls, namespace: default}}\ntype: kubernetes.io/tls\nstringData: {{tls.crt: {chain}, tls.key: {key}}}\n"
+        )
+    };
+    cluster.apply("secret", &secret(&pair.key));
+    cluster.apply("secured", SECURED);
+    let resolved = || {
+        let gateway = object(cluster, "gateway/secured");
+        condition(&gateway["status"]["listeners"][0], "ResolvedRefs")
+    };
+    let is = |reason: &str| (resolved()["reason"] == reason).then_some(());
+    await_within(LIMIT, "its certificate serves", || is("ResolvedRefs"));
+    // A key that is whole, and none of this certificate.
+    cluster.apply("secret", &secret(&other.key));
+    await_within(LIMIT, "the listener says that its last good version serves", || is("LastGoodVersionServed"));
+    let said = resolved();
+    assert_eq!(said["status"], "True");
+    let message = said["message"].as_str().unwrap();
+    let rest = message.strip_prefix("Secret default/tls: ").unwrap_or_else(|| panic!("{message}"));
+    let (why, since) =
+        rest.split_once("; its last good version is served since ").unwrap_or_else(|| panic!("{message}"));
+    assert!(why.contains("key"), "{message}");
+    assert!(since.starts_with("20") && since.ends_with('Z') && since.len() == 20, "{message}");
+    let gateway = object(cluster, "gateway/secured");
+    assert_eq!(condition(&gateway["status"]["listeners"][0], "Programmed")["status"], "True");
+    await_within(LIMIT, "an Event on the Secret says it, too", || {
+        let output = "--output=jsonpath={range .items[?(@.regarding.kind==\"Secret\")]}{.type} {.reason} {.regarding.name} {.note}{end}";
+        let said = cluster.kubectl(&["get", "events.events.k8s.io", output]).stdout;
+        (said.starts_with("Warning LastGoodVersionServed tls ") && said.contains("key")).then_some(())
+    });
+    cluster.apply("secret", &secret(&pair.key));
+    await_within(LIMIT, "all is well again", || is("ResolvedRefs"));
+    assert_eq!(resolved()["message"], "");
+    cluster.kubectl(&["delete", "gateway/secured", "secret/tls", "--timeout=60s"]);
+    only_web_is_left(cluster);
+}
+
+/// Waits until the cluster has collected what stood for Gateways that are gone: it does so when it comes to it.
+fn only_web_is_left(cluster: &Cluster) {
+    await_within(LIMIT * 2, "what stood for other Gateways is gone", || {
+        let is_other = |name: &String| name.contains("/edge-") && !name.contains("/edge-web-");
+        (!versions(cluster).keys().any(is_other)).then_some(())
+    });
+}
+
 /// Waits until nothing is left to write, then sees whether nothing is written.
 fn nothing_at_rest(cluster: &Cluster) {
     let settled = settle(cluster);
@@ -177,7 +247,8 @@ spec: {{gatewayClassName: gateway-conformance, listeners: [{{name: http, port: 8
     };
     await_within(LIMIT, "it has a Service", || services(2));
     cluster.kubectl(&["delete", &gateway]);
-    await_within(LIMIT, "the Service went with it", || services(1));
+    await_within(LIMIT * 2, "the Service went with it", || services(1));
+    only_web_is_left(cluster);
 }
 
 fn several_edges(cluster: &mut Cluster) {

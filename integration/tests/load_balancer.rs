@@ -5,7 +5,7 @@
 #![allow(clippy::panic, clippy::unwrap_used)]
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use edge_integration::cluster::process::{LIMIT, await_within};
@@ -24,6 +24,41 @@ spec:
     - name: echo
       image: echo-basic
       env: [{name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]
+";
+
+/// A name server that answers every question, by UDP and TCP.
+const NAMES: &str = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: names, namespace: default}
+data:
+  Corefile: |
+    .:5353 {
+        whoami
+    }
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: names, namespace: default, labels: {app: names}}
+spec:
+  volumes: [{name: config, configMap: {name: names}}]
+  containers:
+    - name: coredns
+      image: coredns
+      args: [-conf, /etc/coredns/Corefile]
+      volumeMounts: [{name: config, mountPath: /etc/coredns}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: names, namespace: default}
+spec:
+  type: LoadBalancer
+  loadBalancerClass: edge.internal/load-balancer
+  allocateLoadBalancerNodePorts: false
+  selector: {app: names}
+  ports:
+    - {name: dns, protocol: UDP, port: 53, targetPort: 5353}
+    - {name: dns-tcp, protocol: TCP, port: 53, targetPort: 5353}
 ";
 
 /// MetalLB's definition as far as the API server needs one.
@@ -78,6 +113,7 @@ fn services_get_addresses() {
     cluster.start_edge();
     cluster.apply("echo", ECHO);
     one_is_served(&cluster);
+    datagrams(&cluster);
     two_share(&cluster);
     sources_are_refused(&cluster);
     an_address_stays(&mut cluster);
@@ -92,9 +128,58 @@ fn one_is_served(cluster: &Cluster) {
     let ingress =
         await_within(LIMIT, "it has an address", || Some(ingress(cluster, "one")).filter(|list| !list.is_null()));
     assert_eq!(ingress, json!([{"ip": "10.99.0.1", "ipMode": "Proxy"}]));
-    assert_eq!(annotation(cluster, "one", POOL_ANNOTATION), "rig");
-    assert_eq!(annotation(cluster, "one", OWN_ANNOTATION), "10.99.0.1");
+    // The status is one thing that is written, annotations are another.
+    await_within(LIMIT, "its annotations say the same", || {
+        let is = |name, value| annotation(cluster, "one", name) == value;
+        (is(POOL_ANNOTATION, "rig") && is(OWN_ANNOTATION, "10.99.0.1")).then_some(())
+    });
     answers(cluster, "10.99.0.1", 8080);
+}
+
+/// One port number for both transports; gone with the Service, so that the addresses of the others are what they were.
+fn datagrams(cluster: &Cluster) {
+    cluster.apply("names", NAMES);
+    let address: IpAddr = address(cluster, "names").parse().unwrap();
+    let to = SocketAddr::new(address, 53);
+    await_within(LIMIT, "names are answered by UDP", || cluster.fabric.client.run(|| asked(to).ok()).unwrap());
+    await_within(LIMIT, "and by TCP", || {
+        let work = || TcpStream::connect_timeout(&to, Duration::from_secs(5)).and_then(asked_on);
+        cluster.fabric.client.run(|| work().ok()).unwrap()
+    });
+    assert_eq!(ingress(cluster, "names"), json!([{"ip": address.to_string(), "ipMode": "Proxy"}]));
+    cluster.kubectl(&["delete", "service/names", "pod/names", "configmap/names", "--timeout=60s"]);
+    await_within(LIMIT, "nobody answers any more", || {
+        cluster.fabric.client.run(|| asked(to).is_err().then_some(())).unwrap()
+    });
+}
+
+/// RFC 1035: the address of `edge.test`, please.
+const QUESTION: &[u8] = b"\xed\x9e\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x04edge\x04test\x00\x00\x01\x00\x01";
+
+fn is_answer(bytes: &[u8]) -> io::Result<()> {
+    // The same number, and the bit that makes it an answer.
+    let is = bytes.get(..2) == QUESTION.get(..2) && bytes.get(2).is_some_and(|flags| flags & 0x80 != 0);
+    if is { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+}
+
+fn asked(to: SocketAddr) -> io::Result<()> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+    // Connected: an answer from another address than the VIP would not count.
+    socket.connect(to)?;
+    socket.send(QUESTION)?;
+    let mut bytes = [0; 512];
+    let length = socket.recv(&mut bytes)?;
+    is_answer(&bytes[..length])
+}
+
+fn asked_on(mut stream: TcpStream) -> io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let length = u16::try_from(QUESTION.len()).unwrap();
+    stream.write_all(&[&length.to_be_bytes()[..], QUESTION].concat())?;
+    let mut bytes = [0; 5];
+    stream.read_exact(&mut bytes)?;
+    is_answer(&bytes[2..])
 }
 
 fn two_share(cluster: &Cluster) {
@@ -177,7 +262,7 @@ fn a_class_that_is_not_ours(cluster: &Cluster) {
             .then_some(())
     });
     assert_eq!(annotation(cluster, "from-live", "metallb.io/address-pool"), "live");
-    assert_eq!(ingress(cluster, "from-live"), Value::Null);
+    await_within(LIMIT, "and its status", || (ingress(cluster, "from-live") == Value::Null).then_some(()));
     assert_eq!(ingress(cluster, "other")[0]["ip"], "203.0.113.1");
     assert_eq!(annotation(cluster, "other", OWN_ANNOTATION), "");
 }

@@ -15,6 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use edge_integration::acme::party::nobody;
 use edge_integration::edged::{LIMIT, until, workspace};
 use edge_integration::lab::{HTTP, Lab};
 use edge_integration::manifests::{CLASS, gateway, http_route, service, to};
@@ -79,10 +80,6 @@ impl Drop for Neighbour {
     }
 }
 
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 fn start(program: &str, arguments: &[&str], address: SocketAddr) -> Neighbour {
     let child = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
     let child = child.unwrap_or_else(|error| panic!("{program} ({error}) is installed by `make packages`"));
@@ -92,7 +89,7 @@ fn start(program: &str, arguments: &[&str], address: SocketAddr) -> Neighbour {
 }
 
 fn nginx(lab: &Lab, behind: SocketAddr) -> (Neighbour, SocketAddr) {
-    let (address, dir) = (free_address(), lab.dir().display());
+    let (address, dir) = (nobody(), lab.dir().display());
     let text = format!(
         "daemon off; master_process off; pid {dir}/nginx.pid; error_log {dir}/nginx.log;
          events {{}}
@@ -116,7 +113,7 @@ fn nginx(lab: &Lab, behind: SocketAddr) -> (Neighbour, SocketAddr) {
 }
 
 fn haproxy(lab: &Lab, behind: SocketAddr) -> (Neighbour, SocketAddr) {
-    let address = free_address();
+    let address = nobody();
     let text = format!(
         "defaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\
          frontend edge\n  bind {address}\n  default_backend recorder\n\

@@ -5,10 +5,11 @@
 #![allow(clippy::panic, clippy::unwrap_used)]
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use edge_integration::acme::ask::free_port;
 use edge_integration::client::{Connection, H2, fetch};
 use edge_integration::edged::{Edged, until};
 use edge_integration::lab::{HTTP, HTTPS, Lab, block_on, isolated, skip};
@@ -56,13 +57,13 @@ fn said(dir: &Path) -> String {
 }
 
 fn free(ip: IpAddr) -> SocketAddr {
-    TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
+    SocketAddr::new(ip, free_port("", ip))
 }
 
 /// In front: what HAProxy sends, and where to.
 const FRONT: [(&str, &str, u16); 5] = [
     ("v1", "send-proxy", HTTP),
-    ("v2", "send-proxy-v2 proxy-v2-options crc32c,authority check inter 100ms", HTTP),
+    ("v2", "send-proxy-v2 proxy-v2-options crc32c,authority check inter 100ms fall 1000", HTTP),
     ("tls", "send-proxy-v2", HTTPS),
     ("tcp", "send-proxy-v2", TCP),
     ("pass", "send-proxy", PASS),

@@ -6,10 +6,9 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use edge_integration::client::fetch;
-use edge_integration::edged::{Edged, until, until_within};
+use edge_integration::edged::{Edged, until};
 use edge_integration::lab::{Origins, block_on, skip};
 use edge_integration::netns::{self, Namespace};
 
@@ -131,6 +130,10 @@ fn way(edged: &Edged) -> String {
     status["backends"][0]["reach"].as_str().unwrap_or_default().to_owned()
 }
 
+fn is_way(edged: &Edged, expected: &str) {
+    until(&format!("the backend is reached by {expected}"), || (way(edged) == expected).then_some(()));
+}
+
 #[test]
 fn every_way_to_pods_carries_traffic() {
     if let Err(why) = netns::available() {
@@ -158,7 +161,7 @@ fn every_way_to_pods_carries_traffic() {
     let mut edged = spawn(&net, directory.path());
     net.wait_routes("a route per node", &ROUTES);
     net.wait_answers("by routes", &["pod1", "pod2"]);
-    assert_eq!(way(&edged), "pod-route");
+    is_way(&edged, "pod-route");
     net.edge.ip("route del 10.75.1.0/24").unwrap();
     net.wait_routes("a route that somebody removed comes back", &ROUTES);
     reload(&edged, "pod-route", &[2]);
@@ -185,16 +188,16 @@ fn every_way_to_pods_carries_traffic() {
     reload(&edged, "node-port", &[1, 2]);
     net.wait_routes("node ports need no routes", &[]);
     net.wait_answers("by node ports", &["node1", "node2"]);
-    assert_eq!(way(&edged), "node-port");
+    is_way(&edged, "node-port");
     assert!(edged.terminate().is_some_and(|status| status.success()));
 
     // Left to itself: there is no route, so it makes them; and when nodes pass nothing on, node ports do.
     write(directory.path(), "auto", &[1, 2]);
     let mut edged = spawn(&net, directory.path());
-    until("routes are chosen", || (way(&edged) == "pod-route").then_some(()));
+    is_way(&edged, "pod-route");
     net.wait_answers("by routes that were chosen", &["pod1", "pod2"]);
     net.forward(false);
-    until_within(Duration::from_secs(60), "node ports are chosen", || (way(&edged) == "node-port").then_some(()));
+    is_way(&edged, "node-port");
     net.wait_answers("by node ports that were chosen", &["node1", "node2"]);
     let status = edged.ctl(&["status", "-o", "json"]).json();
     let why = status["backends"][0]["reach_reason"].to_string();

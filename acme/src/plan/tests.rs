@@ -1,8 +1,10 @@
 use std::time::Duration;
 
 use edge_config::names::ObjectKey;
+use edge_config::snapshot::KeyAlgorithm;
 
 use super::*;
+use crate::level::Level;
 
 const NOW: i64 = 1_800_000_000;
 const DAY: i64 = 86_400;
@@ -16,12 +18,17 @@ fn wanted(name: &str, issuer: WantedIssuer) -> WantedCertificate {
         id: id(name),
         issuer,
         dns_names: vec!["a.example".into()],
+        addresses: Vec::new(),
         common_name: None,
         is_ca: false,
         key: KeyAlgorithm::EcdsaP256,
         rotate_key: true,
         duration: Duration::from_secs(90 * DAY as u64),
         renew_before: Duration::from_secs(30 * DAY as u64),
+        profile: None,
+        labels: Vec::new(),
+        write_back: None,
+        adopt: None,
         wanted_by: Vec::new(),
     }
 }
@@ -87,6 +94,7 @@ impl World {
             supplied_cas: &self.supplied,
             internal: self.internal.clone(),
             failures: &self.failures,
+            acme: AcmeInput::default(),
             now: self.now,
         })
     }
@@ -134,6 +142,69 @@ fn missing_due_expired_and_changed() {
     let mut world = fresh();
     world.wanted[0].issuer = WantedIssuer::Internal { instead_of: Some("ClusterIssuer le: no ACME yet".into()) };
     assert_eq!(issue(&world), None);
+}
+
+/// Whoever issued it is away (the object was deleted, or is half written): what clients trust is not replaced by what
+/// they do not.
+#[test]
+fn what_an_issuer_made_that_is_away_serves_until_it_ends() {
+    let away = |why: &str| WantedIssuer::Internal { instead_of: Some(why.into()) };
+    type Change = fn(&mut Held);
+    let by_acme: Change = |held| held.made_for.issuer = "ClusterIssuer le".into();
+    let by_ca: Change = |held| held.made_for.issuer = "ca pki/root".into();
+    let adopted: Change = |held| {
+        held.made_for.issuer = "ClusterIssuer le".into();
+        held.made_for.adopted = true;
+    };
+    for (title, change) in [("ACME", by_acme), ("a CA", by_ca), ("adopted", adopted)] {
+        let fresh = || {
+            let mut world = World::new(vec![wanted("a/b", away("ClusterIssuer le not found"))]).hold(0, "x", NOW);
+            change(world.held.get_mut(&id("a/b")).unwrap());
+            world
+        };
+        // (age in days, level, whether it is replaced)
+        for (age, level) in [(1, Level::Fine), (62, Level::Fine), (64, Level::Late), (82, Level::Warning)] {
+            let world = World { now: NOW + age * DAY, ..fresh() };
+            let plan = world.plan();
+            assert!(plan.issue.is_empty(), "{title}, {age} d: {:?}", plan.issue);
+            assert_eq!(
+                plan.waiting[&id("a/b")].to_string(),
+                "ClusterIssuer le not found; what is held serves until it ends at 2027-04-15T08:00:00Z"
+            );
+            assert_eq!(plan.standing[&id("a/b")].level, level, "{title}, {age} d");
+        }
+        assert_eq!(fresh().plan().next, fresh().plan().renewals.get(&id("a/b")).copied());
+        let late = World { now: NOW + 80 * DAY, ..fresh() };
+        assert_eq!(late.plan().next, Some(NOW + 90 * DAY + 1));
+        // Then what nobody trusts is better than what is over.
+        let over = World { now: NOW + 90 * DAY + 1, ..fresh() };
+        assert_eq!(over.reasons(), [("a/b".to_owned(), Reason::Changed("its issuer"))], "{title}");
+        // Another name: it is of no use. One more name: for the first it still is.
+        let mut other = fresh();
+        other.wanted[0].dns_names = vec!["b.example".into()];
+        assert_eq!(other.reasons().len(), 1, "{title}");
+        let mut more = fresh();
+        more.wanted[0].dns_names.push("b.example".into());
+        assert!(more.reasons().is_empty(), "{title}");
+        // Where nobody may stand in, nothing is made ever.
+        for age in [1, 80, 100] {
+            let mut world = World { now: NOW + age * DAY, ..fresh() };
+            world.wanted[0].issuer = WantedIssuer::Nobody { why: "gone".into() };
+            assert!(world.reasons().is_empty() && world.wait("a/b").starts_with("gone"), "{title}, {age} d");
+        }
+    }
+    // What the internal CA made is no better than what it would make.
+    let stand_in = World::new(vec![wanted("a/b", away("gone"))]).hold(0, "internal", NOW - 80 * DAY);
+    assert_eq!(stand_in.reasons(), [("a/b".to_owned(), Reason::Due)]);
+    // Somebody wants the internal CA instead: that is no outage.
+    let mut chosen = World::new(vec![wanted("a/b", internal())]).hold(0, "x", NOW);
+    by_acme(chosen.held.get_mut(&id("a/b")).unwrap());
+    assert_eq!(chosen.reasons(), [("a/b".to_owned(), Reason::Changed("its issuer"))]);
+    // A CA whose own issuer is away signs on.
+    let ca_away = ca_wanted("m/root", WantedIssuer::Nobody { why: "gone".into() });
+    let mut world = World::new(vec![wanted("a/leaf", WantedIssuer::Ca(id("m/root"))), ca_away]).hold(1, "x", NOW);
+    by_ca(world.held.get_mut(&id("m/root")).unwrap());
+    assert_eq!(world.reasons(), [("a/leaf".to_owned(), Reason::Missing)]);
 }
 
 #[test]
@@ -233,7 +304,8 @@ fn a_renewal_that_gains_nothing_waits() {
 #[test]
 fn failures_back_off_and_a_clock_set_back_does_not_hold_for_ever() {
     let mut world = World::new(vec![wanted("a/b", internal())]);
-    let failure = |count, last_try| Failure { count, last_try, reason: "no".into() };
+    let attempt = world.plan().issue[0].attempt.clone();
+    let failure = |count, last_try| Failure { count, last_try, reason: "no".into(), attempt: attempt.clone() };
     world.failures.insert(id("a/b"), failure(3, NOW - 1));
     let until = world.plan().next.unwrap();
     assert!((NOW + 19..NOW + 25).contains(&until));
@@ -242,6 +314,33 @@ fn failures_back_off_and_a_clock_set_back_does_not_hold_for_ever() {
     assert_eq!(world.reasons().len(), 1);
     world.failures.insert(id("a/b"), failure(30, NOW + 1000 * DAY));
     assert_eq!(world.reasons().len(), 1);
+}
+
+#[test]
+fn a_failure_holds_back_only_what_was_tried() {
+    let mut world = World::new(vec![wanted("a/b", internal())]);
+    let attempt = world.plan().issue[0].attempt.clone();
+    let failure = Failure { count: 9, last_try: NOW - 1, reason: "no".into(), attempt };
+    world.failures.insert(id("a/b"), failure);
+    assert!(world.plan().issue.is_empty());
+    world.internal = Ok(ca("another", NOW + 900 * DAY));
+    assert_eq!(world.reasons(), [("a/b".into(), Reason::Missing)]);
+    world.internal = Ok(ca("internal", NOW + 900 * DAY));
+    assert!(world.plan().issue.is_empty());
+    world.wanted[0].dns_names = vec!["mended.example".into()];
+    assert_eq!(world.reasons(), [("a/b".into(), Reason::Missing)]);
+}
+
+#[test]
+fn what_failed_below_an_old_key_is_issued_with_the_new_one() {
+    let ca_wish = WantedCertificate { is_ca: true, rotate_key: true, ..wanted("a/ca", WantedIssuer::SelfSigned) };
+    let world =
+        World::new(vec![ca_wish, wanted("a/leaf", WantedIssuer::Ca(id("a/ca")))]).hold(0, "a/ca", NOW - 61 * DAY);
+    let attempt = world.plan().issue.iter().find(|one| one.id == id("a/leaf")).unwrap().attempt.clone();
+    let mut world = world;
+    let failure = Failure { count: 9, last_try: NOW - 1, reason: "no".into(), attempt };
+    world.failures.insert(id("a/leaf"), failure);
+    assert_eq!(world.reasons().len(), 2, "the CA gets a new key in this plan, and the leaf hangs on it");
 }
 
 #[test]

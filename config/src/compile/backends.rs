@@ -6,16 +6,22 @@ use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt};
 
+use super::backend_kind::{SpokenTls, backend_fault};
 use super::backend_tls::TlsPolicies;
 use super::context::{Context, Fault, fingerprint};
 use super::gateways::Profile;
 use super::tls::TrustStore;
+use super::traffic::Traffic;
+use super::upstream_settings::UpstreamSettings;
 use crate::core::{PortProtocol, ServicePort, ServiceSpec};
-use crate::envoy::{BackendProtocol, BackendSpec, BackendType};
+use crate::envoy::{BackendProtocol, BackendSpec};
 use crate::gateway::{BackendObjectRef, BackendRef};
 use crate::inputs::Object;
 use crate::names::{CertId, Kind, ObjectKey, ObjectRef};
-use crate::snapshot::{ProxyVersion, Target, Upstream, UpstreamId, UpstreamKey, UpstreamProtocol, UpstreamTls};
+use crate::policy::{Balance, UpstreamPolicy};
+use crate::snapshot::{
+    PolicyService, ProxyVersion, Target, Upstream, UpstreamId, UpstreamKey, UpstreamProtocol, UpstreamTls,
+};
 
 /// The variant of an upstream that is spoken to in UDP.
 pub(super) const UDP: &str = UpstreamKey::UDP;
@@ -65,6 +71,7 @@ impl<'r> From<&'r BackendObjectRef> for Reference<'r> {
 pub(super) struct Backends<'c, 'a> {
     pub context: &'c Context<'a>,
     pub policies: &'c TlsPolicies<'a>,
+    pub settings: &'c UpstreamSettings<'a>,
     /// Where nearly all are going to be looked up.
     services: Option<HashMap<(&'a str, &'a str), &'a Object<ServiceSpec>>>,
 }
@@ -72,10 +79,12 @@ pub(super) struct Backends<'c, 'a> {
 /// The upstreams of a snapshot, each once, in the order of first use.
 #[derive(Default)]
 pub(super) struct Upstreams {
-    pub list: Vec<Upstream>,
+    pub list: Vec<Arc<Upstream>>,
     pub trust: TrustStore,
+    /// Whom policies ask, each name once.
+    pub services: Vec<PolicyService>,
     /// By `UpstreamId`, with the reference as the user wrote it.
-    pub identities: Vec<(Identity, Arc<str>)>,
+    pub identities: Vec<Arc<Known>>,
     /// Of the first so many identities; the others are looked through where few are asked for.
     known: HashMap<Identity, UpstreamId>,
     searches: u32,
@@ -105,10 +114,14 @@ pub(super) struct Identity {
     protocol: UpstreamProtocol,
     udp: bool,
     proxy_protocol: Option<ProxyVersion>,
-    /// Index of the BackendTLSPolicy.
-    policy: Option<usize>,
+    traffic: Option<Arc<UpstreamPolicy>>,
+    /// Of how it is spoken to in TLS.
+    tls: Option<u64>,
     client_certificate: Option<CertId>,
 }
+
+/// What makes an upstream what it is, and what references to it look like.
+pub(super) type Known = (Identity, Arc<str>);
 
 /// Who refers, and on behalf of which Gateways.
 #[derive(Clone, Copy)]
@@ -117,14 +130,34 @@ pub(super) struct Referrer<'r> {
     pub namespace: &'r str,
     pub gateways: &'r [usize],
     pub profile: &'r Profile,
-    /// What its connections to endpoints begin with.
-    pub proxy_protocol: Option<ProxyVersion>,
+    /// What is said of its way to endpoints.
+    pub traffic: &'r Traffic,
+    /// The same of single rules, by their names.
+    pub sections: &'r [(Box<str>, Arc<Traffic>)],
 }
+
+impl Referrer<'_> {
+    /// The same for one of its rules.
+    pub fn of_rule(mut self, name: Option<&str>) -> Self {
+        if let Some((_, traffic)) = self.sections.iter().find(|(section, _)| Some(&**section) == name) {
+            self.traffic = traffic;
+        }
+        self
+    }
+}
+
+/// Where a reference leads, how it is told to people, how the Service's own policy has it balanced, and whether it is for
+/// need.
+type Followed = (UpstreamId, Arc<str>, Option<Balance>, bool);
 
 /// A reference that was judged.
 pub(super) struct Resolved {
     pub reference: Arc<str>,
+    /// Where a policy of the Service says so, and none of the route.
+    pub balance: Option<Balance>,
     pub target: Target,
+    /// A Backend for need.
+    pub fallback: bool,
     pub fault: Option<Fault>,
 }
 
@@ -134,7 +167,7 @@ impl Upstreams {
         if !self.trail.used.contains(&id) {
             self.trail.used.push(id);
         }
-        let (_, text) = self.identities.get(id.index())?;
+        let (_, text) = &**self.identities.get(id.index())?;
         Some((id, Arc::clone(text)))
     }
 
@@ -148,14 +181,14 @@ impl Upstreams {
             return self.known.get(identity).copied();
         }
         self.searches += u32::from(rest.len() > FEW);
-        let place = rest.iter().position(|(known, _)| known == identity)?;
+        let place = rest.iter().position(|known| known.0 == *identity)?;
         Some(UpstreamId(u32::try_from(self.known.len() + place).unwrap_or(u32::MAX)))
     }
 
     fn learn(&mut self) {
         let first = self.known.len();
-        for (id, (identity, _)) in (0..).map(UpstreamId).zip(&self.identities).skip(first) {
-            self.known.insert(identity.clone(), id);
+        for (id, known) in (0..).map(UpstreamId).zip(&self.identities).skip(first) {
+            self.known.insert(known.0.clone(), id);
         }
     }
 
@@ -170,21 +203,26 @@ impl Upstreams {
         if self.known.len() == self.identities.len() {
             self.known.insert(identity.clone(), id);
         }
-        self.add_again(identity, text, upstream);
+        self.add_again(Arc::new((identity, text)), Arc::new(upstream));
         self.trail.used.push(id);
         id
     }
 
     /// The same, of one that an earlier compile had.
-    pub fn add_again(&mut self, identity: Identity, text: Arc<str>, upstream: Upstream) {
+    pub fn add_again(&mut self, known: Arc<Known>, upstream: Arc<Upstream>) {
         self.list.push(upstream);
-        self.identities.push((identity, text));
+        self.identities.push(known);
     }
 }
 
 impl<'c, 'a> Backends<'c, 'a> {
     /// `all`: there are many references to follow.
-    pub fn new(context: &'c Context<'a>, policies: &'c TlsPolicies<'a>, all: bool) -> Self {
+    pub fn new(
+        context: &'c Context<'a>,
+        policies: &'c TlsPolicies<'a>,
+        settings: &'c UpstreamSettings<'a>,
+        all: bool,
+    ) -> Self {
         let services = all.then(|| {
             let mut services = HashMap::with_capacity(context.inputs.services.len());
             for (key, service) in &context.inputs.services {
@@ -192,7 +230,7 @@ impl<'c, 'a> Backends<'c, 'a> {
             }
             services
         });
-        Self { context, policies, services }
+        Self { context, policies, settings, services }
     }
 
     fn find(&self, namespace: &str, name: &str) -> Option<&'a Object<ServiceSpec>> {
@@ -212,13 +250,21 @@ impl<'c, 'a> Backends<'c, 'a> {
         upstreams: &mut Upstreams,
     ) -> Resolved {
         match self.target(referrer, reference, purpose, upstreams) {
-            Ok((id, text)) => Resolved { reference: text, target: Target::Upstream(id), fault: None },
+            Ok((id, text, balance, fallback)) => {
+                Resolved { reference: text, balance, target: Target::Upstream(id), fallback, fault: None }
+            }
             Err((fault, unresolved)) => {
                 upstreams.trail.is_branched = true;
                 let status = if purpose == Use::Grpc { 503 } else { 500 };
                 let target = Target::Invalid { status, reason: fault.message.as_str().into() };
                 let fault = unresolved.then_some(fault);
-                Resolved { reference: describe(referrer, reference).into(), target, fault }
+                Resolved {
+                    reference: describe(referrer, reference).into(),
+                    balance: None,
+                    target,
+                    fallback: false,
+                    fault,
+                }
             }
         }
     }
@@ -230,7 +276,7 @@ impl<'c, 'a> Backends<'c, 'a> {
         reference: Reference<'_>,
         purpose: Use,
         upstreams: &mut Upstreams,
-    ) -> Result<(UpstreamId, Arc<str>), (Fault, bool)> {
+    ) -> Result<Followed, (Fault, bool)> {
         let namespace = reference.namespace.unwrap_or(referrer.namespace);
         let refuse = |reason, message: String| (Fault::new(reason, message), true);
         let kind = match Kind::of(reference.group, reference.kind) {
@@ -268,10 +314,29 @@ impl<'c, 'a> Backends<'c, 'a> {
             let message = format!("BackendTLSPolicy {}: {}", policy.key(), fault.message);
             return Err((Fault::new(fault.reason, message), false));
         }
-        if found.needs_tls && policy.is_none() {
+        let own = found.backend.and_then(|backend| Some((backend, backend.spec.tls.as_ref()?))).filter(|_| with_policy);
+        upstreams.trail.is_branched |= own.is_some();
+        if found.needs_tls && policy.is_none() && own.is_none() {
             let message = format!("backend {} speaks TLS, but has no BackendTLSPolicy", describe(referrer, reference));
             return Err(refuse("UnsupportedProtocol", message));
         }
+        let of_gateway = || referrer.profile.client_certificate.clone();
+        let policy = policy.map(|(_, policy)| policy);
+        let spoken = match (own, policy) {
+            (Some((object, tls)), policy) => {
+                let spoken = SpokenTls::of_backend(self.context, object, tls, policy, of_gateway());
+                Some(spoken.map_err(|fault| refuse("UnsupportedProtocol", fault.message))?)
+            }
+            (None, Some(policy)) => Some(SpokenTls::of_policy(policy, of_gateway())),
+            (None, None) => None,
+        };
+        let of_service = if kind == Kind::Service { self.settings.of(found.object, referrer.gateways) } else { None };
+        upstreams.trail.is_branched |= of_service.is_some();
+        let traffic = match of_service {
+            Some(settings) => settings.under(referrer.traffic.upstream.as_ref()),
+            None => referrer.traffic.upstream.clone(),
+        };
+        let balance = of_service.filter(|_| !referrer.traffic.balance_is_own).and_then(|own| own.balance.clone());
         let identity = Identity {
             kind,
             object: found.object.clone(),
@@ -279,32 +344,37 @@ impl<'c, 'a> Backends<'c, 'a> {
             protocol: found.protocol,
             udp: purpose == Use::Udp,
             // There is no connection to begin with it.
-            proxy_protocol: referrer.proxy_protocol.filter(|_| purpose != Use::Udp),
-            policy: policy.map(|(index, _)| index),
-            client_certificate: policy.and_then(|_| referrer.profile.client_certificate.clone()),
+            proxy_protocol: referrer.traffic.proxy_protocol.filter(|_| purpose != Use::Udp),
+            traffic,
+            tls: spoken.as_ref().map(|spoken| spoken.print),
+            client_certificate: spoken.as_ref().and_then(|spoken| spoken.client_certificate.clone()),
         };
-        if let Some(found) = upstreams.find(&identity) {
-            return Ok(found);
+        let fallback = found.backend.is_some_and(|backend| backend.spec.fallback == Some(true));
+        if let Some((id, text)) = upstreams.find(&identity) {
+            return Ok((id, text, balance, fallback));
         }
-        let tls = policy.map(|(_, policy)| UpstreamTls {
-            hostname: policy.hostname.clone(),
-            subject_alt_names: policy.names.clone(),
-            trust: policy.cas.as_ref().map(|cas| upstreams.trust.intern(cas.clone())),
-            client_certificate: identity.client_certificate.clone(),
+        let tls = spoken.map(|spoken| UpstreamTls {
+            hostname: spoken.hostname,
+            subject_alt_names: spoken.names,
+            trust: spoken.cas.map(|cas| upstreams.trust.intern(cas)),
+            client_certificate: spoken.client_certificate,
+            is_verified: spoken.is_verified,
+            parameters: spoken.parameters,
         });
         let object = ObjectRef::new(kind, found.object.clone());
         let text: Arc<str> = match kind {
             Kind::Service => format!("{object}:{}", found.port).into(),
             _ => object.to_string().into(),
         };
-        let variant = variant(&identity, policy.map(|(_, policy)| policy.print));
+        let variant = variant(&identity);
         let upstream = Upstream {
             key: UpstreamKey { object, port: found.port, variant: variant.into() },
             protocol: found.protocol,
             proxy_protocol: identity.proxy_protocol,
             tls,
+            policy: identity.traffic.clone(),
         };
-        Ok((upstreams.add(identity, Arc::clone(&text), upstream), text))
+        Ok((upstreams.add(identity, Arc::clone(&text), upstream), text, balance, fallback))
     }
 
     fn service(&self, namespace: &str, reference: Reference<'_>, purpose: Use) -> Result<Found<'a>, Fault> {
@@ -321,7 +391,14 @@ impl<'c, 'a> Backends<'c, 'a> {
             // ExternalName Services need no ports.
             if service.spec.external_name.is_some() && service.spec.ports.is_empty() {
                 let protocol = protocol(None, purpose).map_or(UpstreamProtocol::Http1, |(protocol, _)| protocol);
-                return Ok(Found { object: key, port: number, port_name: None, protocol, needs_tls: false });
+                return Ok(Found {
+                    object: key,
+                    port: number,
+                    port_name: None,
+                    protocol,
+                    needs_tls: false,
+                    backend: None,
+                });
             }
             return Err(not_found(format!("Service {key} has no {transport} port {number}")));
         };
@@ -331,7 +408,7 @@ impl<'c, 'a> Backends<'c, 'a> {
             return Err(Fault::new("UnsupportedProtocol", message));
         };
         let port_name = port_name(port);
-        Ok(Found { object: key, port: number, port_name, protocol, needs_tls })
+        Ok(Found { object: key, port: number, port_name, protocol, needs_tls, backend: None })
     }
 
     /// Envoy Gateway's Backend. Its endpoints have ports of their own.
@@ -347,8 +424,10 @@ impl<'c, 'a> Backends<'c, 'a> {
         // The order of the list means nothing.
         let protocols = &backend.spec.app_protocols;
         let (protocol, needs_tls) = match purpose {
-            Use::Udp => return Err(unsupported("UDP is not supported")),
-            Use::Stream { .. } => (UpstreamProtocol::Stream, false),
+            Use::Udp if backend.spec.tls.is_some() => {
+                return Err(unsupported("tls: nobody speaks it to a UDPRoute's backends"));
+            }
+            Use::Stream { .. } | Use::Udp => (UpstreamProtocol::Stream, false),
             Use::Grpc => (UpstreamProtocol::Http2, false),
             Use::Http => {
                 if let Some(other) = protocols.iter().find(|protocol| !protocol.is_known()) {
@@ -362,34 +441,8 @@ impl<'c, 'a> Backends<'c, 'a> {
                 }
             }
         };
-        Ok(Found { object: &backend.meta.key, port: 0, port_name: None, protocol, needs_tls })
-    }
-}
-
-/// Why a Backend cannot be used, if so.
-pub(super) fn backend_fault(spec: &BackendSpec) -> Option<String> {
-    if spec.kind != BackendType::Endpoints {
-        return Some(format!("type {} is not supported", spec.kind));
-    }
-    if spec.tls.is_some() {
-        return Some("tls is not acted on by this version; use a BackendTLSPolicy".to_owned());
-    }
-    let names = spec.endpoints.iter().filter(|endpoint| endpoint.fqdn.is_some()).count();
-    if spec.endpoints.iter().any(|endpoint| endpoint.unix.is_some()) {
-        Some("unix sockets are not supported".to_owned())
-    } else if names > 0 && spec.endpoints.len() > 1 {
-        Some("an endpoint by name must be the only one".to_owned())
-    } else if let Some(ip) = spec
-        .endpoints
-        .iter()
-        .filter_map(|endpoint| endpoint.ip.as_ref())
-        .find(|ip| ip.address.parse::<std::net::IpAddr>().is_err())
-    {
-        Some(format!("{:?} is no IP address", ip.address))
-    } else if spec.endpoints.is_empty() {
-        Some("it has no endpoints".to_owned())
-    } else {
-        None
+        let object = &backend.meta.key;
+        Ok(Found { object, port: 0, port_name: None, protocol, needs_tls, backend: Some(backend) })
     }
 }
 
@@ -404,6 +457,7 @@ struct Found<'a> {
     port_name: Option<&'a str>,
     protocol: UpstreamProtocol,
     needs_tls: bool,
+    backend: Option<&'a Object<BackendSpec>>,
 }
 
 /// What is spoken to a port (GEP-1911), and whether it needs TLS. `None`: nothing that this kind of route can speak.
@@ -427,7 +481,7 @@ fn protocol(app: Option<&str>, purpose: Use) -> Option<(UpstreamProtocol, bool)>
     }
 }
 
-fn variant(identity: &Identity, policy: Option<u64>) -> String {
+fn variant(identity: &Identity) -> String {
     let mut text = match identity.protocol {
         _ if identity.udp => UDP,
         UpstreamProtocol::Http1 => "",
@@ -443,11 +497,16 @@ fn variant(identity: &Identity, policy: Option<u64>) -> String {
         };
         let _ = write!(text, "{}proxy {version}", space(&text));
     }
-    if let Some(print) = policy {
+    if let Some(print) = identity.tls {
         let client = &identity.client_certificate;
         let client_print =
             client.as_ref().map(|client| fingerprint([client.0.namespace.as_bytes(), client.0.name.as_bytes()]));
         let _ = write!(text, "{}tls {:08x}", space(&text), print.wrapping_add(client_print.unwrap_or(0)) & 0xffff_ffff);
+    }
+    if let Some(policy) = &identity.traffic {
+        // A plain struct of numbers, texts and lists, for which this cannot fail.
+        let bytes = serde_json::to_vec(policy).unwrap_or_default();
+        let _ = write!(text, "{}policy {:08x}", space(&text), fingerprint([bytes.as_slice()]) & 0xffff_ffff);
     }
     text
 }

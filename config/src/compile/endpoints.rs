@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 
-use super::backends::{UDP, backend_fault, port_name};
+use super::backend_kind::backend_fault;
+use super::backends::port_name;
 use super::memo::differences;
 use crate::core::{EndpointSlice, PortProtocol, SERVICE_NAME_LABEL, ServiceType};
 use crate::inputs::{Inputs, Object};
@@ -59,7 +60,7 @@ impl EndpointsMemo {
         for (place, upstream) in snapshot.upstreams.iter().enumerate() {
             // Nearly always it has the number that it had.
             let before = match self.snapshot.upstreams.get(place) {
-                Some(known) if known.key == upstream.key => Some(place),
+                Some(known) if Arc::ptr_eq(known, upstream) || known.key == upstream.key => Some(place),
                 _ => {
                     let all = self.snapshot.upstreams.iter().enumerate();
                     let places = places.get_or_insert_with(|| all.map(|(place, known)| (&known.key, place)).collect());
@@ -126,7 +127,7 @@ fn of_upstream(inputs: &Inputs, slices: &Slices<'_>, upstream: &Upstream) -> End
             None => EndpointSet::default(),
         };
     }
-    let transport = if &*key.variant == UDP { PortProtocol::Udp } else { PortProtocol::Tcp };
+    let transport = if key.is_udp() { PortProtocol::Udp } else { PortProtocol::Tcp };
     let port = service.spec.ports.iter().find(|port| port.port == key.port && port.protocol == transport);
     let Some(port) = port else { return EndpointSet::default() };
     let name = port_name(port);
@@ -207,5 +208,7 @@ fn by_name(host: &str, port: u16) -> EndpointSet {
 fn addresses(mut list: Vec<Endpoint>) -> EndpointSet {
     list.sort_by(|a, b| (a.address, a.state).cmp(&(b.address, b.state)).then_with(|| a.cmp(b)));
     list.dedup_by(|later, first| later.address == first.address);
+    // One is by far the most frequent number, and a vector begins with room for four.
+    list.shrink_to_fit();
     EndpointSet::Addresses(list)
 }

@@ -1,25 +1,35 @@
 //! Filters of HTTPRoute and GRPCRoute, in the form in which the data plane applies them.
 
+use std::sync::Arc;
+
 use foldhash::{HashSet, HashSetExt};
 
+use super::authentication;
 use super::backends::{Backends, Referrer, Upstreams, Use};
 use super::context::Fault;
+use super::route_filter;
 use crate::gateway::{
     self, GrpcFilter, GrpcFilterType, HeaderModifier, HttpFilter, HttpFilterType, LocalObjectRef, PathModifier,
     PathModifierType, RedirectScheme, RequestMirror, RequestRedirect, UrlRewrite,
 };
-use crate::names::Hostname;
+use crate::names::{Hostname, Kind};
+use crate::policy::{FixedAnswer, Security};
 use crate::snapshot::{Cors, Filters, HeaderEdits, Mirror, Origin, PathEdit, Redirect, Rewrite, Scheme};
+pub(super) use crate::wire::is_token;
 
 /// Filters of one rule or backend.
 #[derive(Default)]
 pub(super) struct Built {
     pub filters: Filters,
     pub redirect: Option<Redirect>,
+    /// The rule is answered by what is written here.
+    pub direct: Option<Arc<FixedAnswer>>,
     /// A filter that names something we do not know: what it was to do must not be skipped, so requests are refused.
     pub unresolved: Option<Fault>,
     /// ResolvedRefs of mirrors.
     pub refs_fault: Option<Fault>,
+    /// Who may pass.
+    pub security: Option<Arc<Security>>,
 }
 
 pub(super) const UNSUPPORTED: &str = "UnsupportedValue";
@@ -70,12 +80,26 @@ pub(super) fn http<'a>(
                     return Err(twice());
                 }
             }
-            HttpFilterType::ExtensionRef => unresolved(&mut built, filter.extension_ref.as_ref()),
+            HttpFilterType::ExtensionRef => {
+                let reference = filter.extension_ref.as_ref();
+                if !route_filter::apply(backends.context, referrer.namespace, reference, false, &mut built)? {
+                    extension(&mut built, backends, referrer, reference);
+                }
+            }
             HttpFilterType::ExternalAuth => {
                 return Err(unsupported("filter ExternalAuth is not supported by this version"));
             }
             HttpFilterType::Other(other) => return Err(unsupported(format!("filter type {other:?} is not supported"))),
         }
+    }
+    if let (Some(own), Some(extension)) = (&built.filters.rewrite, &built.filters.extension)
+        && (own.hostname.is_some() && extension.host.is_some() || own.path.is_some() && extension.path.is_some())
+    {
+        return Err(unsupported("filters URLRewrite and HTTPRouteFilter rewrite the same part of a request"));
+    }
+    if built.redirect.is_some() && built.direct.is_some() {
+        let message = "filters RequestRedirect and HTTPRouteFilter (directResponse) exclude each other";
+        return Err(Fault::new("IncompatibleFilters", message));
     }
     // HTTPRouteRule.Filters: "URLRewrite and RequestRedirect … may not be combined".
     if built.redirect.is_some() && built.filters.rewrite.is_some() {
@@ -105,11 +129,39 @@ pub(super) fn grpc<'a>(
                 let mirror = filter.request_mirror.as_ref().ok_or_else(empty)?;
                 add_mirror(&mut built, backends, referrer, mirror, Use::Grpc, upstreams)?;
             }
-            GrpcFilterType::ExtensionRef => unresolved(&mut built, filter.extension_ref.as_ref()),
+            GrpcFilterType::ExtensionRef => {
+                let reference = filter.extension_ref.as_ref();
+                if !route_filter::apply(backends.context, referrer.namespace, reference, true, &mut built)? {
+                    extension(&mut built, backends, referrer, reference);
+                }
+            }
             GrpcFilterType::Other(other) => return Err(unsupported(format!("filter type {other:?} is not supported"))),
         }
     }
     Ok(built)
+}
+
+/// A filter of another kind of object.
+fn extension(
+    built: &mut Built,
+    backends: &Backends<'_, '_>,
+    referrer: Referrer<'_>,
+    reference: Option<&LocalObjectRef>,
+) {
+    let kind = reference.and_then(|reference| Kind::of(&reference.group, &reference.kind));
+    match (kind, reference) {
+        (Some(Kind::AuthenticationFilter), Some(reference)) => {
+            match authentication::filter(backends, referrer.namespace, &reference.name) {
+                Ok(_) if built.security.is_some() => {
+                    let fault = Fault::new("InvalidFilter", "filter ExtensionRef: a rule has one AuthenticationFilter");
+                    built.unresolved.get_or_insert(fault);
+                }
+                Ok(security) => built.security = Some(security),
+                Err(fault) => drop(built.unresolved.get_or_insert(fault)),
+            }
+        }
+        _ => unresolved(built, reference),
+    }
 }
 
 /// "If a reference to a custom filter type cannot be resolved, the filter MUST NOT be skipped. Instead, requests that
@@ -120,21 +172,21 @@ fn unresolved(built: &mut Built, reference: Option<&LocalObjectRef>) {
     built.unresolved.get_or_insert(fault);
 }
 
-/// Field names are tokens and values have no control characters (RFC 9110 §5.1, §5.5): anything else could be read
-/// as another field or request further on.
-pub(super) fn is_token(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+/// Values have no control characters (RFC 9110 §5.5), as names are tokens (§5.1): anything else could be read as another
+/// field or request further on.
+pub(super) fn is_field_value(value: &str) -> bool {
+    value.bytes().all(|b| b == b'\t' || (b >= 0x20 && b != 0x7f))
 }
 
-fn field_name(name: &str) -> Result<Box<str>, Fault> {
+pub(super) fn field_name(name: &str) -> Result<Box<str>, Fault> {
     if !is_token(name) {
         return Err(unsupported(format!("{name:?} is no header name")));
     }
     Ok(name.to_ascii_lowercase().into())
 }
 
-fn field_value(value: &str) -> Result<Box<str>, Fault> {
-    if !value.bytes().all(|b| b == b'\t' || (b >= 0x20 && b != 0x7f)) {
+pub(super) fn field_value(value: &str) -> Result<Box<str>, Fault> {
+    if !is_field_value(value) {
         return Err(unsupported(format!("{value:?} is no header value")));
     }
     Ok(value.trim_matches([' ', '\t']).into())
@@ -220,7 +272,7 @@ fn rewrite(filter: &UrlRewrite, only_prefixes: bool) -> Result<Rewrite, Fault> {
     })
 }
 
-fn hostname(text: &str) -> Result<Box<str>, Fault> {
+pub(super) fn hostname(text: &str) -> Result<Box<str>, Fault> {
     match Hostname::parse(text) {
         Ok(name) => Ok(name.as_str().into()),
         Err(error) => Err(unsupported(format!("hostname {text:?} {error}"))),
@@ -267,7 +319,7 @@ fn cors(filter: &gateway::Cors) -> Result<Cors, Fault> {
 }
 
 /// `*`, `scheme://host[:port]`, or with `*.` before the host, which stands for one label or more.
-fn origin(text: &str) -> Result<Origin, Fault> {
+pub(super) fn origin(text: &str) -> Result<Origin, Fault> {
     if text == "*" {
         return Ok(Origin::Any);
     }

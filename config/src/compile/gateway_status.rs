@@ -6,6 +6,9 @@ use super::listeners::ListenerState;
 use crate::names::{Kind, ObjectRef};
 use crate::report::{Condition, ListenerReport, ObjectReport};
 
+/// The reason of a ResolvedRefs that is true for a version before the newest.
+const LAST_GOOD: &str = "LastGoodVersionServed";
+
 pub(super) fn report(gateways: &[GatewayState<'_>], out: &mut Vec<(ObjectRef, ObjectReport)>) {
     for gateway in gateways {
         let programmed = programmed(gateway);
@@ -109,8 +112,9 @@ fn listener_report(gateway: &GatewayState<'_>, listener: &ListenerState<'_>) -> 
     let mut conditions = vec![
         condition("Accepted", "Accepted", accepted),
         condition("Programmed", "Programmed", programmed.as_ref()),
-        condition("ResolvedRefs", "ResolvedRefs", listener.refs_fault.as_ref()),
+        resolved(listener),
     ];
+    conditions.extend(listener.certificate_ready.clone());
     if let Some(conflict) = &listener.conflict {
         conditions.push(Condition {
             kind: "Conflicted",
@@ -135,6 +139,16 @@ fn listener_report(gateway: &GatewayState<'_>, listener: &ListenerState<'_>) -> 
         supported_kinds: listener.kinds.clone(),
         attached_routes: listener.attached,
         conditions,
+    }
+}
+
+fn resolved(listener: &ListenerState<'_>) -> Condition {
+    match (&listener.refs_fault, &listener.outdated) {
+        // What is referred to was good, and that is what serves.
+        (None, Some(message)) => {
+            Condition { kind: "ResolvedRefs", status: true, reason: LAST_GOOD, message: message.clone() }
+        }
+        (fault, _) => condition("ResolvedRefs", "ResolvedRefs", fault.as_ref()),
     }
 }
 

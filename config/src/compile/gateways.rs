@@ -9,13 +9,14 @@ use super::classes::{self, parameters};
 use super::context::{Context, Fault, by_age};
 use super::listeners::{Class, ListenerState};
 use super::parameters::Parameters;
+use super::traffic::Traffic;
 use super::vips::Refused;
 use crate::core::PortProtocol;
 use crate::gateway::{AddressType, GatewaySpec, ListenerSetSpec};
 use crate::inputs::Object;
 use crate::names::{CertId, Kind, ObjectKey, ObjectRef};
+use crate::policy::Protection;
 use crate::problem::Severity;
-use crate::snapshot::{Balance, ProxyVersion};
 
 /// A Gateway of ours.
 pub(super) struct GatewayState<'a> {
@@ -43,13 +44,14 @@ pub(super) struct GatewayState<'a> {
     pub pool: Option<&'a str>,
 }
 
-/// What a Gateway adds to the rules of its routes. Gateways with equal profiles share rules.
+/// What a Gateway adds to the rules of its routes. Where profiles are equal, rules are shared.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Profile {
     pub client_certificate: Option<CertId>,
-    pub balance: Option<Balance>,
-    pub request_timeout: Option<std::time::Duration>,
-    pub proxy_protocol: Option<ProxyVersion>,
+    /// Of its parameters and its policy.
+    pub traffic: Arc<Traffic>,
+    /// Of policies that are inherited field by field.
+    pub protection: Option<Arc<Protection>>,
 }
 
 /// A ListenerSet whose parent is a Gateway of ours.
@@ -73,6 +75,13 @@ impl GatewayState<'_> {
             }
         }
         self.refused = refused;
+    }
+
+    /// What holds at one of its listeners.
+    pub fn profile_at(&self, listener: usize) -> Profile {
+        let traffic = self.listeners.get(listener).and_then(|listener| listener.traffic.clone());
+        let traffic = traffic.unwrap_or_else(|| Arc::clone(&self.profile.traffic));
+        Profile { traffic, ..self.profile.clone() }
     }
 
     pub fn reference(&self) -> ObjectRef {
@@ -135,7 +144,7 @@ fn parameters_of<'a>(
     }
     let reference =
         object.spec.infrastructure.as_ref().and_then(|infrastructure| infrastructure.parameters_ref.as_ref());
-    let Some(reference) = reference else { return Ok(class.parameters) };
+    let Some(reference) = reference else { return Ok(class.parameters.clone()) };
     let target = (&*object.meta.key.namespace, reference.name.as_str());
     Ok(parameters(context, (&reference.group, &reference.kind), target)?.over(&class.parameters))
 }

@@ -6,11 +6,13 @@ use foldhash::{HashMap, HashMapExt};
 
 use super::context::{Context, Fault};
 use super::gateways::GatewayState;
+use super::traffic::Traffic;
 use crate::gateway::{FromNamespaces, Listener, Protocol, TlsMode};
 use crate::hosts::HostMap;
 use crate::matching::RouteMatch;
 use crate::names::{HostPattern, Kind, ObjectKey, ObjectRef};
-use crate::snapshot::{ClientSettings, ListenerId, ProxyPresence, StreamRoute, Terminate};
+use crate::report::Condition;
+use crate::snapshot::{ClientKeepalive, ClientSettings, ListenerId, ProxyPresence, RulePolicy, StreamRoute, Terminate};
 
 /// A listener of a Gateway or of an attached ListenerSet.
 pub(super) struct ListenerState<'a> {
@@ -29,17 +31,26 @@ pub(super) struct ListenerState<'a> {
     pub overlap: Option<String>,
     /// ResolvedRefs.
     pub refs_fault: Option<Fault>,
+    /// ResolvedRefs, where nothing is wrong with what is served: it is not what its owner wrote last.
+    pub outdated: Option<String>,
     /// Programmed, where neither `fault` nor `conflict` explains it.
     pub programmed_fault: Option<Fault>,
     pub terminate: Option<Terminate>,
     pub client: Option<ClientSettings>,
+    pub keepalive: Option<ClientKeepalive>,
     /// The strictest of its port.
     pub proxy_protocol: Option<ProxyPresence>,
-    /// Why its routes must not be served: a protection they rely on is not there.
-    pub guard: Option<Arc<str>>,
+    /// What policies say of it for rules that have none of their own.
+    pub policy: Option<Arc<RulePolicy>>,
+    /// What a policy says of the way to endpoints, where it is narrower than the Gateway's.
+    pub traffic: Option<Arc<Traffic>>,
     pub attached: u32,
     pub routes: AttachedRoutes,
-    /// Hostnames of attached routes, where its certificates may have to hold them.
+    /// CertificateReady, where somebody else than a Secret or the internal CA has to do with its certificates.
+    pub certificate_ready: Option<Condition>,
+    /// Whether its certificates may have to hold the hostnames of routes.
+    pub collects_hosts: bool,
+    /// Those hostnames.
     pub route_hosts: Vec<HostPattern>,
     /// Set once it is in the snapshot.
     pub id: Option<ListenerId>,
@@ -65,6 +76,11 @@ pub(super) enum Class {
 }
 
 impl ListenerState<'_> {
+    /// Whether it takes connections or datagrams without looking for HTTP in them.
+    pub fn is_stream(&self) -> bool {
+        matches!(self.spec.protocol, Protocol::Tls | Protocol::Tcp | Protocol::Udp)
+    }
+
     pub fn kind(&self) -> Kind {
         if self.set.is_some() { Kind::ListenerSet } else { Kind::Gateway }
     }
@@ -159,6 +175,7 @@ fn judge<'a>(
         fault,
         conflict: None,
         overlap: None,
+        outdated: None,
         refs_fault: refused.map(|refused| {
             let message = format!(
                 "route kind {} of group {:?} is not served with protocol {}",
@@ -169,10 +186,14 @@ fn judge<'a>(
         programmed_fault: None,
         terminate: None,
         client: None,
+        keepalive: None,
         proxy_protocol: None,
-        guard: None,
+        policy: None,
+        traffic: None,
         attached: 0,
         routes: AttachedRoutes::default(),
+        certificate_ready: None,
+        collects_hosts: false,
         route_hosts: Vec::new(),
         id: None,
     }

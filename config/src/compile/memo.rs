@@ -10,20 +10,23 @@ use std::sync::Arc;
 
 use foldhash::{HashMap, HashSet, HashSetExt};
 
-use super::backends::{Identity, Upstreams};
+use super::backends::{Known, Upstreams};
 use super::gateways::{GatewayState, Profile};
-use super::policies::{RoutePolicies, Traffic};
+use super::policies::RoutePolicies;
+use super::protection::RouteProtections;
 use super::routes::Outcome;
+use super::rule_policies::RouteRules;
+use super::traffic::{RouteTraffic, Traffic};
 use crate::inputs::{Inputs, Meta, Object, Objects};
 use crate::names::{Kind, ObjectKey, ObjectRef};
 use crate::settings::Settings;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{RulePolicy, Snapshot};
 
 pub(super) struct Memo {
     inputs: Arc<Inputs>,
     pub(super) snapshot: Arc<Snapshot>,
     stage: Stage,
-    identities: Vec<(Identity, Arc<str>)>,
+    identities: Vec<Arc<Known>>,
     /// In the order in which routes are judged.
     outcomes: Vec<(ObjectRef, Arc<Outcome>)>,
 }
@@ -32,20 +35,24 @@ pub(super) struct Memo {
 #[derive(PartialEq)]
 pub(super) struct Stage {
     profiles: Vec<Profile>,
-    /// Of every listener.
-    listener_guards: Vec<Option<Arc<str>>>,
-    traffic: BTreeMap<ObjectRef, Traffic>,
-    guards: BTreeMap<ObjectRef, Arc<str>>,
+    listeners: Vec<OfListener>,
+    traffic: BTreeMap<ObjectRef, RouteTraffic>,
+    rules: BTreeMap<ObjectRef, RouteRules>,
+    protections: RouteProtections,
 }
+
+/// What policies say of a listener: for rules, and on the way to endpoints.
+type OfListener = (Option<Arc<RulePolicy>>, Option<Arc<Traffic>>);
 
 impl Stage {
     pub fn of(gateways: &[GatewayState<'_>], policies: &RoutePolicies) -> Self {
         let listeners = gateways.iter().flat_map(|gateway| &gateway.listeners);
         Self {
             profiles: gateways.iter().map(|gateway| gateway.profile.clone()).collect(),
-            listener_guards: listeners.map(|listener| listener.guard.clone()).collect(),
+            listeners: listeners.map(|listener| (listener.policy.clone(), listener.traffic.clone())).collect(),
             traffic: policies.traffic.clone(),
-            guards: policies.guards.clone(),
+            rules: policies.rules.clone(),
+            protections: policies.protections.clone(),
         }
     }
 }
@@ -55,7 +62,7 @@ impl Memo {
         inputs: Arc<Inputs>,
         snapshot: Arc<Snapshot>,
         stage: Stage,
-        identities: Vec<(Identity, Arc<str>)>,
+        identities: Vec<Arc<Known>>,
         outcomes: Vec<(ObjectRef, Arc<Outcome>)>,
     ) -> Self {
         Self { inputs, snapshot, stage, identities, outcomes }
@@ -139,12 +146,14 @@ impl<'m> Recall<'m> {
         }
         let mut next = upstreams.list.len();
         for id in &outcome.upstreams {
-            let (identity, _) = self.memo.identities.get(id.index())?;
+            let known = self.memo.identities.get(id.index())?;
+            let identity = &known.0;
             let changed = if identity.kind == Kind::Backend { &self.backends } else { &self.services };
             if !changed.is_empty() && changed.contains(&identity.object) {
                 return None;
             }
-            match upstreams.identities.get(id.index()).map(|(now, _)| now == identity) {
+            let is_same = |now: &Arc<Known>| Arc::ptr_eq(now, known) || now.0 == *identity;
+            match upstreams.identities.get(id.index()).map(is_same) {
                 Some(true) => {}
                 // It would be added now. As long as all were taken from there, those that follow are not here yet.
                 None if id.index() == next && (!upstreams.is_on_its_own || !upstreams.is_known(identity)) => next += 1,
@@ -153,9 +162,9 @@ impl<'m> Recall<'m> {
         }
         for id in outcome.upstreams.iter().filter(|id| id.index() >= upstreams.list.len()).copied().collect::<Vec<_>>()
         {
-            let (identity, text) = self.memo.identities.get(id.index())?;
+            let known = self.memo.identities.get(id.index())?;
             let upstream = self.memo.snapshot.upstreams.get(id.index())?;
-            upstreams.add_again(identity.clone(), Arc::clone(text), upstream.clone());
+            upstreams.add_again(Arc::clone(known), Arc::clone(upstream));
         }
         Some(outcome)
     }
@@ -198,10 +207,22 @@ fn surroundings_are_same(a: &Inputs, b: &Inputs) -> bool {
         security_policies,
         envoy_proxies,
         backends: _,
+        upstream_settings_policies,
+        http_route_filters,
+        client_settings_policies,
+        proxy_settings_policies,
+        rate_limit_policies,
+        authentication_filters,
+        snippets_filters,
+        snippets_policies,
         // Addresses change nothing about a route.
         assigned: _,
         published: _,
         unusable,
+        // What serves is in its place; that it is not the newest is told by others.
+        outdated: _,
+        // It decides about certificates, never about routes.
+        cert_manager: _,
     } = a;
     settings_are_same(settings, &b.settings)
         && all_same(gateway_classes, &b.gateway_classes)
@@ -225,6 +246,14 @@ fn surroundings_are_same(a: &Inputs, b: &Inputs) -> bool {
         && all_same(backend_traffic_policies, &b.backend_traffic_policies)
         && all_same(security_policies, &b.security_policies)
         && all_same(envoy_proxies, &b.envoy_proxies)
+        && all_same(upstream_settings_policies, &b.upstream_settings_policies)
+        && all_same(http_route_filters, &b.http_route_filters)
+        && all_same(client_settings_policies, &b.client_settings_policies)
+        && all_same(proxy_settings_policies, &b.proxy_settings_policies)
+        && all_same(rate_limit_policies, &b.rate_limit_policies)
+        && all_same(authentication_filters, &b.authentication_filters)
+        && all_same(snippets_filters, &b.snippets_filters)
+        && all_same(snippets_policies, &b.snippets_policies)
         && *unusable == b.unusable
 }
 
@@ -238,7 +267,8 @@ fn settings_are_same(a: &Settings, b: &Settings) -> bool {
 }
 
 fn all_same<T: PartialEq>(a: &Objects<T>, b: &Objects<T>) -> bool {
-    a.len() == b.len() && a.values().zip(b.values()).all(|(a, b)| Arc::ptr_eq(a, b) || are_same(a, b))
+    a.is_shared_with(b)
+        || (a.len() == b.len() && a.values().zip(b.values()).all(|(a, b)| Arc::ptr_eq(a, b) || are_same(a, b)))
 }
 
 /// Whether two objects differ in nothing but the place where they are written.
@@ -258,6 +288,9 @@ pub(super) fn differences<'k, T>(
     b: &'k Objects<T>,
     mut tell: impl FnMut(&'k ObjectKey, Option<&'k Arc<Object<T>>>, Option<&'k Arc<Object<T>>>),
 ) {
+    if a.is_shared_with(b) {
+        return;
+    }
     let (mut left, mut right) = (a.iter().peekable(), b.iter().peekable());
     loop {
         let order = match (left.peek(), right.peek()) {

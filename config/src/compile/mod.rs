@@ -5,35 +5,52 @@
 //! It reads no clock, does no I/O, logs nothing and never fails: an invalid object costs itself only.
 //!
 //! Order of work: classes → Gateways and sets → listeners against each other → addresses, those of Services too → TLS →
-//! policies → routes → ports → reports. Later steps fill in the state that earlier ones made; objects themselves are never changed.
+//! policies → routes → ports → announcing → reports. Later steps fill in the state that earlier ones made; objects themselves are never changed.
 //!
 //! Standards: Gateway API v1.6.1 (GEP-1713, GEP-1619, GEP-1911, GEP-2257); Kubernetes Services of type LoadBalancer with
 //! MetalLB's pools and annotations;
-//! cert-manager's issuers and annotations; Envoy Gateway's traffic policies.
+//! cert-manager's issuers and annotations; Envoy Gateway's traffic policies and
+//! NGINX Gateway Fabric's UpstreamSettingsPolicy.
 
+mod announce;
+mod answers;
 mod attach;
+mod authentication;
+mod backend_kind;
 mod backend_tls;
 mod backends;
 mod certificates;
 mod classes;
+mod client_traffic;
 mod context;
 mod endpoints;
 mod filters;
 mod gateway_status;
 mod gateways;
 mod grants;
+mod listener_headers;
 mod listeners;
 mod memo;
+mod nginx_settings;
 mod parameters;
 mod policies;
 mod ports;
+mod protection;
+mod rate_limits;
+mod route_filter;
 mod routes;
 mod routes_grpc;
 mod routes_http;
 mod routes_stream;
+mod rule_policies;
 mod rules;
+mod scopes;
+mod security;
 mod services;
+mod snippets;
 mod tls;
+mod traffic;
+mod upstream_settings;
 mod vips;
 
 #[cfg(test)]
@@ -44,11 +61,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::inputs::Inputs;
-use crate::names::{HostPattern, Kind, ObjectRef};
+use crate::names::ObjectRef;
 use crate::report::{ObjectReport, Report};
 use crate::snapshot::{Endpoints, Snapshot};
-use backends::{Backends, Identity, Upstreams};
-use context::{Context, Fault, condition};
+use backends::{Backends, Known, Upstreams};
+use context::Context;
 use endpoints::EndpointsMemo;
 use memo::{Memo, Stage};
 use routes::Outcome;
@@ -107,7 +124,7 @@ impl Compiler {
 /// What the next compile can make use of.
 struct Remains {
     stage: Stage,
-    identities: Vec<(Identity, Arc<str>)>,
+    identities: Vec<Arc<Known>>,
     outcomes: Vec<(ObjectRef, Arc<Outcome>)>,
 }
 
@@ -121,60 +138,52 @@ fn run(inputs: &Inputs, memo: Option<&Memo>) -> (Compiled, Remains) {
     let mut gateways = gateways::gateways(&context, &classes);
     listeners::listeners(&context, &mut gateways);
     let mut services = services::services(&context);
-    vips::assign(&context, &mut gateways, &mut services, &mut reports);
+    let given = vips::assign(&context, &mut gateways, &mut services, &mut reports);
 
     let mut upstreams = Upstreams::default();
-    let mut certificates = certificates::Certificates::new(&context);
+    let mut certificates = certificates::Certificates::new(&context, &gateways);
     tls::tls(&context, &mut gateways, &mut certificates, &mut upstreams.trust);
-    certificates.objects(&context, &mut reports);
+    certificates.objects(&context, &gateways, &mut reports);
 
-    policies::client_traffic(&context, &mut gateways, &mut reports);
-    let traffic = policies::backend_traffic(&context, &mut gateways, &mut reports);
-    let guards = policies::security(&context, &mut gateways, &mut reports);
-    let route_policies = policies::RoutePolicies { traffic, guards };
+    client_traffic::client_traffic(&context, &mut gateways, &mut upstreams.trust, &mut reports);
+    let traffic = traffic::backend_traffic(&context, &mut gateways, &mut reports);
+    snippets::refuse(&context, &gateways, &mut reports);
+    authentication::report(&context, &mut reports);
+    let mut protections = protection::RouteProtections::default();
+    let waits = nginx_settings::settings(&context, &mut gateways, &mut protections, &mut reports);
+    rate_limits::rate_limits(&context, &mut gateways, &mut protections, &mut reports);
+    protection::of_gateways(&context, &mut gateways);
+    let mut route_policies = policies::RoutePolicies { traffic, rules: BTreeMap::new(), waits, protections };
 
     let tls_policies = backend_tls::TlsPolicies::new(&context);
-    let backends = Backends::new(&context, &tls_policies, memo.is_none());
+    let settings = upstream_settings::UpstreamSettings::new(&context);
+    let backends = Backends::new(&context, &tls_policies, &settings, memo.is_none());
+    security::security(&backends, &mut gateways, &mut route_policies.rules, &mut upstreams, &mut reports);
     let found = routes::routes(&backends, &mut gateways, &route_policies, &mut upstreams, memo);
     snapshot.rules = found.rules;
     let stage = Stage::of(&gateways, &route_policies);
     routes_stream::routes(&backends, &mut gateways, &route_policies, &mut upstreams, &mut reports);
     services::connect(&backends, &mut services, &mut upstreams);
     tls_policies.report(&gateways, &mut reports);
+    settings.report(&gateways, &mut reports);
 
-    for listener in gateways.iter().flat_map(|gateway| &gateway.listeners) {
-        if let Some(tls) = listener.terminate.as_ref().filter(|_| listener.hostname == HostPattern::Any) {
-            for id in &tls.certificates {
-                certificates.add_names(id, listener.route_hosts.iter());
-            }
-        }
-    }
+    certificates.add_route_hosts(&gateways);
+    certificates.names(&context, &mut gateways);
+    certificates.tell(&mut gateways);
     ports::build(&context, &mut gateways, &mut services, &mut snapshot);
+    snapshot.announce = announce::plan(&context, &snapshot.vips, &given, &mut reports);
     gateway_status::report(&gateways, &mut reports);
     services::report(&services, &mut reports);
-    backend_reports(inputs, &mut reports);
+    backend_kind::report(&context, &mut reports);
     let assigned = vips::assigned(&context, &gateways, &services);
 
+    upstreams.services.sort_by(|a, b| a.name.cmp(&b.name));
+    snapshot.services = upstreams.services;
     snapshot.upstreams = upstreams.list;
     snapshot.trust = upstreams.trust.list;
-    snapshot.certificates = certificates.into_wanted();
+    (snapshot.certificates, snapshot.issuers) = certificates.finish(&context);
     let reports = reports.into_iter().map(|(object, report)| (object, Arc::new(report)));
     let report = Report { objects: reports.chain(found.reports).collect(), problems: context.into_problems() };
     let remains = Remains { stage, identities: upstreams.identities, outcomes: found.outcomes };
     (Compiled { snapshot: Arc::new(snapshot), report, endpoints: Endpoints::new(), assigned }, remains)
-}
-
-/// Envoy Gateway's Backends say whether they can be used.
-fn backend_reports(inputs: &Inputs, out: &mut Vec<(ObjectRef, ObjectReport)>) {
-    for (key, backend) in &inputs.backends {
-        let fault = backends::backend_fault(&backend.spec).map(|why| Fault::new("Invalid", why));
-        out.push((
-            ObjectRef::new(Kind::Backend, key.clone()),
-            ObjectReport {
-                generation: backend.meta.generation,
-                conditions: vec![condition("Accepted", "Accepted", fault.as_ref())],
-                ..ObjectReport::default()
-            },
-        ));
-    }
 }

@@ -3,15 +3,17 @@
 //! In: the keys and values as text. Out: what they mean, or which one means nothing. Nothing is guessed: a key that is
 //! not known is a fault as a whole, for who wrote it expects something of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::gateways::Profile;
+use super::traffic::Traffic;
 use crate::core::{ConfigMap, PARAMETERS};
 use crate::snapshot::{Balance, ProxyVersion};
 use crate::wire::GepDuration;
 
 /// What was asked for; the rest is as without parameters.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Parameters<'a> {
     pub pool: Option<&'a str>,
     balance: Option<Balance>,
@@ -65,19 +67,20 @@ impl<'a> Parameters<'a> {
     pub fn over(self, class: &Self) -> Self {
         Self {
             pool: self.pool.or(class.pool),
-            balance: self.balance.or(class.balance),
+            balance: self.balance.or_else(|| class.balance.clone()),
             proxy_protocol: self.proxy_protocol.or(class.proxy_protocol),
             request_timeout: self.request_timeout.or(class.request_timeout),
         }
     }
 
     pub fn profile(&self) -> Profile {
-        Profile {
-            client_certificate: None,
-            balance: self.balance,
+        let traffic = Traffic {
+            balance: self.balance.clone(),
             request_timeout: self.request_timeout,
             proxy_protocol: self.proxy_protocol,
-        }
+            ..Traffic::default()
+        };
+        Profile { client_certificate: None, traffic: Arc::new(traffic), protection: None }
     }
 }
 
@@ -89,7 +92,7 @@ mod tests {
 
     fn map(values: &[(&str, &str)]) -> ConfigMap {
         let values = values.iter().map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec()));
-        ConfigMap::new(&values.collect::<BTreeMap<_, _>>(), None)
+        ConfigMap::new(&values.collect::<BTreeMap<_, _>>(), None, None)
     }
 
     #[test]
@@ -106,7 +109,7 @@ mod tests {
             proxy_protocol: Some(ProxyVersion::V2),
             request_timeout: Some(Duration::from_secs(90)),
         };
-        assert_eq!(Parameters::read(&of_class), Ok(all));
+        assert_eq!(Parameters::read(&of_class), Ok(all.clone()));
         let own = map(&[("requestTimeout", "5s")]);
         let own = Parameters::read(&own).unwrap().over(&all);
         assert_eq!(own, Parameters { request_timeout: Some(Duration::from_secs(5)), ..all });

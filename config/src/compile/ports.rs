@@ -64,6 +64,7 @@ pub(super) fn build(
                 name: listener.spec.name.as_str().into(),
                 port: listener.spec.port,
                 hostname: listener.hostname.clone(),
+                policy: listener.policy.clone(),
                 client,
                 serve,
             });
@@ -77,16 +78,17 @@ pub(super) fn build(
                 presence,
                 from: context.inputs.settings.proxy.proxy_protocol_from.clone(),
             });
+            let keepalive = members.iter().find_map(|place| gateway.listeners[*place].keepalive);
             let members = members.into_iter().map(|place| &gateway.listeners[place]);
             let Some(serve) = port(members) else { continue };
-            let port = Port { owner: gateway.reference(), number, sources: None, proxy_protocol, serve };
+            let port = Port { owner: gateway.reference(), number, sources: None, proxy_protocol, keepalive, serve };
             bind(snapshot, port, transport, (&gateway.addresses, &gateway.refused));
         }
     }
     let client = client_settings(&context.inputs.settings.proxy);
     services::build(services, &client, snapshot, |snapshot, service, number, transport, serve| {
         let (owner, sources) = (service.reference(), service.sources.clone());
-        let port = Port { owner, number, sources, proxy_protocol: None, serve };
+        let port = Port { owner, number, sources, proxy_protocol: None, keepalive: None, serve };
         bind(snapshot, port, transport, (&service.addresses, &service.refused));
     });
     snapshot.sockets.sort();
@@ -100,8 +102,8 @@ pub(super) fn client_settings(proxy: &ProxySettings) -> ClientSettings {
         trusted_hops: proxy.trusted_hops,
         idle_timeout: proxy.idle_timeout,
         head_timeout: proxy.head_timeout,
-        buffer_limit: None,
         path: proxy.path,
+        ..ClientSettings::default()
     }
 }
 

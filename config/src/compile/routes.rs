@@ -7,20 +7,23 @@ use std::sync::Arc;
 
 use super::attach::{Attachment, Parents, Route};
 use super::backends::{Backends, Referrer, Upstreams};
-use super::context::{Context, Fault, by_age};
+use super::context::{Context, Fault};
 use super::filters::UNSUPPORTED;
 use super::gateways::{GatewayState, Profile};
 use super::memo::Memo;
-use super::policies::{RoutePolicies, Traffic};
+use super::policies::RoutePolicies;
+use super::rule_policies::{RouteRules, policy_at};
 use super::rules::{Draft, Drafts, hosts, report};
+use super::traffic::RouteTraffic;
 use super::{routes_grpc, routes_http};
 use crate::gateway::{GrpcRouteSpec, HttpRouteSpec, ParentReference};
-use crate::inputs::{Meta, Object};
+use crate::inputs::{Created, Meta, Object};
 use crate::matching::RouteMatch;
-use crate::names::{HostPattern, Kind, ObjectKey, ObjectRef};
+use crate::names::{Kind, ObjectKey, ObjectRef};
+use crate::policy::Waits;
 use crate::problem::Problem;
 use crate::report::{Condition, ObjectReport};
-use crate::snapshot::{Action, Rule, RuleId, UpstreamId};
+use crate::snapshot::{Rule, RuleId, RulePolicy, UpstreamId};
 
 /// What became of one route.
 #[derive(Clone)]
@@ -100,7 +103,7 @@ pub(super) fn routes<'a>(
     let http = inputs.http_routes.iter().map(|(key, route)| (key, L7::Http(route)));
     let routes = by_precedence(http.chain(inputs.grpc_routes.iter().map(|(key, route)| (key, L7::Grpc(route)))));
     let parents = Parents::new(gateways);
-    let profiles: Vec<Profile> = gateways.iter().map(|gateway| gateway.profile.clone()).collect();
+    let profiles = Profiles::of(gateways);
     let mut recall = memo.and_then(|memo| memo.recall(inputs, gateways, policies));
     let judge = Judge { backends, parents: &parents, profiles: &profiles, policies };
     let mut found = Routes {
@@ -138,41 +141,17 @@ pub(super) fn routes<'a>(
 /// The routes, which come in the order of kind and name, in the order in which they are judged, each with its place in the
 /// order that they came in.
 fn by_precedence<'a>(routes: impl Iterator<Item = (&'a ObjectKey, L7<'a>)>) -> Vec<(usize, &'a ObjectKey, L7<'a>)> {
-    let mut routes: Vec<(Option<Stamp>, usize, &ObjectKey, L7<'a>)> =
-        routes.enumerate().map(|(place, (key, l7))| (Stamp::of(l7.meta()), place, key, l7)).collect();
-    if routes.iter().all(|(stamp, ..)| stamp.is_some()) {
-        routes.sort_by(|(one, place, key, a), (other, other_place, other_key, b)| {
-            let names = || match a.kind() == b.kind() {
-                true => place.cmp(other_place),
-                false => key.cmp(other_key).then_with(|| a.kind().cmp(&b.kind())),
-            };
-            one.cmp(other).then_with(names)
-        });
-    } else {
-        routes.sort_by(|(.., a), (.., b)| by_age(a.meta(), b.meta()).then_with(|| a.kind().cmp(&b.kind())));
-    }
+    // Thousands of times are compared many times: they are kept beside the routes.
+    let mut routes: Vec<(Option<Created>, usize, &ObjectKey, L7<'a>)> =
+        routes.enumerate().map(|(place, (key, l7))| (l7.meta().created, place, key, l7)).collect();
+    routes.sort_by(|(one, place, key, a), (other, other_place, other_key, b)| {
+        let names = || match a.kind() == b.kind() {
+            true => place.cmp(other_place),
+            false => key.cmp(other_key).then_with(|| a.kind().cmp(&b.kind())),
+        };
+        one.cmp(other).then_with(names)
+    });
     routes.into_iter().map(|(_, place, key, l7)| (place, key, l7)).collect()
-}
-
-/// A time of creation, in the order of its text: thousands of them are compared many times.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Stamp(u128, u64);
-
-impl Stamp {
-    /// `None` for a text that is longer than such times are.
-    fn of(meta: &Meta) -> Option<Self> {
-        let mut bytes = [0_u8; 24];
-        // Without a time is before any time; of two texts that begin alike the shorter is first.
-        if let Some(text) = &meta.created {
-            bytes[0] = 1;
-            bytes.get_mut(1..=text.len()).filter(|room| room.len() < 23)?.copy_from_slice(text.as_bytes());
-            bytes[23] = u8::try_from(text.len()).ok()?;
-        }
-        let mut halves = (0_u128, 0_u64);
-        bytes[..16].iter().for_each(|byte| halves.0 = halves.0 << 8 | u128::from(*byte));
-        bytes[16..].iter().for_each(|byte| halves.1 = halves.1 << 8 | u64::from(*byte));
-        Some(Self(halves.0, halves.1))
-    }
 }
 
 /// The same outcome with its rules numbered from `first`.
@@ -204,39 +183,44 @@ impl Outcome {
             for attachment in &*self.attachments {
                 let listener = &mut gateways[attachment.gateway].listeners[attachment.listener];
                 listener.attached += 1;
-                if listener.terminate.is_some() && listener.hostname == HostPattern::Any {
+                if listener.collects_hosts {
                     listener.route_hosts.extend(attachment.hosts.iter().cloned());
                 }
             }
         }
     }
 
-    /// Numbers rules and finds the listeners of these Gateways at which their matches hold.
-    fn add(&mut self, members: &[usize], gateways: &[GatewayState<'_>], drafts: Vec<Draft>) {
+    /// Numbers rules whose matches hold at these attachments. A rule of which policies say something else at another
+    /// listener is another rule there.
+    fn add(&mut self, alike: &[u32], gateways: &[GatewayState<'_>], policies: Option<&RouteRules>, drafts: Vec<Draft>) {
         let attachments = Arc::clone(&self.attachments);
-        let attachments =
-            || (0u32..).zip(&*attachments).filter(|(_, attachment)| members.contains(&attachment.gateway));
-        let guard_of = |attachment: &Attachment| &gateways[attachment.gateway].listeners[attachment.listener].guard;
+        let attachments = || alike.iter().filter_map(|place| Some((*place, attachments.get(*place as usize)?)));
         let mut rules = std::mem::take(&mut self.rules).into_vec();
         let mut entries = std::mem::take(&mut self.entries).into_vec();
         let mut places = std::mem::take(&mut self.places).into_vec();
         for draft in drafts {
-            // Nearly always one variant: the listeners without a guard.
-            let mut variants: Vec<(Option<Arc<str>>, RuleId)> = Vec::with_capacity(1);
-            for (_, attachment) in attachments() {
-                let guard = guard_of(attachment);
-                if variants.iter().all(|(known, _)| known != guard) {
-                    let number = u32::try_from(rules.len()).unwrap_or(u32::MAX);
-                    rules.push(Arc::new(guarded(draft.rule.clone(), guard.as_ref())));
-                    variants.push((guard.clone(), RuleId(self.first.saturating_add(number))));
+            let policy_of = |attachment: &Attachment| {
+                let at = (attachment.gateway, attachment.listener);
+                let listener = gateways[at.0].listeners[at.1].policy.as_deref();
+                policy_at(&draft.rule, policies, listener, at)
+            };
+            // Nearly always one variant.
+            let mut variants: Vec<(Option<Arc<RulePolicy>>, RuleId, Vec<u32>)> = Vec::with_capacity(1);
+            for (place, attachment) in attachments() {
+                let policy = policy_of(attachment);
+                if let Some((_, _, places)) = variants.iter_mut().find(|(known, _, _)| *known == policy) {
+                    places.push(place);
+                    continue;
                 }
+                let number = u32::try_from(rules.len()).unwrap_or(u32::MAX);
+                rules.push(Arc::new(Rule { policy: policy.clone(), ..draft.rule.clone() }));
+                variants.push((policy, RuleId(self.first.saturating_add(number)), vec![place]));
             }
             for entry in draft.matches {
-                for (guard, id) in &variants {
+                for (_, id, of_variant) in &variants {
                     let number = u32::try_from(entries.len()).unwrap_or(u32::MAX);
                     entries.push(Arc::new(RouteMatch { rule: *id, ..entry.clone() }));
-                    let same = attachments().filter(|(_, attachment)| guard_of(attachment) == guard);
-                    places.extend(same.map(|(place, _)| (number, place)));
+                    places.extend(of_variant.iter().map(|place| (number, *place)));
                 }
             }
         }
@@ -248,7 +232,7 @@ impl Outcome {
 struct Judge<'j, 'c, 'a> {
     backends: &'j Backends<'c, 'a>,
     parents: &'j Parents<'a>,
-    profiles: &'j [Profile],
+    profiles: &'j Profiles,
     policies: &'j RoutePolicies,
 }
 
@@ -283,14 +267,19 @@ impl<'a> Judge<'_, '_, 'a> {
             outcome.problems = context.problems_since(problems);
             return (outcome, false);
         }
-        let own = self.policies.traffic.get(object).copied();
-        let guard = self.policies.guards.get(object);
+        let annotated = super::protection::annotated(context, l7.kind(), l7.meta());
+        let own = self.policies.traffic.get(object);
+        let rules = self.policies.rules.get(object);
+        let waits = self.policies.waits.get(object);
         let mut status = None;
-        for (profile, members) in by_profile(&outcome.attachments, self.profiles) {
-            let drafts = draft(self.backends, l7, &self.profiles[profile], &members, own, upstreams);
+        for Alike { profile, gateways: members, places } in self.profiles.groups(&outcome.attachments) {
+            let mut drafts = draft(self.backends, l7, profile, &members, (own, waits), upstreams);
+            let inherited = [annotated.as_ref(), self.policies.protections.of(object), profile.protection.as_ref()];
+            for protection in inherited.into_iter().flatten() {
+                drafts.rules.iter_mut().for_each(|draft| super::protection::add(&mut draft.rule, protection));
+            }
             if drafts.dropped.len() < drafts.total {
-                let guarded = drafts.rules.into_iter().map(|draft| Draft { rule: guarded(draft.rule, guard), ..draft });
-                outcome.add(&members, gateways, guarded.collect());
+                outcome.add(&places, gateways, rules, drafts.rules);
             }
             status = Some((drafts.refs_fault, drafts.dropped, drafts.total));
         }
@@ -298,7 +287,7 @@ impl<'a> Judge<'_, '_, 'a> {
         let (refs_fault, dropped, total) = status.unwrap_or_else(|| {
             // Backends of a route that is attached nowhere are judged all the same, and then forgotten.
             let mut scratch = Upstreams::default();
-            let drafts = draft(self.backends, l7, &Profile::default(), &[], own, &mut scratch);
+            let drafts = draft(self.backends, l7, &Profile::default(), &[], (own, waits), &mut scratch);
             (drafts.refs_fault, drafts.dropped, drafts.total)
         });
         let invalid = dropped.len() == total && !dropped.is_empty();
@@ -314,18 +303,65 @@ impl<'a> Judge<'_, '_, 'a> {
     }
 }
 
-/// Attachments grouped by what their Gateways add to rules; nearly always one group.
-fn by_profile(attachments: &[Attachment], profiles: &[Profile]) -> Vec<(usize, Vec<usize>)> {
-    let mut groups: Vec<(usize, Vec<usize>)> = Vec::new();
-    for attachment in attachments {
-        let gateway = attachment.gateway;
-        match groups.iter_mut().find(|(first, _)| *first == gateway || profiles[*first] == profiles[gateway]) {
-            Some((_, members)) if members.contains(&gateway) => {}
-            Some((_, members)) => members.push(gateway),
-            None => groups.push((gateway, vec![gateway])),
+/// What is added to rules at each listener.
+struct Profiles {
+    list: Vec<Profile>,
+    /// By Gateway: the place of its own profile, and those of its listeners where they differ.
+    of: Vec<(usize, Vec<(usize, usize)>)>,
+}
+
+/// Attachments of a route at which the same is added to its rules.
+struct Alike<'p> {
+    profile: &'p Profile,
+    gateways: Vec<usize>,
+    places: Vec<u32>,
+}
+
+impl Profiles {
+    fn of(gateways: &[GatewayState<'_>]) -> Self {
+        let mut profiles = Self { list: Vec::with_capacity(gateways.len()), of: Vec::with_capacity(gateways.len()) };
+        for gateway in gateways {
+            let whole = profiles.place(gateway.profile.clone());
+            let narrower = gateway.listeners.iter().enumerate().filter(|(_, listener)| listener.traffic.is_some());
+            let narrower = narrower.map(|(place, _)| (place, profiles.place(gateway.profile_at(place)))).collect();
+            profiles.of.push((whole, narrower));
         }
+        profiles
     }
-    groups
+
+    fn place(&mut self, profile: Profile) -> usize {
+        let known = self.list.iter().position(|known| *known == profile);
+        known.unwrap_or_else(|| {
+            self.list.push(profile);
+            self.list.len() - 1
+        })
+    }
+
+    fn at(&self, attachment: &Attachment) -> usize {
+        let (whole, narrower) = &self.of[attachment.gateway];
+        let own = narrower.iter().find(|(listener, _)| *listener == attachment.listener);
+        own.map_or(*whole, |(_, profile)| *profile)
+    }
+
+    /// Nearly always one group.
+    fn groups(&self, attachments: &[Attachment]) -> Vec<Alike<'_>> {
+        let mut groups: Vec<(usize, Alike<'_>)> = Vec::new();
+        for (place, attachment) in (0..).zip(attachments) {
+            let profile = self.at(attachment);
+            let known = groups.iter().position(|(known, _)| *known == profile);
+            let known = known.unwrap_or_else(|| {
+                let profile_itself = &self.list[profile];
+                groups.push((profile, Alike { profile: profile_itself, gateways: Vec::new(), places: Vec::new() }));
+                groups.len() - 1
+            });
+            let (_, group) = &mut groups[known];
+            group.places.push(place);
+            if !group.gateways.contains(&attachment.gateway) {
+                group.gateways.push(attachment.gateway);
+            }
+        }
+        groups.into_iter().map(|(_, group)| group).collect()
+    }
 }
 
 fn draft<'a>(
@@ -333,36 +369,29 @@ fn draft<'a>(
     l7: L7<'a>,
     profile: &Profile,
     gateways: &[usize],
-    own: Option<Traffic>,
+    (own, waits): (Option<&RouteTraffic>, Option<&Arc<Waits>>),
     upstreams: &mut Upstreams,
 ) -> Drafts {
     let meta = l7.meta();
-    // A policy of the route replaces one of its Gateway wholly.
-    let traffic = own.unwrap_or(Traffic::of(profile));
-    let proxy_protocol = traffic.proxy_protocol;
-    let referrer = Referrer { kind: l7.kind(), namespace: &meta.key.namespace, gateways, profile, proxy_protocol };
+    let found = RouteTraffic::under(own, &profile.traffic);
+    let (traffic, sections) = (found.whole.as_deref().unwrap_or(&profile.traffic), &*found.sections);
+    let referrer = Referrer { kind: l7.kind(), namespace: &meta.key.namespace, gateways, profile, traffic, sections };
     let mut drafts = match l7 {
         L7::Http(route) => routes_http::draft(backends, referrer, route, upstreams),
         L7::Grpc(route) => routes_grpc::draft(backends, referrer, route, upstreams),
     };
     for draft in &mut drafts.rules {
-        draft.rule.balance = traffic.balance.unwrap_or_default();
-        let timeouts = &mut draft.rule.timeouts;
-        if let (None, false, Some(timeout)) = (timeouts.request, timeouts.streams, traffic.request_timeout) {
-            timeouts.request = Some(timeout).filter(|timeout| !timeout.is_zero());
-            timeouts.streams = timeout.is_zero();
+        let traffic = referrer.of_rule(draft.rule.name.as_deref()).traffic;
+        traffic.apply(&mut draft.rule, &profile.traffic);
+        if let Some(waits) = waits {
+            let known = &mut draft.rule.timeouts.waits;
+            *known = match known.as_deref() {
+                Some(known) => waits.over(known).or_none(),
+                None => Some(Arc::clone(waits)),
+            };
         }
     }
     drafts
-}
-
-/// A rule whose protection is missing answers 500 instead of doing its work without it.
-fn guarded(mut rule: Rule, guard: Option<&Arc<str>>) -> Rule {
-    if let Some(reason) = guard {
-        rule.action = Action::Refuse { status: if rule.grpc { 503 } else { 500 }, reason: Arc::clone(reason) };
-        rule.filters = Arc::default();
-    }
-    rule
 }
 
 /// RouteConditionPartiallyInvalid: "The message for this condition MUST start with the prefix 'Dropped Rule'".

@@ -3,13 +3,14 @@
 use super::backends::{Backends, Referrer, Upstreams, Use};
 use super::context::Fault;
 use super::filters::{self, UNSUPPORTED};
+use super::route_filter;
 use super::routes_http::{headers, pattern};
 use super::rules::{Draft, Drafts, action, new_rule, session};
 use crate::gateway::{GrpcMethodMatch, GrpcRouteMatch, GrpcRouteRule, GrpcRouteSpec, ValueMatchType};
 use crate::inputs::Object;
 use crate::matching::{PathMatch, RouteMatch};
 use crate::names::{Kind, ObjectRef};
-use crate::snapshot::{Action, Rule, RuleId, Target};
+use crate::snapshot::{Action, Rule, RuleId, RulePolicy, Target};
 
 pub(super) fn draft<'a>(
     backends: &Backends<'_, 'a>,
@@ -20,15 +21,19 @@ pub(super) fn draft<'a>(
     let route = ObjectRef::new(Kind::GRPCRoute, object.meta.key.clone());
     let mut drafts = Drafts { total: object.spec.rules.len(), ..Drafts::default() };
     for (index, spec) in object.spec.rules.iter().enumerate() {
-        let matches = match matches(spec) {
+        let references = spec.filters.iter().map(|filter| filter.extension_ref.as_ref());
+        let own = match matches(spec) {
             Ok(matches) => matches,
             Err(fault) => {
                 drafts.dropped.push((index, fault));
                 continue;
             }
         };
+        let (matches, spoiled) = route_filter::matches(backends.context, referrer.namespace, references, own);
+        let referrer = referrer.of_rule(spec.name.as_deref());
         let mut rule = new_rule(backends.context, &route, index, spec.name.as_deref(), true);
-        if let Err(fault) = fill(&mut rule, backends, referrer, spec, &mut drafts.refs_fault, upstreams) {
+        let filled = fill(&mut rule, backends, referrer, spec, &mut drafts.refs_fault, upstreams);
+        if let Some(fault) = filled.err().or(spoiled) {
             rule.action = Action::Refuse { status: 500, reason: fault.message.as_str().into() };
             drafts.dropped.push((index, fault));
         }
@@ -49,6 +54,12 @@ fn fill<'a>(
     let mut resolved = Vec::with_capacity(spec.backend_refs.len());
     for reference in &spec.backend_refs {
         let own = filters::grpc(backends, referrer, &reference.filters, upstreams)?;
+        if own.direct.is_some() {
+            return Err(Fault::new(UNSUPPORTED, "a directResponse is not supported on a backendRef"));
+        }
+        if own.security.is_some() {
+            return Err(Fault::new(UNSUPPORTED, "an AuthenticationFilter belongs to a rule, not to a backendRef"));
+        }
         for fault in [own.refs_fault, own.unresolved.clone()].into_iter().flatten() {
             refs_fault.get_or_insert(fault);
         }
@@ -58,7 +69,8 @@ fn fill<'a>(
         }
         resolved.push((reference.weight, target, backends.context.share(own.filters)));
     }
-    rule.session = session(spec.session_persistence.as_ref(), &rule.route, rule.index as usize)?;
+    rule.session = session(spec.session_persistence.as_deref(), &rule.route, rule.index as usize)?;
+    rule.policy = RulePolicy { security: built.security.take(), ..RulePolicy::default() }.or_none();
     rule.action = action(&mut built, resolved, refs_fault, true);
     rule.filters = backends.context.share(built.filters);
     Ok(())

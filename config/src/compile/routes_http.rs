@@ -3,6 +3,7 @@
 use super::backends::{Backends, Referrer, Upstreams, Use};
 use super::context::Fault;
 use super::filters::{self, UNSUPPORTED, is_token};
+use super::route_filter;
 use super::rules::{Draft, Drafts, action, new_rule, session};
 use crate::gateway::{
     HeaderMatch, HttpMethod, HttpRouteMatch, HttpRouteRetry, HttpRouteRule, HttpRouteSpec, HttpRouteTimeouts,
@@ -11,7 +12,7 @@ use crate::gateway::{
 use crate::inputs::Object;
 use crate::matching::{FieldMatch, PathMatch, Pattern, QueryMatch, RouteMatch, ValueMatch};
 use crate::names::{Kind, ObjectRef};
-use crate::snapshot::{Action, Retry, Rule, RuleId, Timeouts};
+use crate::snapshot::{Action, Retry, Rule, RuleId, RulePolicy, Timeouts};
 
 /// Tries after the first where `retry` does not say how many.
 const ATTEMPTS: u32 = 1;
@@ -31,15 +32,19 @@ pub(super) fn draft<'a>(
     let mut drafts = Drafts { total: object.spec.rules.len(), ..Drafts::default() };
     for (index, spec) in object.spec.rules.iter().enumerate() {
         // Without usable matches there is nothing to refuse: the rule is dropped.
-        let matches = match matches(spec) {
+        let references = spec.filters.iter().map(|filter| filter.extension_ref.as_ref());
+        let own = match matches(spec) {
             Ok(matches) => matches,
             Err(fault) => {
                 drafts.dropped.push((index, fault));
                 continue;
             }
         };
+        let (matches, spoiled) = route_filter::matches(backends.context, referrer.namespace, references, own);
+        let referrer = referrer.of_rule(spec.name.as_deref());
         let mut rule = new_rule(backends.context, &route, index, spec.name.as_deref(), false);
-        if let Err(fault) = fill(&mut rule, backends, referrer, spec, &mut drafts.refs_fault, upstreams) {
+        let filled = fill(&mut rule, backends, referrer, spec, &mut drafts.refs_fault, upstreams);
+        if let Some(fault) = filled.err().or(spoiled) {
             // What such a rule was to guard must not fall to a wider rule: its requests are refused.
             rule.action = Action::Refuse { status: 500, reason: fault.message.as_str().into() };
             drafts.dropped.push((index, fault));
@@ -69,6 +74,12 @@ fn fill<'a>(
         if own.redirect.is_some() {
             return Err(unsupported("filter RequestRedirect is not supported on a backendRef".to_owned()));
         }
+        if own.direct.is_some() {
+            return Err(unsupported("a directResponse is not supported on a backendRef".to_owned()));
+        }
+        if own.security.is_some() {
+            return Err(unsupported("an AuthenticationFilter belongs to a rule, not to a backendRef".to_owned()));
+        }
         for fault in [own.refs_fault, own.unresolved.clone()].into_iter().flatten() {
             refs_fault.get_or_insert(fault);
         }
@@ -79,8 +90,9 @@ fn fill<'a>(
         resolved.push((reference.weight, target, backends.context.share(own.filters)));
     }
     rule.timeouts = timeouts(spec.timeouts.as_ref());
-    rule.retry = spec.retry.as_ref().map(retry).transpose()?.map(Box::new);
-    rule.session = session(spec.session_persistence.as_ref(), &rule.route, rule.index as usize)?;
+    rule.retry = spec.retry.as_deref().map(retry).transpose()?.map(Box::new);
+    rule.session = session(spec.session_persistence.as_deref(), &rule.route, rule.index as usize)?;
+    rule.policy = RulePolicy { security: built.security.take(), ..RulePolicy::default() }.or_none();
     rule.action = action(&mut built, resolved, refs_fault, false);
     rule.filters = backends.context.share(built.filters);
     Ok(())
@@ -93,6 +105,7 @@ fn timeouts(spec: Option<&HttpRouteTimeouts>) -> Timeouts {
         request: limit(spec.request),
         backend_request: limit(spec.backend_request),
         streams: spec.request.is_some_and(|timeout| timeout.0.is_zero()),
+        waits: None,
     })
 }
 
@@ -103,11 +116,8 @@ fn retry(spec: &HttpRouteRetry) -> Result<Retry, Fault> {
     let mut codes = spec.codes.clone();
     codes.sort_unstable();
     codes.dedup();
-    Ok(Retry {
-        codes,
-        attempts: spec.attempts.unwrap_or(ATTEMPTS),
-        backoff: spec.backoff.map_or(BACKOFF, |backoff| backoff.0),
-    })
+    let attempts = spec.attempts.unwrap_or(ATTEMPTS);
+    Ok(Retry::new(codes, attempts, spec.backoff.map_or(BACKOFF, |backoff| backoff.0)))
 }
 
 fn matches(spec: &HttpRouteRule) -> Result<Vec<RouteMatch>, Fault> {

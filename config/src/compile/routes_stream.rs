@@ -8,8 +8,10 @@ use super::context::{Fault, by_age};
 use super::filters::UNSUPPORTED;
 use super::gateways::{GatewayState, Profile};
 use super::listeners::Class;
-use super::policies::{RoutePolicies, Traffic};
+use super::policies::RoutePolicies;
+use super::rule_policies::{RouteRules, security_at};
 use super::rules::{hosts, report};
+use super::traffic::RouteTraffic;
 use crate::gateway::{L4RouteRule, ParentReference};
 use crate::inputs::Meta;
 use crate::names::{Kind, ObjectRef};
@@ -17,16 +19,16 @@ use crate::problem::Severity;
 use crate::report::ObjectReport;
 use crate::snapshot::{Backend, StreamRoute, Target};
 
-struct Stream<'a> {
+struct Stream<'p, 'a> {
     kind: Kind,
     meta: &'a Meta,
     parents: &'a [ParentReference],
     hostnames: &'a [String],
     rules: &'a [L4RouteRule],
-    /// Why its connections must be closed: a protection it relies on is not there.
-    guard: Option<Arc<str>>,
+    /// What policies say of its rules.
+    policies: Option<&'p RouteRules>,
     /// A policy of its own, instead of its Gateway's.
-    traffic: Option<Traffic>,
+    traffic: Option<RouteTraffic>,
 }
 
 /// Attaches every stream route. Where several ask for one place, all are accepted and counted, and the oldest has it.
@@ -37,9 +39,8 @@ pub(super) fn routes<'a>(
     upstreams: &mut Upstreams,
     out: &mut Vec<(ObjectRef, ObjectReport)>,
 ) {
-    let guard_of = |kind: Kind, meta: &Meta| policies.guards.get(&ObjectRef::new(kind, meta.key.clone())).cloned();
     let inputs = backends.context.inputs;
-    let mut routes: Vec<Stream<'a>> = Vec::new();
+    let mut routes: Vec<Stream<'_, 'a>> = Vec::new();
     for route in inputs.tls_routes.values() {
         routes.push(Stream {
             kind: Kind::TLSRoute,
@@ -47,7 +48,7 @@ pub(super) fn routes<'a>(
             parents: &route.spec.parent_refs,
             hostnames: &route.spec.hostnames,
             rules: &route.spec.rules,
-            guard: guard_of(Kind::TLSRoute, &route.meta),
+            policies: None,
             traffic: None,
         });
     }
@@ -59,7 +60,7 @@ pub(super) fn routes<'a>(
                 parents: &route.spec.parent_refs,
                 hostnames: &[],
                 rules: &route.spec.rules,
-                guard: guard_of(kind, &route.meta),
+                policies: None,
                 traffic: None,
             });
         }
@@ -68,7 +69,8 @@ pub(super) fn routes<'a>(
     let parents = Parents::new(gateways);
     for stream in &mut routes {
         let object = ObjectRef::new(stream.kind, stream.meta.key.clone());
-        stream.traffic = policies.traffic.get(&object).copied();
+        stream.traffic = policies.traffic.get(&object).cloned();
+        stream.policies = policies.rules.get(&object);
         one(backends, gateways, &parents, stream, upstreams, out);
     }
 }
@@ -77,7 +79,7 @@ fn one<'a>(
     backends: &Backends<'_, 'a>,
     gateways: &mut [GatewayState<'a>],
     parents: &Parents<'a>,
-    stream: &Stream<'a>,
+    stream: &Stream<'_, 'a>,
     upstreams: &mut Upstreams,
     out: &mut Vec<(ObjectRef, ObjectReport)>,
 ) {
@@ -117,26 +119,35 @@ fn one<'a>(
 fn attach<'a>(
     backends: &Backends<'_, 'a>,
     gateways: &mut [GatewayState<'a>],
-    stream: &Stream<'a>,
+    stream: &Stream<'_, 'a>,
     object: &ObjectRef,
     attachment: &Attachment,
     refs_fault: &mut Option<Fault>,
     upstreams: &mut Upstreams,
 ) {
     let gateway = &mut gateways[attachment.gateway];
-    let profile = gateway.profile.clone();
+    let profile = gateway.profile_at(attachment.listener);
     let listener = &mut gateway.listeners[attachment.listener];
     listener.attached += 1;
-    listener.route_hosts.extend(attachment.hosts.iter().cloned());
+    if listener.collects_hosts {
+        listener.route_hosts.extend(attachment.hosts.iter().cloned());
+    }
     let members = [attachment.gateway];
     let (mut found, fault) =
         destination(backends, stream, object, (&members, &profile), listener.is_passthrough(), upstreams);
     if let Some(fault) = fault {
         refs_fault.get_or_insert(fault);
     }
-    if let Some(reason) = listener.guard.as_ref().or(stream.guard.as_ref()) {
-        for backend in &mut found.backends {
-            backend.target = Target::Invalid { status: 500, reason: Arc::clone(reason) };
+    let at = (attachment.gateway, attachment.listener);
+    let name = stream.rules.first().and_then(|rule| rule.name.as_deref());
+    if let Some(security) = security_at(name, stream.policies, listener.policy.as_deref(), at) {
+        match security.for_streams() {
+            Ok(admission) => found.admission = admission.cloned().map(Arc::new),
+            Err(reason) => {
+                for backend in &mut found.backends {
+                    backend.target = Target::Invalid { status: 500, reason: Arc::clone(&reason) };
+                }
+            }
         }
     }
     match listener.class {
@@ -155,15 +166,18 @@ fn attach<'a>(
 
 fn destination<'a>(
     backends: &Backends<'_, 'a>,
-    stream: &Stream<'a>,
+    stream: &Stream<'_, 'a>,
     object: &ObjectRef,
     (gateways, profile): (&[usize], &Profile),
     passthrough: bool,
     upstreams: &mut Upstreams,
 ) -> (StreamRoute, Option<Fault>) {
-    let proxy_protocol = stream.traffic.unwrap_or(Traffic::of(profile)).proxy_protocol;
+    let found = RouteTraffic::under(stream.traffic.as_ref(), &profile.traffic);
+    let (traffic, sections) = (found.whole.as_deref().unwrap_or(&profile.traffic), &*found.sections);
+    let name = stream.rules.first().and_then(|rule| rule.name.as_deref());
     let namespace = &stream.meta.key.namespace;
-    let referrer = Referrer { kind: stream.kind, namespace, gateways, profile, proxy_protocol };
+    let referrer = Referrer { kind: stream.kind, namespace, gateways, profile, traffic, sections }.of_rule(name);
+    let balance = referrer.traffic.balance.clone();
     let purpose = if stream.kind == Kind::UDPRoute { Use::Udp } else { Use::Stream { passthrough } };
     let mut fault = None;
     let references = stream.rules.first().map_or(&[][..], |rule| &rule.backend_refs);
@@ -178,7 +192,9 @@ fn destination<'a>(
             reference: resolved.reference,
             target: resolved.target,
             filters: Arc::clone(&backends.context.no_filters),
+            balance: resolved.balance.or_else(|| balance.clone()),
+            fallback: resolved.fallback,
         });
     }
-    (StreamRoute { route: object.clone(), backends: list, affinity: None }, fault)
+    (StreamRoute { route: object.clone(), backends: list, affinity: None, admission: None }, fault)
 }

@@ -99,7 +99,8 @@ pub(super) fn action(
         if let Some(fault) = resolved.fault {
             refs.get_or_insert(fault);
         }
-        list.push(Backend { weight, reference: resolved.reference, target: resolved.target, filters });
+        let Resolved { reference, balance, target, fallback, .. } = resolved;
+        list.push(Backend { weight, reference, target, filters, balance, fallback });
     }
     if let Some(fault) = built.refs_fault.take() {
         refs.get_or_insert(fault);
@@ -111,6 +112,9 @@ pub(super) fn action(
     }
     if let Some(redirect) = built.redirect.take() {
         return Action::Redirect(redirect);
+    }
+    if let Some(answer) = built.direct.take() {
+        return Action::Respond(answer);
     }
     if list.is_empty() {
         return refuse("the rule has no backendRefs");
@@ -184,5 +188,6 @@ pub(super) fn new_rule(context: &Context<'_>, route: &ObjectRef, index: usize, n
         retry: None,
         session: None,
         balance: crate::snapshot::Balance::default(),
+        policy: None,
     }
 }

@@ -67,7 +67,7 @@ pub(super) fn services<'a>(context: &Context<'a>) -> Vec<ServiceState<'a>> {
     for object in context.inputs.services.values().filter(|object| object.spec.kind == ServiceType::LoadBalancer) {
         let object: &'a Object<ServiceSpec> = object;
         let is_ours = match object.spec.load_balancer_class.as_deref().filter(|class| !class.is_empty()) {
-            Some(class) => settings.classes.iter().any(|known| known == class),
+            Some(class) => settings.classes.iter().any(|known| **known == *class),
             None => settings.without_class,
         };
         if !is_ours {
@@ -137,7 +137,8 @@ pub(super) fn connect(backends: &Backends<'_, '_>, services: &mut [ServiceState<
             namespace: &key.namespace,
             gateways: &[],
             profile: &profile,
-            proxy_protocol: None,
+            traffic: &profile.traffic,
+            sections: &[],
         };
         let affinity = affinity(&service.object.spec);
         let object = ObjectRef::new(Kind::Service, key.clone());
@@ -159,8 +160,11 @@ pub(super) fn connect(backends: &Backends<'_, '_>, services: &mut [ServiceState<
                 reference: resolved.reference,
                 target: resolved.target,
                 filters: Arc::clone(&backends.context.no_filters),
+                balance: resolved.balance,
+                fallback: false,
             };
-            port.route = Some(StreamRoute { route: object.clone(), backends: vec![backend], affinity });
+            port.route =
+                Some(StreamRoute { route: object.clone(), backends: vec![backend], affinity, admission: None });
         }
     }
 }
@@ -188,6 +192,7 @@ pub(super) fn build(
                 name: name(port.spec),
                 port: number,
                 hostname: HostPattern::Any,
+                policy: None,
                 client: client.clone(),
                 serve,
             });

@@ -5,14 +5,17 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
-use super::certificates::{Certificates, Supply};
+use super::certificates::{Asked, Asker, Certificates, Place, Supply};
 use super::context::{Context, Fault};
 use super::gateways::GatewayState;
 use super::listeners::ListenerState;
 use crate::core::CaBundle;
 use crate::gateway::{FrontendTlsValidation, FrontendValidationMode, Protocol, SecretRef};
-use crate::names::{CertId, Kind, ObjectKey, ObjectRef};
+use crate::names::{CertId, HostPattern, Kind, ObjectKey, ObjectRef};
 use crate::snapshot::{ClientValidation, Terminate, Trust, TrustId};
+
+/// What serves where nobody issues: compile knows nothing of what is held.
+const LAST_GOOD: &str = "what was issued before serves until it ends";
 
 /// Sets of CA certificates, each once.
 #[derive(Default)]
@@ -33,7 +36,7 @@ impl TrustStore {
 }
 
 /// CA certificates that references led to; empty where none did.
-#[derive(Default, Clone)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct FoundCas {
     pub source: String,
     pub certificates: Vec<Arc<[u8]>>,
@@ -75,30 +78,41 @@ pub(super) fn find_cas<'r>(
 /// DER certificates of one object.
 type Ders<'a> = &'a [Arc<[u8]>];
 
-fn find_ca<'a>(
-    context: &Context<'a>,
+/// The ConfigMap or Secret that a reference leads to, if it may be followed.
+pub(super) fn holder(
+    context: &Context<'_>,
     (from, home): (Kind, &str),
-    (group, kind, namespace, name): (&str, &str, &str, &str),
-    reasons: &CaReasons,
-) -> Result<(ObjectRef, Ders<'a>), Fault> {
+    (what, group, kind, namespace, name): (&str, &str, &str, &str, &str),
+    wrong_kind: &'static str,
+) -> Result<ObjectRef, Fault> {
     let kind = match Kind::of(group, kind) {
         Some(kind @ (Kind::ConfigMap | Kind::Secret)) => kind,
         _ => {
-            let message = format!("CA certificate {kind} {name} of group {group:?}: expected a ConfigMap or a Secret");
-            return Err(Fault::new(reasons.kind, message));
+            let message = format!("{what} {kind} {name} of group {group:?}: expected a ConfigMap or a Secret");
+            return Err(Fault::new(wrong_kind, message));
         }
     };
     let object = ObjectRef::new(kind, ObjectKey::new(namespace, name));
     if !context.grants.permit(from, home, kind, namespace, name) {
         return Err(Fault::new("RefNotPermitted", format!("{object}: no ReferenceGrant in {namespace} permits it")));
     }
-    let bundle: Option<Option<&'a CaBundle>> = match kind {
+    Ok(object)
+}
+
+fn find_ca<'a>(
+    context: &Context<'a>,
+    from: (Kind, &str),
+    (group, kind, namespace, name): (&str, &str, &str, &str),
+    reasons: &CaReasons,
+) -> Result<(ObjectRef, Ders<'a>), Fault> {
+    let object = holder(context, from, ("CA certificate", group, kind, namespace, name), reasons.kind)?;
+    let bundle: Option<Option<&'a CaBundle>> = match object.kind {
         Kind::ConfigMap => context.inputs.config_maps.get(&object.key).map(|found| found.spec.ca.as_ref()),
         _ => context.inputs.secrets.get(&object.key).map(|found| found.spec.ca()),
     };
     let wrong = |message: String| Fault::new(reasons.reference, message);
     match bundle {
-        None => Err(wrong(context.missing(kind, &object.key))),
+        None => Err(wrong(context.missing(object.kind, &object.key))),
         Some(None) => Err(wrong(format!("{object} has no ca.crt"))),
         Some(Some(CaBundle(Err(why)))) => Err(wrong(format!("{object}: {why}"))),
         Some(Some(CaBundle(Ok(certificates)))) if certificates.is_empty() => {
@@ -109,7 +123,7 @@ fn find_ca<'a>(
 }
 
 /// The key of the Secret that a reference leads to, if it may be followed.
-fn secret_of(
+pub(super) fn secret_of(
     context: &Context<'_>,
     (from, home): (Kind, &str),
     reference: &SecretRef,
@@ -137,17 +151,18 @@ pub(super) fn tls<'a>(
     certificates: &mut Certificates<'a>,
     trust: &mut TrustStore,
 ) {
-    for gateway in gateways {
+    for (index, gateway) in gateways.iter_mut().enumerate() {
         client_certificate(context, gateway);
         let frontend = gateway.object.spec.tls.as_ref().and_then(|tls| tls.frontend.as_ref());
         let key = &gateway.object.meta.key;
-        for listener in gateway.listeners.iter_mut().filter(|listener| listener.terminates()) {
-            let meta = match listener.set.and_then(|set| gateway.sets.get(set)) {
+        let listeners = gateway.listeners.iter_mut().enumerate().filter(|(_, listener)| listener.terminates());
+        for (place, listener) in listeners {
+            let own = match listener.set.and_then(|set| gateway.sets.get(set)) {
                 Some(set) => &set.object.meta,
                 None => &gateway.object.meta,
             };
-            let annotations = [&meta.annotations, &gateway.object.meta.annotations];
-            let held = listener_certificates(context, listener, annotations, certificates);
+            let asker = Asker { kind: listener.kind(), own, gateway: &gateway.object.meta };
+            let held = listener_certificates(context, listener, ((index, place), asker), certificates);
             // "perPort overrides default entirely"; validation is for HTTPS only.
             let validation = frontend.filter(|_| listener.spec.protocol == Protocol::Https).and_then(|frontend| {
                 let port = frontend.per_port.iter().find(|entry| entry.port == listener.spec.port);
@@ -166,7 +181,8 @@ pub(super) fn tls<'a>(
                 }
             };
             if !held.is_empty() {
-                listener.terminate = Some(Terminate { certificates: held, client_validation });
+                let (demands, parameters) = (None, None);
+                listener.terminate = Some(Terminate { certificates: held, client_validation, demands, parameters });
             }
         }
     }
@@ -176,7 +192,7 @@ pub(super) fn tls<'a>(
 fn listener_certificates<'a>(
     context: &Context<'a>,
     listener: &mut ListenerState<'_>,
-    annotations: [&std::collections::BTreeMap<String, String>; 2],
+    (place, asker): (Place, Asker<'_>),
     certificates: &mut Certificates<'a>,
 ) -> Vec<CertId> {
     const INVALID: &str = "InvalidCertificateRef";
@@ -198,28 +214,33 @@ fn listener_certificates<'a>(
         };
         let id = CertId(key.clone());
         let why = match context.inputs.secrets.get(&key) {
-            Some(secret) => match secret.spec.certificate() {
-                Ok(_) => {
-                    proper = true;
-                    held.push(id);
-                    continue;
-                }
-                Err(why) => format!("Secret {key}: {why}"),
-            },
-            None => context.missing(Kind::Secret, &key),
+            Some(secret) => secret.spec.certificate().err().map(|why| format!("Secret {key}: {why}")),
+            None => Some(context.missing(Kind::Secret, &key)),
         };
-        match certificates.supply(context, listener, annotations, &id, &why) {
-            Supply::Issued => {
+        if why.is_none()
+            && let Some(outdated) = context.inputs.outdated.get(&ObjectRef::new(Kind::Secret, key.clone()))
+        {
+            listener.outdated.get_or_insert_with(|| format!("Secret {key}: {outdated}"));
+        }
+        let asked = Asked { listener, place, asker, id: &id, why: why.as_deref() };
+        let supply = certificates.supply(context, &asked);
+        let why = why.unwrap_or_default();
+        match supply {
+            Supply::Held | Supply::Issued | Supply::Deferred => {
                 proper = true;
                 held.push(id);
             }
             Supply::Placeholder(instead) => {
                 held.push(id);
                 let message = match instead {
-                    Some(issuer) => format!("{why}; {issuer}; a placeholder of the internal CA is served"),
+                    Some(issuer) => format!("{why}; {issuer}; {LAST_GOOD}, or else a placeholder of the internal CA"),
                     None => format!("{why}; a placeholder of the internal CA is served"),
                 };
                 first.get_or_insert(Fault::new(INVALID, message));
+            }
+            Supply::LastGood(issuer) => {
+                held.push(id);
+                first.get_or_insert(Fault::new(INVALID, format!("{why}; {issuer}; {LAST_GOOD}, if there is one")));
             }
             Supply::Nothing(instead) => {
                 let message = instead.map_or_else(|| why.clone(), |issuer| format!("{why}; {issuer}"));
@@ -228,6 +249,9 @@ fn listener_certificates<'a>(
         }
     }
     held.dedup();
+    // Only these need to know what routes say.
+    listener.collects_hosts =
+        !held.is_empty() && (listener.hostname == HostPattern::Any || certificates.is_pending(place));
     if let Some(fault) = first {
         if !proper {
             listener.programmed_fault = Some(Fault::new("Invalid", fault.message.clone()));

@@ -93,7 +93,7 @@ impl<'i> Section<'i> {
     }
 
     /// A value of one type, converted; a fault is reported and counts as absent.
-    fn read<T>(
+    pub(super) fn read<T>(
         &mut self,
         sink: &mut Sink<'_>,
         key: &'static str,
@@ -174,6 +174,21 @@ impl<'i> Section<'i> {
         })
     }
 
+    /// A duration within bounds, both included.
+    pub(super) fn duration_in(
+        &mut self,
+        sink: &mut Sink<'_>,
+        key: &'static str,
+        least: Duration,
+        most: Duration,
+    ) -> Option<Duration> {
+        self.parsed(sink, key, |text| match GepDuration::parse(text) {
+            Some(GepDuration(duration)) if (least..=most).contains(&duration) => Ok(duration),
+            Some(_) => Err(format!("{text} is out of range, expected {} to {}", GepDuration(least), GepDuration(most))),
+            None => Err(format!("{} is no duration, expected one such as \"10s\" or \"1m30s\"", Quoted(text))),
+        })
+    }
+
     pub(super) fn size(&mut self, sink: &mut Sink<'_>, key: &'static str, least: usize, most: usize) -> Option<usize> {
         self.parsed(sink, key, |text| match parse_size(text) {
             Some(size) if (least..=most).contains(&size) => Ok(size),
@@ -229,6 +244,19 @@ impl<'i> Section<'i> {
         texts
     }
 
+    /// A table within this one, or `true` for an empty one and `false` for none.
+    pub(super) fn optional_section(&mut self, sink: &mut Sink<'_>, key: &'static str) -> Option<Section<'i>> {
+        self.asked.push(key);
+        let (span, value) = self.entries.get(key).map(|(_, value)| (value.span(), value.get_ref().as_bool()))?;
+        match value {
+            Some(wanted) => {
+                self.take(key);
+                wanted.then(|| Section { name: self.path(key), span, entries: BTreeMap::new(), asked: Vec::new() })
+            }
+            None => self.section(sink, key),
+        }
+    }
+
     /// A table within this one.
     pub(super) fn section(&mut self, sink: &mut Sink<'_>, key: &'static str) -> Option<Section<'i>> {
         let value = self.take(key)?;
@@ -240,6 +268,20 @@ impl<'i> Section<'i> {
                 None
             }
         }
+    }
+
+    /// The tables within a table whose keys are free, in the order of these.
+    pub(super) fn named_sections(&mut self, sink: &mut Sink<'_>, key: &'static str) -> Vec<(String, Section<'i>)> {
+        let Some(section) = self.section(sink, key) else { return Vec::new() };
+        let mut sections = Vec::new();
+        for (name, (_, value)) in section.entries {
+            let (span, path) = (value.span(), format!("{key}.{name}"));
+            match value.into_inner() {
+                Value::Table(table) => sections.push((name, Section::new(path, span, table))),
+                other => sink.error(span, format!("{path}: {}", mismatch(&other, "a table"))),
+            }
+        }
+        sections
     }
 
     /// The tables of an array of tables.
@@ -270,9 +312,19 @@ impl<'i> Section<'i> {
         }
     }
 
+    /// A key that is known here although it is not there.
+    pub(super) fn note(&mut self, key: &'static str) {
+        self.asked.push(key);
+    }
+
     /// Whether a key is there, without reading it.
     pub(super) fn has(&self, key: &str) -> bool {
         self.entries.contains_key(key)
+    }
+
+    pub(super) fn is_empty_list(&self, key: &str) -> bool {
+        let value = self.entries.get(key).map(|(_, value)| value.get_ref());
+        value.and_then(|value| value.as_array()).is_some_and(|list| list.is_empty())
     }
 
     /// Where the value of a key begins.
@@ -285,7 +337,7 @@ impl<'i> Section<'i> {
     }
 }
 
-fn mismatch(value: &Value<'_>, expected: &str) -> String {
+pub(super) fn mismatch(value: &Value<'_>, expected: &str) -> String {
     format!(
         "found {}, expected {expected}",
         match value {

@@ -1,15 +1,24 @@
 //! Each section of `edge.toml`, in the order of its manual page.
 
+mod bgp;
+mod certificates;
+mod fleet;
+mod issuers;
 mod kubernetes;
+mod l2;
+mod pools;
+mod selector;
+mod vips;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::reader::{Section, Sink};
 use crate::names::{Kind, ObjectKey};
 use crate::settings::{
-    AccessLog, AddressRange, BindVips, CertificateSettings, ControlSettings, DotSegments, EscapedSlashes, IoBackend,
-    LogFormat, LogLevel, LogSettings, ManifestSource, PatchSource, PatchTarget, PatchType, Pool, ProxySettings,
-    ReachMode, RepeatedSlashes, SecretSource, Settings, TextSource, TlsRecords, VipSettings,
+    AccessLog, AddressRange, ControlSettings, DotSegments, EscapedSlashes, IoBackend, LogFormat, LogLevel, LogSettings,
+    ManifestSource, PatchSource, PatchTarget, PatchType, ProxySettings, ReachMode, RepeatedSlashes, SecretSource,
+    Settings, TextSource, TlsRecords,
 };
 use crate::snapshot::ProxyPresence;
 use crate::suggest;
@@ -18,8 +27,12 @@ use crate::yaml::Quoted;
 
 pub(super) fn settings(mut root: Section<'_>, sink: &mut Sink<'_>) -> Settings {
     let mut settings = Settings::default();
+    if let Some(section) = root.section(sink, "edge") {
+        settings.edge = vips::edge(section, sink);
+    }
     if let Some(mut section) = root.section(sink, "state") {
         set(&mut settings.state_directory, section.parsed(sink, "directory", path));
+        settings.state_key_file = section.parsed(sink, "key_file", path);
         section.finish(sink);
     }
     if let Some(mut section) = root.section(sink, "gateway") {
@@ -47,17 +60,12 @@ pub(super) fn settings(mut root: Section<'_>, sink: &mut Sink<'_>) -> Settings {
     settings.patches = root.sections(sink, "patch").into_iter().filter_map(|section| patch(section, sink)).collect();
     settings.secrets = root.sections(sink, "secret").into_iter().filter_map(|section| secret(section, sink)).collect();
     settings.substitute = root.texts(sink, "substitute");
-    for section in root.sections(sink, "pool") {
-        let start = section.start();
-        let Some(pool) = pool(section, sink) else { continue };
-        if settings.pools.iter().any(|earlier| earlier.name == pool.name) {
-            sink.error(start..start, format!("pool: {:?} is the name of two pools", pool.name));
-        }
-        settings.pools.push(pool);
-    }
+    settings.pools = pools::pools(&mut root, sink);
     if let Some(section) = root.section(sink, "vips") {
-        vips(section, &mut settings.vips, sink);
+        vips::vips(section, &mut settings.vips, sink);
     }
+    settings.bgp = root.section(sink, "bgp").map(|section| bgp::bgp(section, sink));
+    settings.l2 = root.section(sink, "l2").map(|section| l2::l2(section, sink));
     if let Some(section) = root.section(sink, "proxy") {
         proxy(section, &mut settings.proxy, sink);
     }
@@ -78,12 +86,19 @@ pub(super) fn settings(mut root: Section<'_>, sink: &mut Sink<'_>) -> Settings {
     if let Some(section) = root.section(sink, "control") {
         control(section, &mut settings.control, sink);
     }
+    let places = (root.value_start("certificates"), root.value_start("certificate"));
     if let Some(section) = root.section(sink, "certificates") {
-        certificates(section, &mut settings.certificates, sink);
+        certificates::certificates(section, &mut settings.certificates, sink);
     }
+    issuers::issuers(&mut root, &mut settings.issuers, sink);
+    certificates::wishes(&mut root, &mut settings.issuers, sink);
+    issuers::known(&settings, sink, places);
     if let Some(section) = root.section(sink, "kubernetes") {
+        let start = section.value_start("edge_name");
         settings.kubernetes = kubernetes::kubernetes(section, sink);
+        vips::one_name(&mut settings, start, sink);
     }
+    settings.fleet = root.section(sink, "fleet").and_then(|section| fleet::fleet(section, sink));
     root.finish(sink);
     settings
 }
@@ -119,6 +134,34 @@ fn load_balancer_class(text: &str) -> Result<String, String> {
         true => Ok(text.to_owned()),
         false => Err(format!("{} is no loadBalancerClass, expected \"name\" or \"domain/name\"", Quoted(text))),
     }
+}
+
+/// Addresses as pools have them.
+fn range(text: &str) -> Result<AddressRange, String> {
+    AddressRange::parse(text).map_err(|fault| format!("{}: {fault}", Quoted(text)))
+}
+
+fn not_empty(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+fn address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| format!("{} is no IP address", Quoted(text)))
+}
+
+/// IFNAMSIZ holds 15 bytes and a zero.
+fn interface(text: &str) -> Result<String, String> {
+    let is_name = (1..=15).contains(&text.len()) && !matches!(text, "." | "..");
+    if is_name && !text.contains(['/', '\0']) && !text.contains(char::is_whitespace) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{} is no interface name", Quoted(text)))
+    }
+}
+
+/// The name of an edge, or a part of the name of a Lease.
+fn label(text: &str) -> Result<String, String> {
+    if is_label(text) { Ok(text.to_owned()) } else { Err(format!("{} is no DNS label", Quoted(text))) }
 }
 
 fn namespace(text: &str) -> Result<String, String> {
@@ -182,8 +225,7 @@ fn patch_target(mut section: Section<'_>, sink: &mut Sink<'_>) -> Option<PatchTa
             format!("{} is no kind that Edge reads{hint}", Quoted(text))
         })
     });
-    let name = section
-        .required(sink, "name", |text| if text.is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) });
+    let name = section.required(sink, "name", not_empty);
     let namespace = section.parsed(sink, "namespace", namespace);
     if let (Some(group), Some(kind)) = (&group, kind)
         && group != kind.group()
@@ -200,55 +242,22 @@ fn patch_target(mut section: Section<'_>, sink: &mut Sink<'_>) -> Option<PatchTa
     Some(PatchTarget { group, kind, key: ObjectKey::new(namespace, name) })
 }
 
-fn secret(mut section: Section<'_>, sink: &mut Sink<'_>) -> Option<SecretSource> {
-    let line = sink.line(section.start());
-    let key = section.required(sink, "name", |text| match text.split_once('/') {
+fn secret_key(text: &str) -> Result<ObjectKey, String> {
+    match text.split_once('/') {
         Some((namespace, name)) if is_label(namespace) && is_object_name(Kind::Secret, name) => {
             Ok(ObjectKey::new(namespace, name))
         }
         _ => Err(format!("{} is no Secret, expected \"namespace/name\"", Quoted(text))),
-    });
+    }
+}
+
+fn secret(mut section: Section<'_>, sink: &mut Sink<'_>) -> Option<SecretSource> {
+    let line = sink.line(section.start());
+    let key = section.required(sink, "name", secret_key);
     let certificate = section.required(sink, "certificate", path);
     let private_key = section.required(sink, "key", path);
     section.finish(sink);
     Some(SecretSource { key: key?, certificate: certificate?, private_key: private_key?, line })
-}
-
-fn pool(mut section: Section<'_>, sink: &mut Sink<'_>) -> Option<Pool> {
-    let name = section
-        .required(sink, "name", |text| if text.is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) });
-    if !section.has("addresses") {
-        section.error(sink, "addresses is missing");
-    }
-    let addresses = section.list(sink, "addresses", |text| {
-        AddressRange::parse(text).map_err(|fault| format!("{}: {fault}", Quoted(text)))
-    });
-    if addresses.as_ref().is_some_and(Vec::is_empty) {
-        section.error(sink, "addresses is empty, expected at least one range");
-    }
-    let auto_assign = section.boolean(sink, "auto_assign");
-    let avoid_buggy_ips = section.boolean(sink, "avoid_buggy_ips");
-    section.finish(sink);
-    Some(Pool {
-        name: name?,
-        addresses: addresses?,
-        auto_assign: auto_assign.unwrap_or(true),
-        avoid_buggy_ips: avoid_buggy_ips.unwrap_or(false),
-    })
-}
-
-fn vips(mut section: Section<'_>, vips: &mut VipSettings, sink: &mut Sink<'_>) {
-    set(&mut vips.bind, section.word(sink, "bind", &[("auto", BindVips::Auto), ("never", BindVips::Never)]));
-    let interface = section.parsed(sink, "interface", |text| {
-        // IFNAMSIZ holds 15 bytes and a zero.
-        if (1..=15).contains(&text.len()) && !text.contains(['/', ' ', '\0']) {
-            Ok(text.to_owned())
-        } else {
-            Err(format!("{} is no interface name", Quoted(text)))
-        }
-    });
-    set(&mut vips.interface, interface);
-    section.finish(sink);
 }
 
 fn proxy(mut section: Section<'_>, proxy: &mut ProxySettings, sink: &mut Sink<'_>) {
@@ -299,9 +308,7 @@ fn proxy(mut section: Section<'_>, proxy: &mut ProxySettings, sink: &mut Sink<'_
     let start = section.value_start("proxy_protocol");
     set(&mut proxy.proxy_protocol, section.word(sink, "proxy_protocol", &presences));
     let has_sources = section.has("proxy_protocol_from");
-    let sources = section.list(sink, "proxy_protocol_from", |text| {
-        AddressRange::parse(text).map_err(|fault| format!("{}: {fault}", Quoted(text)))
-    });
+    let sources = section.list(sink, "proxy_protocol_from", range);
     if proxy.proxy_protocol.is_some() && (!has_sources || sources.as_ref().is_some_and(Vec::is_empty)) {
         // With nobody to believe, every connection that has a header would be closed.
         let message = format!("{} needs sources that are trusted", section.path("proxy_protocol"));
@@ -344,19 +351,5 @@ fn control(mut section: Section<'_>, control: &mut ControlSettings, sink: &mut S
             .map_err(|_| format!("{} is no address, expected \"off\" or one such as \"127.0.0.1:9901\"", Quoted(text))),
     });
     set(&mut control.metrics, metrics);
-    section.finish(sink);
-}
-
-fn certificates(mut section: Section<'_>, certificates: &mut CertificateSettings, sink: &mut Sink<'_>) {
-    set(&mut certificates.placeholder, section.boolean(sink, "placeholder"));
-    let name = section.parsed(sink, "internal_ca", |text| {
-        // RFC 5280, ub-common-name.
-        if (1..=64).contains(&text.chars().count()) {
-            Ok(text.to_owned())
-        } else {
-            Err("is empty or longer than 64 characters".to_owned())
-        }
-    });
-    set(&mut certificates.internal_ca, name);
     section.finish(sink);
 }

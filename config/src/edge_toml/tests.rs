@@ -1,3 +1,6 @@
+mod announce;
+mod fleet;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -5,7 +8,7 @@ use super::*;
 use crate::names::{Kind, ObjectKey};
 use crate::settings::{Credentials, IoBackend, KubernetesSettings, PatchType, SecretScope, TextSource, TlsRecords};
 
-fn faults(text: &str) -> Vec<String> {
+pub(super) fn faults(text: &str) -> Vec<String> {
     let problems = decode(&"edge.toml".into(), text).unwrap_err();
     problems.iter().map(ToString::to_string).collect()
 }
@@ -231,6 +234,7 @@ group = "edge-a"
 edge_name = "rack-1"
 lease_namespace = "kube-system"
 gateway_services = false
+cert_manager_lease = "cert-manager/cm"
 "#;
     let expected = KubernetesSettings {
         credentials: Credentials::Kubeconfig {
@@ -246,6 +250,7 @@ gateway_services = false
         edge_name: Some("rack-1".to_owned()),
         lease_namespace: "kube-system".to_owned(),
         gateway_services: false,
+        cert_manager_lease: ObjectKey::new("cert-manager", "cm"),
     };
     assert_eq!(decoded(text), Some(expected));
     let text = r#"
@@ -256,6 +261,7 @@ gateway_selector = "a b"
 secrets = "some"
 sync_timeout = "0s"
 group = "a.b"
+cert_manager_lease = "cm"
 kubeconf = "x"
 "#;
     assert_eq!(
@@ -267,7 +273,8 @@ kubeconf = "x"
             "edge.toml:6:11: kubernetes.secrets: unknown value \"some\", expected all, referenced",
             "edge.toml:7:16: kubernetes.sync_timeout is out of range, expected 1s to 10m",
             "edge.toml:8:9: kubernetes.group: \"a.b\" is no DNS label",
-            "edge.toml:9:1: unknown key `kubernetes.kubeconf`, did you mean `kubeconfig`?",
+            "edge.toml:9:22: kubernetes.cert_manager_lease: \"cm\" is no Lease, expected \"namespace/name\"",
+            "edge.toml:10:1: unknown key `kubernetes.kubeconf`, did you mean `kubeconfig`?",
         ]
     );
 }

@@ -37,10 +37,11 @@ pub struct HttpRouteRule {
     pub backend_refs: Vec<BackendRef<HttpFilter>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<HttpRouteTimeouts>,
+    /// Boxed, as few of thousands of rules have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry: Option<HttpRouteRetry>,
+    pub retry: Option<Box<HttpRouteRetry>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub session_persistence: Option<SessionPersistence>,
+    pub session_persistence: Option<Box<SessionPersistence>>,
 }
 
 fn every_path() -> Vec<HttpRouteMatch> {

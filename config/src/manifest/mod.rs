@@ -3,6 +3,7 @@
 //! function of its arguments, so a source may keep the result for as long as the text is the same.
 //! What must not happen here: judging anything that needs a second object.
 
+mod closed;
 mod inert;
 mod object;
 mod raw;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::core::{RawConfigMap, RawSecret};
+use crate::core::{RawConfigMap, RawSecret, SecretText};
 use crate::inputs::{Meta, Object};
 use crate::names::{Kind, ObjectKey, ObjectRef};
 use crate::patch;
@@ -25,6 +26,7 @@ use crate::suggest;
 use crate::validate::{self, Faults};
 use crate::yaml::{self, DecodeError, Mark, Node, Unknown, Value};
 
+pub(crate) use inert::unacted;
 pub use object::AnyObject;
 pub use served::{Known, decode_served, is_infrastructure};
 
@@ -67,6 +69,8 @@ pub struct Item {
     /// Absent where the text did not get as far.
     pub identity: Option<ObjectRef>,
     pub outcome: Outcome,
+    /// What of the object is secret and in no [`AnyObject`]: `spec.password` of a BGPPeer.
+    pub password: Option<SecretText>,
     pub problems: Vec<Problem>,
 }
 
@@ -78,6 +82,8 @@ pub enum Outcome {
     ConfigMap(Box<Object<RawConfigMap>>),
     /// Meant to be an object and is none; the last good version of it, if any, keeps serving.
     Broken,
+    /// The same of a policy that protects. Without a good version this stands for it, and nobody passes what it is about.
+    Closed(AnyObject),
     /// Nothing that Edge reads.
     Foreign,
 }
@@ -89,8 +95,13 @@ pub const MAX_DOCUMENT: usize = 8 << 20;
 pub fn decode_document(text: &str, place: &Place, namespace: &Arc<str>, patches: &[Patch<'_>]) -> Vec<Item> {
     let whole = |mark: Mark, outcome: Outcome, severity: Severity, message: String| {
         let origin = place.origin(mark);
-        let problem = Problem { severity, origin: Some(origin.clone()), object: None, message };
-        vec![Item { origin, identity: None, outcome, problems: vec![problem] }]
+        let problems = vec![Problem { severity, origin: Some(origin.clone()), object: None, message }];
+        let outcome = match outcome {
+            Outcome::Broken => closed::of_text(text, namespace, &origin, &problems),
+            _ => None,
+        }
+        .map_or(outcome, Outcome::Closed);
+        vec![Item { origin, identity: None, outcome, password: None, problems }]
     };
     if text.len() > MAX_DOCUMENT {
         let message = format!("the document has {} bytes, expected at most {MAX_DOCUMENT}", text.len());
@@ -148,15 +159,23 @@ impl Context<'_> {
             },
             Type::Unreadable(severity, message) => {
                 let outcome = if severity == Severity::Error { Outcome::Broken } else { Outcome::Foreign };
-                items.push(self.rejected(node.mark, outcome, severity, message));
+                items.push(self.protecting(node, self.rejected(node.mark, outcome, severity, message)));
             }
         }
+    }
+
+    /// What becomes of a document that cannot be used, and may be a policy that protects something.
+    fn protecting(&self, node: &Node<'_>, mut item: Item) -> Item {
+        if let Some(closed) = closed::of_document(node, self.namespace, &item.origin, &item.problems) {
+            item.outcome = Outcome::Closed(closed);
+        }
+        item
     }
 
     fn rejected(&self, mark: Mark, outcome: Outcome, severity: Severity, message: String) -> Item {
         let origin = self.place.origin(mark);
         let problem = Problem { severity, origin: Some(origin.clone()), object: None, message };
-        Item { origin, identity: None, outcome, problems: vec![problem] }
+        Item { origin, identity: None, outcome, password: None, problems: vec![problem] }
     }
 
     fn item(&self, node: &Node<'_>, kind: Kind) -> Item {
@@ -165,7 +184,7 @@ impl Context<'_> {
             Ok(key) => key,
             Err((mark, message)) => {
                 let message = format!("{kind}: {message}");
-                return self.rejected(mark, Outcome::Broken, Severity::Error, message);
+                return self.protecting(node, self.rejected(mark, Outcome::Broken, Severity::Error, message));
             }
         };
         let identity = ObjectRef::new(kind, key);
@@ -191,7 +210,18 @@ impl Context<'_> {
                     let place = |problem: &Problem| (problem.origin.clone(), problem.severity, problem.message.clone());
                     spoilt.sort_by_cached_key(place);
                     spoilt.dedup();
-                    return Item { origin, identity: Some(identity), outcome: attempt.outcome, problems: spoilt };
+                    let outcome = match attempt.outcome {
+                        Outcome::Broken => closed::of_object(node, &identity, &origin, &spoilt)
+                            .map_or(Outcome::Broken, Outcome::Closed),
+                        outcome => outcome,
+                    };
+                    return Item {
+                        origin,
+                        identity: Some(identity),
+                        outcome,
+                        password: attempt.password,
+                        problems: spoilt,
+                    };
                 }
             }
         }
@@ -226,7 +256,7 @@ impl Context<'_> {
             &patched
         };
         let outcome = decode_object(node, identity, origin, &mut findings);
-        findings.into_attempt(outcome)
+        Attempt { password: password(identity.kind, node), ..findings.into_attempt(outcome) }
     }
 }
 
@@ -243,6 +273,7 @@ fn apply<'t>(target: &mut Node<'t>, patch: &Patch<'t>, source: u16) -> Result<()
 
 struct Attempt {
     outcome: Outcome,
+    password: Option<SecretText>,
     problems: Vec<Problem>,
     /// The source of the first fatal fault.
     culprit: Option<u16>,
@@ -275,8 +306,14 @@ impl Findings<'_> {
 
     fn into_attempt(mut self, outcome: Outcome) -> Attempt {
         self.problems.sort_by(|a, b| (&a.origin, a.severity).cmp(&(&b.origin, b.severity)));
-        Attempt { outcome, problems: self.problems, culprit: self.culprit }
+        Attempt { outcome, password: None, problems: self.problems, culprit: self.culprit }
     }
+}
+
+/// What a source has to keep apart from the object.
+fn password(kind: Kind, node: &Node<'_>) -> Option<SecretText> {
+    let text = (kind == Kind::BGPPeer).then(|| node.member("spec")?.member("password")?.as_str())??;
+    (!text.is_empty()).then(|| SecretText(text.as_bytes().to_vec()))
 }
 
 fn decode_object(node: &Node<'_>, identity: &ObjectRef, origin: &Origin, findings: &mut Findings<'_>) -> Outcome {
@@ -298,7 +335,11 @@ fn decode_object(node: &Node<'_>, identity: &ObjectRef, origin: &Origin, finding
                 None => (String::new(), field.path.as_str()),
             };
             let hint = suggest::hint(name, field.known.iter().copied());
-            findings.add(Severity::Warning, field.mark, format!("{parent}unknown field `{name}`{hint}"));
+            let message = format!("{parent}unknown field `{name}`{hint}");
+            match is_strict(identity.kind, &field.path) {
+                true => findings.fatal(field.mark, message),
+                false => findings.add(Severity::Warning, field.mark, message),
+            }
         }
     };
     let meta = match meta(node, identity, origin, findings) {
@@ -312,6 +353,11 @@ fn decode_object(node: &Node<'_>, identity: &ObjectRef, origin: &Origin, finding
         }
     };
     decode_body(node, identity.kind, meta, findings, report_unknown)
+}
+
+/// Whether a field that is not understood may be the one that keeps somebody out. Then nothing of the object counts.
+fn is_strict(kind: Kind, path: &str) -> bool {
+    matches!(kind, Kind::SecurityPolicy | Kind::AuthenticationFilter) && path.starts_with("spec.")
 }
 
 /// What follows the metadata.
@@ -338,7 +384,8 @@ fn decode_body<'f>(
                 unknown_members(findings);
             }
             report_unknown(decoded.unknown, findings);
-            let sound = report_faults(node, decoded.faults, findings);
+            let is_understood = findings.culprit.is_none();
+            let sound = report_faults(node, decoded.faults, findings) && is_understood;
             match decoded.result {
                 Ok(object) if sound => Outcome::Ready(object),
                 Ok(_) => Outcome::Broken,

@@ -7,7 +7,7 @@ use crate::names::{Kind, ObjectRef};
 use crate::problem::Origin;
 use crate::validate::{self, Faults};
 use crate::yaml::{DecodeError, Node, Unknown, decode};
-use crate::{certmanager, core, envoy, gateway, metallb};
+use crate::{certmanager, core, envoy, gateway, metallb, nginx};
 
 macro_rules! kinds {
     ($($kind:ident => $field:ident, $spec:ty, $place:ident, $check:path;)*) => {
@@ -143,20 +143,37 @@ kinds! {
     ClusterIssuer => cluster_issuers, certmanager::IssuerSpec, spec, validate::issuer;
     Certificate => certificates, certmanager::CertificateSpec, spec, validate::certificate;
     IPAddressPool => address_pools, metallb::IpAddressPoolSpec, spec, validate::address_pool;
-    L2Advertisement => l2_advertisements, metallb::L2AdvertisementSpec, optional, validate::nothing;
-    BGPPeer => bgp_peers, metallb::BgpPeerSpec, spec, validate::nothing;
-    BGPAdvertisement => bgp_advertisements, metallb::BgpAdvertisementSpec, spec, validate::nothing;
-    Community => communities, metallb::CommunitySpec, optional, validate::nothing;
-    BFDProfile => bfd_profiles, metallb::BfdProfileSpec, optional, validate::nothing;
+    L2Advertisement => l2_advertisements, metallb::L2AdvertisementSpec, optional, validate::l2_advertisement;
+    BGPPeer => bgp_peers, metallb::BgpPeerSpec, spec, validate::bgp_peer;
+    BGPAdvertisement => bgp_advertisements, metallb::BgpAdvertisementSpec, optional, validate::bgp_advertisement;
+    Community => communities, metallb::CommunitySpec, optional, validate::community;
+    BFDProfile => bfd_profiles, metallb::BfdProfileSpec, optional, validate::bfd_profile;
     ClientTrafficPolicy => client_traffic_policies, envoy::ClientTrafficPolicySpec, spec, validate::client_traffic_policy;
     BackendTrafficPolicy => backend_traffic_policies, envoy::BackendTrafficPolicySpec, spec, validate::backend_traffic_policy;
     SecurityPolicy => security_policies, envoy::SecurityPolicySpec, spec, validate::nothing;
     EnvoyProxy => envoy_proxies, envoy::EnvoyProxySpec, optional, validate::nothing;
     Backend => backends, envoy::BackendSpec, spec, validate::backend;
+    UpstreamSettingsPolicy => upstream_settings_policies, nginx::UpstreamSettingsPolicySpec, spec, validate::upstream_settings_policy;
+    HTTPRouteFilter => http_route_filters, envoy::HttpRouteFilterSpec, spec, validate::http_route_filter;
+    ClientSettingsPolicy => client_settings_policies, nginx::ClientSettingsPolicySpec, spec, validate::client_settings_policy;
+    ProxySettingsPolicy => proxy_settings_policies, nginx::ProxySettingsPolicySpec, spec, validate::proxy_settings_policy;
+    RateLimitPolicy => rate_limit_policies, nginx::RateLimitPolicySpec, spec, validate::rate_limit_policy;
+    AuthenticationFilter => authentication_filters, nginx::AuthenticationFilterSpec, spec, validate::authentication_filter;
+    SnippetsFilter => snippets_filters, nginx::SnippetsFilterSpec, spec, validate::snippets_filter;
+    SnippetsPolicy => snippets_policies, nginx::SnippetsPolicySpec, spec, validate::snippets_policy;
 }
 
 impl AnyObject {
     pub fn reference(&self) -> ObjectRef {
         ObjectRef::new(self.kind(), self.meta().key.clone())
+    }
+
+    /// Why the policy for which it only stands cannot be read.
+    pub fn unreadable(&self) -> Option<&str> {
+        match self {
+            Self::SecurityPolicy(policy) => policy.spec.unreadable.as_deref(),
+            Self::ClientTrafficPolicy(policy) => policy.spec.unreadable.as_deref(),
+            _ => None,
+        }
     }
 }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{AnyObject, Findings, Item, Outcome, Place, decode_body, inert};
+use super::{AnyObject, Findings, Item, Outcome, Place, closed, decode_body, inert, is_strict, password};
 use crate::core::{ServicePort, ServiceSpec, ServiceType};
-use crate::inputs::Meta;
+use crate::inputs::{Created, Meta};
 use crate::names::{Kind, ObjectKey, ObjectRef};
 use crate::problem::{Origin, Severity};
 use crate::suggest;
@@ -48,7 +48,11 @@ pub fn decode_served(node: &Node<'_>, known: &Known<'_>) -> Item {
             // The server's schema has it, so it is no slip of the pen: it is of a version that Edge does not know.
             let name = field.path.rsplit('.').next().unwrap_or(&field.path);
             let hint = suggest::hint(name, field.known.iter().copied());
-            findings.add(Severity::Inert, field.mark, format!("{}: unknown to this version{hint}", field.path));
+            let message = format!("{}: unknown to this version{hint}", field.path);
+            match is_strict(known.kind, &field.path) {
+                true => findings.fatal(field.mark, message),
+                false => findings.add(Severity::Inert, field.mark, message),
+            }
         }
     };
     let outcome = match meta(node, &identity, &origin) {
@@ -59,10 +63,16 @@ pub fn decode_served(node: &Node<'_>, known: &Known<'_>) -> Item {
         }
     };
     let mut attempt = findings.into_attempt(outcome);
-    if let Outcome::Ready(object) = &mut attempt.outcome {
-        slim(object);
+    match &mut attempt.outcome {
+        Outcome::Ready(object) => slim(object),
+        Outcome::Broken => {
+            let closed = closed::of_object(node, &identity, &origin, &attempt.problems);
+            attempt.outcome = closed.map_or(Outcome::Broken, Outcome::Closed);
+        }
+        _ => {}
     }
-    Item { origin, identity: Some(identity), outcome: attempt.outcome, problems: attempt.problems }
+    let password = password(known.kind, node);
+    Item { origin, identity: Some(identity), outcome: attempt.outcome, password, problems: attempt.problems }
 }
 
 #[derive(Deserialize)]
@@ -89,7 +99,7 @@ fn meta(node: &Node<'_>, identity: &ObjectRef, origin: &Origin) -> Result<Meta, 
         labels: decoded.labels,
         annotations: decoded.annotations,
         generation: decoded.generation.unwrap_or(1),
-        created: decoded.creation_timestamp,
+        created: decoded.creation_timestamp.as_deref().and_then(Created::parse),
         origin: origin.clone(),
     })
 }
@@ -106,7 +116,7 @@ fn slim(object: &mut AnyObject) {
                 kind: spec.kind,
                 ports: spec.ports.into_iter().map(port).collect(),
                 // Whether it is headless is part of what makes it valid.
-                cluster_ip: spec.cluster_ip.filter(|address| address == "None"),
+                cluster_ip: spec.cluster_ip.filter(|address| **address == *"None"),
                 external_name: spec.external_name,
                 external_traffic_policy: spec.external_traffic_policy,
                 publish_not_ready_addresses: spec.publish_not_ready_addresses,
@@ -136,6 +146,8 @@ fn slim(object: &mut AnyObject) {
     }
 }
 
+/// Who keeps an object as it is.
+const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The whole object once more, which kubectl keeps.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -159,7 +171,13 @@ fn trim(kind: Kind, node: &Node<'_>, meta: &mut ServedMeta) {
             meta.annotations.remove(crate::metallb::ALLOCATED_ANNOTATION);
             meta.annotations.remove(crate::metallb::WRITTEN_ANNOTATION);
         }
-        Kind::Secret | Kind::ConfigMap => {
+        // Whose certificate it is.
+        Kind::Secret => {
+            meta.annotations
+                .retain(|name, _| name.starts_with("cert-manager.io/") || name.starts_with("edge.internal/"));
+            meta.labels.retain(|name, _| name == MANAGED_BY);
+        }
+        Kind::ConfigMap => {
             meta.annotations.clear();
             meta.labels.clear();
         }

@@ -8,7 +8,7 @@ use super::pattern::Pattern;
 use super::{Fields, RequestView};
 
 /// What a value must be.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ValueMatch {
     Exact(Box<str>),
@@ -16,15 +16,41 @@ pub enum ValueMatch {
 }
 
 /// HTTPHeaderMatch and GRPCHeaderMatch.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FieldMatch {
     /// Lower case.
     pub name: Box<str>,
     pub value: ValueMatch,
 }
 
-/// HTTPQueryParamMatch. Name and value are compared with the case that they have, after percent-decoding of the request's.
+/// A cookie of the request (Envoy Gateway's HTTPCookieMatch). Names are compared with the case that they have.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CookieMatch {
+    pub name: Box<str>,
+    pub value: ValueMatch,
+}
+
+impl CookieMatch {
+    pub(super) fn matches<F: Fields + ?Sized>(&self, request: &RequestView<'_, F>) -> bool {
+        self.value_in(request).is_some_and(|value| match &self.value {
+            ValueMatch::Exact(expected) => value == expected.as_bytes(),
+            ValueMatch::Regex(pattern) => pattern.matches(value),
+        })
+    }
+
+    /// The value of the first cookie of this name (RFC 6265 §4.2.1), without the quotes that it may have.
+    pub(super) fn value_in<'r, F: Fields + ?Sized>(&self, request: &RequestView<'r, F>) -> Option<&'r [u8]> {
+        let pairs = request.fields.first("cookie")?.split(|byte| *byte == b';');
+        pairs.map(<[u8]>::trim_ascii).find_map(|pair| {
+            let value = pair.strip_prefix(self.name.as_bytes())?.strip_prefix(b"=")?;
+            let quoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+            Some(quoted.unwrap_or(value))
+        })
+    }
+}
+
+/// HTTPQueryParamMatch. Name and value are compared with the case that they have, after percent-decoding of the request's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct QueryMatch {
     pub name: Box<str>,
     pub value: ValueMatch,
@@ -44,7 +70,7 @@ impl FieldMatch {
 }
 
 impl QueryMatch {
-    pub(super) fn matches(&self, query: Option<&str>) -> bool {
+    pub fn matches(&self, query: Option<&str>) -> bool {
         self.value_in(query).is_some_and(|value| match &self.value {
             ValueMatch::Exact(expected) => decodes_to(value, expected.as_bytes()),
             ValueMatch::Regex(pattern) => pattern.matches(&decoded(value)),
@@ -54,11 +80,21 @@ impl QueryMatch {
     /// The undecoded value of this parameter. "If a query param is repeated in an HTTP request, the behavior is
     /// purposely left undefined": the first counts, as with header fields.
     pub(super) fn value_in<'q>(&self, query: Option<&'q str>) -> Option<&'q str> {
-        query.unwrap_or_default().split('&').find_map(|parameter| {
-            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            (!parameter.is_empty() && decodes_to(name, self.name.as_bytes())).then_some(value)
-        })
+        parameter(query, &self.name)
     }
+}
+
+/// The undecoded value of the first parameter of this name.
+fn parameter<'q>(query: Option<&'q str>, name: &str) -> Option<&'q str> {
+    query.unwrap_or_default().split('&').find_map(|parameter| {
+        let (known, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        (!parameter.is_empty() && decodes_to(known, name.as_bytes())).then_some(value)
+    })
+}
+
+/// The value of the first parameter of this name, with its escapes decoded.
+pub fn query_value<'q>(query: Option<&'q str>, name: &str) -> Option<Cow<'q, [u8]>> {
+    parameter(query, name).map(decoded)
 }
 
 /// Keeps the first of several entries with one name: "only the first entry with an equivalent name MUST be considered".

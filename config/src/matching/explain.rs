@@ -43,6 +43,10 @@ pub enum Loss {
         name: Box<str>,
         found: bool,
     },
+    Cookie {
+        name: Box<str>,
+        found: bool,
+    },
     /// It holds, but another one that holds goes first.
     Precedence {
         winner: RuleId,
@@ -59,6 +63,7 @@ impl fmt::Display for Loss {
             Self::Method { expected } => write!(f, "method is not {expected}"),
             Self::Header { name, found } => write!(f, "header {name} {}", value(found)),
             Self::Query { name, found } => write!(f, "query parameter {name} {}", value(found)),
+            Self::Cookie { name, found } => write!(f, "cookie {name} {}", value(found)),
             Self::Precedence { because, .. } => write!(f, "another match goes first: {because}"),
         }
     }
@@ -117,9 +122,12 @@ fn fault<F: Fields + ?Sized>(host: bool, entry: &RouteMatch, request: &RequestVi
         let found = request.fields.first(&header.name).is_some();
         return Some(Loss::Header { name: header.name.clone(), found });
     }
-    let parameter = entry.query.iter().find(|parameter| !parameter.matches(request.query))?;
-    let found = parameter.value_in(request.query).is_some();
-    Some(Loss::Query { name: parameter.name.clone(), found })
+    if let Some(parameter) = entry.query.iter().find(|parameter| !parameter.matches(request.query)) {
+        let found = parameter.value_in(request.query).is_some();
+        return Some(Loss::Query { name: parameter.name.clone(), found });
+    }
+    let cookie = entry.cookies.iter().find(|cookie| !cookie.matches(request))?;
+    Some(Loss::Cookie { name: cookie.name.clone(), found: cookie.value_in(request).is_some() })
 }
 
 /// The criterion by which the first of two matches of one host goes first.
@@ -143,7 +151,7 @@ fn because(winning: &RouteMatch, losing: &RouteMatch) -> &'static str {
     }
     if winning.method.is_some() != losing.method.is_some() {
         "a method"
-    } else if winning.headers.len() != losing.headers.len() {
+    } else if winning.headers.len() + winning.cookies.len() != losing.headers.len() + losing.cookies.len() {
         "more headers"
     } else if winning.query.len() != losing.query.len() {
         "more query parameters"

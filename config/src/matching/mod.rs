@@ -20,9 +20,10 @@ mod oracle;
 #[cfg(test)]
 mod tests;
 
-pub use condition::{FieldMatch, QueryMatch, ValueMatch};
+pub use condition::{CookieMatch, FieldMatch, QueryMatch, ValueMatch, query_value};
 pub use explain::{Candidate, Loss, Outcome};
 pub use order::{PathMatch, RouteMatch};
+pub(crate) use pattern::compile as compile_pattern;
 pub use pattern::{Pattern, PatternError};
 pub use table::{Matched, RouteTable};
 

@@ -4,7 +4,7 @@ use std::cmp::{Ordering, Reverse};
 
 use serde::Serialize;
 
-use super::condition::{FieldMatch, QueryMatch, first_by_name};
+use super::condition::{CookieMatch, FieldMatch, QueryMatch, first_by_name};
 use super::pattern::Pattern;
 use super::{Fields, RequestView};
 use crate::snapshot::RuleId;
@@ -36,6 +36,8 @@ pub struct RouteMatch {
     pub headers: Box<[FieldMatch]>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub query: Box<[QueryMatch]>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub cookies: Box<[CookieMatch]>,
     /// Rules are numbered from the oldest route to the newest, then by namespace and name, then in their order in the
     /// route: the number is the tie-breaker of the specification.
     pub rule: RuleId,
@@ -110,7 +112,15 @@ fn grpc_call(path: &str) -> Option<(&str, &str)> {
 impl RouteMatch {
     /// A match on everything.
     pub fn new(path: PathMatch, rule: RuleId, index: u32) -> Self {
-        Self { path, method: None, headers: Box::default(), query: Box::default(), rule, index }
+        Self {
+            path,
+            method: None,
+            headers: Box::default(),
+            query: Box::default(),
+            cookies: Box::default(),
+            rule,
+            index,
+        }
     }
 
     /// Of headers with one name only the first is kept.
@@ -127,17 +137,19 @@ impl RouteMatch {
 
     /// Whether no request fails to match.
     pub(super) fn takes_all(&self) -> bool {
-        let Self { path, method, headers, query, rule: _, index: _ } = self;
+        let Self { path, method, headers, query, cookies, rule: _, index: _ } = self;
         matches!(path, PathMatch::Prefix(prefix) if prefix.is_empty())
             && method.is_none()
             && headers.is_empty()
             && query.is_empty()
+            && cookies.is_empty()
     }
 
     pub(super) fn conditions_hold<F: Fields + ?Sized>(&self, request: &RequestView<'_, F>) -> bool {
         self.method.as_deref().is_none_or(|method| method == request.method)
             && self.headers.iter().all(|header| header.matches(request))
             && self.query.iter().all(|parameter| parameter.matches(request.query))
+            && self.cookies.iter().all(|cookie| cookie.matches(request))
     }
 
     /// HTTPRouteRule.matches: "Across all rules specified on applicable Routes, precedence must be given to the match
@@ -151,7 +163,7 @@ impl RouteMatch {
     /// GRPCRouteRule.matches: "Characters in a matching service. Characters in a matching method. Header matches.", then
     /// the same ties. An exact service and method is an exact path, an exact service is a prefix; what names no service
     /// comes after what does. Ours is where regular expressions stand: an expression for a path after exact paths and
-    /// before prefixes, one for a service or method after exact services.
+    /// before prefixes, one for a service or method after exact services; and that cookies count as headers do.
     ///
     /// Matches that cannot both hold (two exact paths) are ordered by their text, so that equal ones are neighbours.
     pub(super) fn precedence(&self, other: &Self) -> Ordering {
@@ -163,7 +175,8 @@ impl RouteMatch {
     }
 
     fn criteria(&self) -> impl Ord {
-        (self.method.is_none(), Reverse(self.headers.len()), Reverse(self.query.len()), self.rule, self.index)
+        let headers = self.headers.len() + self.cookies.len();
+        (self.method.is_none(), Reverse(headers), Reverse(self.query.len()), self.rule, self.index)
     }
 }
 

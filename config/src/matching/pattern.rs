@@ -49,7 +49,8 @@ impl Pattern {
     }
 }
 
-fn compile(text: &str) -> Result<regex::bytes::Regex, PatternError> {
+/// A text as an expression that is not bound to the whole value.
+pub(crate) fn compile(text: &str) -> Result<regex::bytes::Regex, PatternError> {
     regex::bytes::RegexBuilder::new(text)
         .size_limit(SIZE_LIMIT)
         .dfa_size_limit(SIZE_LIMIT)
@@ -71,6 +72,8 @@ impl PartialEq for Pattern {
         self.0.text == other.0.text
     }
 }
+
+impl Eq for Pattern {}
 
 impl fmt::Debug for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

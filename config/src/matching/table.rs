@@ -9,7 +9,7 @@ use super::order::{PathMatch, RouteMatch, ends_segment};
 use super::{Fields, RequestView};
 use crate::hosts::HostMap;
 use crate::names::HostPattern;
-use crate::snapshot::RuleId;
+use crate::snapshot::{RuleId, are_same};
 
 /// Up to here a host's matches are tried one by one, which is faster than hashing and needs no index.
 const SCANNED: usize = 8;
@@ -207,7 +207,7 @@ fn ranged<'m>(map: &'m mut HashMap<Box<str>, (u32, u32)>, key: &str) -> &'m mut 
 impl PartialEq for Matches {
     fn eq(&self, other: &Self) -> bool {
         // All else follows from them.
-        self.sorted() == other.sorted()
+        are_same(self.sorted(), other.sorted())
     }
 }
 

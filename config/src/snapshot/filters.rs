@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::Target;
+use super::{Substitution, Target};
+use crate::issuer::SecretRef;
 
 /// Filters in the form in which they are applied. Header names are lower case and valid field names; values are valid
 /// field values (RFC 9110 §5).
@@ -16,6 +17,46 @@ pub struct Filters {
     pub rewrite: Option<Rewrite>,
     pub mirrors: Vec<Mirror>,
     pub cors: Option<Cors>,
+    /// Beyond the Gateway API; after `rewrite`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extension: Option<Box<Extension>>,
+}
+
+/// What Envoy Gateway's HTTPRouteFilter says of requests.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Extension {
+    /// Judged before `path`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostEdit>,
+    /// Whether the backend is told the host that the client asked for, where `host` is another.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub hides_host: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<Substitution>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Credential>,
+}
+
+/// Where the host that a backend sees comes from.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub enum HostEdit {
+    /// A field of the request, in lower case. Absent or empty: the host stays.
+    Field(Box<str>),
+    /// The name of the backend, where it has one.
+    Backend,
+    /// What becomes of the path. It does not match: the host stays.
+    Path(Substitution),
+}
+
+/// A field that the backend wants and the client does not send.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Credential {
+    /// Lower case.
+    pub field: Box<str>,
+    /// Whether it goes before one of the client.
+    pub replaces: bool,
+    /// Its whole value.
+    pub secret: SecretRef,
 }
 
 /// Applied in this order: set, add, remove.

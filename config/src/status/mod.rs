@@ -13,7 +13,9 @@ use foldhash::{HashMap, HashMapExt};
 use serde_json::{Map, Value, json};
 
 use crate::names::{CertId, Kind, ObjectRef};
-use crate::report::{Condition, ListenerReport, ObjectReport, ParentReport, Report, ServicePortReport};
+use crate::report::{
+    CERTIFICATE_READY, Condition, ListenerReport, ObjectReport, ParentReport, Report, ServicePortReport,
+};
 use crate::snapshot::{Listener, ListenerId, ListenerServe, PortServe, Snapshot, Transport};
 
 /// What the actors see of one snapshot.
@@ -29,6 +31,8 @@ pub struct Observed {
     pub certificates: BTreeMap<CertId, CertificateState>,
     /// Gateways and ListenerSets that not every edge serves as they are now, and which one does not.
     pub pending: BTreeMap<ObjectRef, String>,
+    /// Policies and filters that ask somebody who is away, and what that comes to.
+    pub troubles: BTreeMap<ObjectRef, String>,
 }
 
 /// Whether something worked, or in one line why not.
@@ -68,6 +72,7 @@ impl Observed {
                 .collect(),
             certificates: certificates.chain(wanted).map(|id| (id.clone(), CertificateState::Present)).collect(),
             pending: BTreeMap::new(),
+            troubles: BTreeMap::new(),
         }
     }
 }
@@ -127,6 +132,8 @@ impl<'a> World<'a> {
         let mut status = Map::new();
         let faults: Vec<Option<Fault>> =
             report.listeners.iter().map(|listener| self.listener_fault(object, listener)).collect();
+        let unissued: Vec<Option<Fault>> =
+            report.listeners.iter().map(|listener| self.unissued(object, listener)).collect();
         if !report.conditions.is_empty() {
             let own = match object.kind {
                 Kind::Gateway => self.gateway_fault(object, report, &faults),
@@ -134,19 +141,19 @@ impl<'a> World<'a> {
                 Kind::Certificate => self.certificate_fault(object),
                 _ => None,
             };
-            status.insert("conditions".into(), conditions(&report.conditions, own.as_ref(), generation));
+            status.insert("conditions".into(), conditions(&report.conditions, (own.as_ref(), None), generation));
         }
         match object.kind {
             Kind::Gateway => {
                 let addresses = report.addresses.iter().filter(|address| self.is_bound(**address));
                 let addresses = addresses.map(|address| json!({"type": "IPAddress", "value": address.to_string()}));
                 status.insert("addresses".into(), addresses.collect());
-                status.insert("listeners".into(), listeners(report, &faults));
+                status.insert("listeners".into(), listeners(report, &faults, &unissued));
                 let sets = report.attached_listener_sets.unwrap_or_default();
                 status.insert("attachedListenerSets".into(), json!(sets));
             }
             Kind::ListenerSet => {
-                status.insert("listeners".into(), listeners(report, &faults));
+                status.insert("listeners".into(), listeners(report, &faults, &unissued));
             }
             Kind::Service => {
                 // Conditions of a Service are nobody's yet: what they would say goes into events.
@@ -160,8 +167,28 @@ impl<'a> World<'a> {
             Kind::HTTPRoute | Kind::GRPCRoute | Kind::TLSRoute | Kind::TCPRoute | Kind::UDPRoute => {
                 status.insert("parents".into(), parents(report, "parentRef"));
             }
-            Kind::BackendTLSPolicy | Kind::ClientTrafficPolicy | Kind::BackendTrafficPolicy | Kind::SecurityPolicy => {
-                status.insert("ancestors".into(), parents(report, "ancestorRef"));
+            Kind::BackendTLSPolicy
+            | Kind::ClientTrafficPolicy
+            | Kind::BackendTrafficPolicy
+            | Kind::SecurityPolicy
+            | Kind::UpstreamSettingsPolicy
+            | Kind::ClientSettingsPolicy
+            | Kind::ProxySettingsPolicy
+            | Kind::RateLimitPolicy
+            | Kind::SnippetsPolicy => {
+                let mut ancestors = parents(report, "ancestorRef");
+                if let (Some(why), Some(ancestors)) = (self.observed.troubles.get(object), ancestors.as_array_mut()) {
+                    ancestors.iter_mut().for_each(|entry| unreachable(entry, why, generation));
+                }
+                status.insert("ancestors".into(), ancestors);
+            }
+            Kind::AuthenticationFilter | Kind::SnippetsFilter => {
+                let conditions = status.remove("conditions").unwrap_or_else(|| json!([]));
+                let mut own = json!({"controllerName": report.controller, "conditions": conditions});
+                if let Some(why) = self.observed.troubles.get(object) {
+                    unreachable(&mut own, why, generation);
+                }
+                status.insert("controllers".into(), json!([own]));
             }
             _ => {}
         }
@@ -222,15 +249,18 @@ impl<'a> World<'a> {
         if let Some(fault) = self.unserved(parent) {
             return Some(fault);
         }
-        self.certificates_fault(listener)
+        self.certificates_fault(listener, report)
     }
 
-    /// A listener is fine while one of its certificates is.
-    fn certificates_fault(&self, listener: &Listener) -> Option<Fault> {
+    /// A listener is fine while one of its certificates is. Where somebody is at work to issue it, a placeholder is what
+    /// is wanted until then: who waits for the listener, as a challenge may, must not wait for the certificate.
+    fn certificates_fault(&self, listener: &Listener, report: &ListenerReport) -> Option<Fault> {
+        let may_wait = report.conditions.iter().any(|condition| condition.kind == CERTIFICATE_READY);
         let mut first = None;
         for id in &terminate(listener)?.certificates {
             let message = match self.observed.certificates.get(id) {
                 Some(CertificateState::Present) => return None,
+                Some(CertificateState::Placeholder { .. }) if may_wait => return None,
                 Some(CertificateState::Placeholder { why }) => {
                     format!("certificate {id}: a placeholder is served: {why}")
                 }
@@ -242,6 +272,37 @@ impl<'a> World<'a> {
             first.get_or_insert(message);
         }
         first.map(|message| Fault { reason: "Invalid", message })
+    }
+
+    /// The certificates that a listener is promised by an issuer and that are not there.
+    fn unissued(&self, object: &ObjectRef, report: &ListenerReport) -> Option<Fault> {
+        let is_promised = |condition: &Condition| condition.kind == CERTIFICATE_READY && condition.status;
+        report.conditions.iter().find(|condition| is_promised(condition))?;
+        let id = self.listeners.get(&(object, &*report.name))?;
+        let ids = &terminate(self.snapshot.listeners.get(id.index())?)?.certificates;
+        let mut missing = ids.iter().filter_map(|id| {
+            let wanted = self.snapshot.certificates.binary_search_by(|wanted| wanted.id.cmp(id)).ok();
+            let wanted = wanted.and_then(|place| self.snapshot.certificates.get(place))?;
+            // What the internal CA has in the place of another is no promise.
+            if wanted.issuer.away().is_some() {
+                return None;
+            }
+            match self.observed.certificates.get(id) {
+                Some(CertificateState::Present) => None,
+                Some(
+                    CertificateState::Placeholder { why }
+                    | CertificateState::Unfit { why }
+                    | CertificateState::Failed { why },
+                ) => Some((id, why.as_str())),
+                None => Some((id, "it is not issued yet")),
+            }
+        });
+        let (id, why) = missing.next()?;
+        let more = match missing.count() {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        Some(Fault { reason: "Issuing", message: format!("certificate {id}: {why}{more}") })
     }
 
     /// Whether somebody does not serve an object as it is now.
@@ -318,18 +379,18 @@ fn is_programmed(listener: &ListenerReport) -> bool {
     listener.conditions.iter().any(|condition| condition.kind == "Programmed" && condition.status)
 }
 
-fn listeners(report: &ObjectReport, faults: &[Option<Fault>]) -> Value {
-    let one = |(listener, fault): (&ListenerReport, &Option<Fault>)| {
+fn listeners(report: &ObjectReport, faults: &[Option<Fault>], unissued: &[Option<Fault>]) -> Value {
+    let one = |(listener, (fault, unissued)): (&ListenerReport, (&Option<Fault>, &Option<Fault>))| {
         let kinds = listener.supported_kinds.iter().map(|kind| json!({"group": kind.group(), "kind": kind.as_str()}));
         json!({
             "name": listener.name,
             // GatewayInvalidRouteKind asks for an empty list, not for none.
             "supportedKinds": kinds.collect::<Vec<_>>(),
             "attachedRoutes": listener.attached_routes,
-            "conditions": conditions(&listener.conditions, fault.as_ref(), report.generation),
+            "conditions": conditions(&listener.conditions, (fault.as_ref(), unissued.as_ref()), report.generation),
         })
     };
-    report.listeners.iter().zip(faults).map(one).collect()
+    report.listeners.iter().zip(faults.iter().zip(unissued)).map(one).collect()
 }
 
 fn parents(report: &ObjectReport, reference: &str) -> Value {
@@ -337,16 +398,39 @@ fn parents(report: &ObjectReport, reference: &str) -> Value {
         let mut entry = Map::new();
         entry.insert(reference.to_owned(), serde_json::to_value(&parent.parent).unwrap_or(Value::Null));
         entry.insert("controllerName".to_owned(), json!(parent.controller));
-        entry.insert("conditions".to_owned(), conditions(&parent.conditions, None, report.generation));
+        entry.insert("conditions".to_owned(), conditions(&parent.conditions, (None, None), report.generation));
         Value::Object(entry)
     };
     report.parents.iter().map(one).collect()
 }
 
-/// Conditions in their Kubernetes form. A fault of the world turns `Programmed` or `Ready` false where it was true.
-fn conditions(conditions: &[Condition], fault: Option<&Fault>, generation: i64) -> Value {
+/// A condition that is there only while somebody is away whom a policy asks. Accepted stays what it is: that is the
+/// policy's own.
+fn unreachable(entry: &mut Value, why: &str, generation: i64) {
+    let Some(conditions) = entry.get_mut("conditions").and_then(Value::as_array_mut) else { return };
+    let is_accepted =
+        |one: &Value| one.get("type") == Some(&json!("Accepted")) && one.get("status") == Some(&json!("True"));
+    if conditions.iter().any(is_accepted) {
+        conditions.push(json!({
+            "type": "Reachable",
+            "status": "False",
+            "observedGeneration": generation,
+            "reason": "Away",
+            "message": why,
+        }));
+    }
+}
+
+/// Conditions in their Kubernetes form. A fault of the world turns `Programmed` or `Ready` false where it was true, and
+/// one of certificates `CertificateReady`.
+fn conditions(conditions: &[Condition], (fault, unissued): (Option<&Fault>, Option<&Fault>), generation: i64) -> Value {
     let one = |condition: &Condition| {
-        let fault = fault.filter(|_| condition.status && matches!(condition.kind, "Programmed" | "Ready"));
+        let fault = match condition.kind {
+            _ if !condition.status => None,
+            "Programmed" | "Ready" => fault,
+            CERTIFICATE_READY => unissued,
+            _ => None,
+        };
         let (status, reason, message) = match fault {
             Some(fault) => (false, fault.reason, fault.message.as_str()),
             None => (condition.status, condition.reason, condition.message.as_str()),

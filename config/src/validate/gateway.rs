@@ -257,7 +257,7 @@ pub(super) fn reference(
     }
 }
 
-fn selector(faults: &mut Faults, path: &str, selector: Option<&LabelSelector>) {
+pub(super) fn selector(faults: &mut Faults, path: &str, selector: Option<&LabelSelector>) {
     for (index, requirement) in selector.into_iter().flat_map(|selector| &selector.match_expressions).enumerate() {
         let path = format!("{path}.matchExpressions[{index}]");
         let operator = &requirement.operator;

@@ -2,8 +2,12 @@
 //! the few of the other kinds that matter to Edge. A decoded spec flows in, faults with their paths flow out. What the
 //! specification answers with a condition is not a fault here: unknown protocols, address types, reference kinds.
 
+mod certmanager;
+mod envoy;
 mod filter;
 mod gateway;
+mod metallb;
+mod nginx;
 mod policy;
 mod route;
 #[cfg(test)]
@@ -12,10 +16,16 @@ mod text;
 
 use std::fmt;
 
+pub use certmanager::{ca_bundle, certificate, is_email, issuer, tsig_algorithm};
+pub use envoy::{client_traffic_policy, http_route_filter};
 pub use gateway::{gateway, gateway_class, listener_set};
+pub use metallb::{bfd_profile, bgp_advertisement, bgp_peer, community, l2_advertisement};
+pub use nginx::{
+    authentication_filter, client_settings_policy, proxy_settings_policy, rate_limit_policy, snippets_filter,
+    snippets_policy, upstream_settings_policy,
+};
 pub use policy::{
-    address_pool, backend, backend_tls_policy, backend_traffic_policy, certificate, client_traffic_policy,
-    endpoint_slice, issuer, reference_grant, service,
+    address_pool, backend, backend_tls_policy, backend_traffic_policy, endpoint_slice, reference_grant, service,
 };
 pub use route::{grpc_route, http_route, l4_route, tls_route};
 pub use text::{is_label, is_label_text, is_object_name, is_qualified_name, object_name_rule};

@@ -1,18 +1,17 @@
-//! ReferenceGrant, BackendTLSPolicy, and the kinds of core, cert-manager, MetalLB and Envoy Gateway.
+//! ReferenceGrant, BackendTLSPolicy, and the kinds of core, MetalLB's pools and Envoy Gateway.
 
 use std::net::IpAddr;
 
 use super::Faults;
 use super::gateway::reference;
 use super::text::{hostname, is_label, section_name};
-use crate::certmanager::{CertificateSpec, IssuerSpec, PrivateKeyAlgorithm, RotationPolicy};
 use crate::core::{
     EndpointAddressType, EndpointSlice, IpFamily, IpFamilyPolicy, PortProtocol, ServiceSpec, ServiceType,
     SessionAffinity, TrafficPolicy,
 };
 use crate::envoy::{
-    BackendProtocol, BackendProxyVersion, BackendSpec, BackendTrafficPolicySpec, BackendType, ClientTrafficPolicySpec,
-    ConsistentHashType, EscapedSlashesAction, LoadBalancerType,
+    ActiveCheckType, BackendEndpoint, BackendProtocol, BackendProxyVersion, BackendSpec, BackendTls,
+    BackendTrafficPolicySpec, BackendType, ConsistentHashType, LoadBalancerType, MergeType, RetryTrigger,
 };
 use crate::gateway::{BackendTlsPolicySpec, PolicyTargetRef, ReferenceGrantSpec, SubjectAltNameType, WellKnownCa};
 use crate::metallb::IpAddressPoolSpec;
@@ -96,7 +95,7 @@ pub fn backend_tls_policy(spec: &BackendTlsPolicySpec, faults: &mut Faults) {
     }
 }
 
-fn targets(targets: &[PolicyTargetRef], faults: &mut Faults) {
+pub(super) fn targets(targets: &[PolicyTargetRef], faults: &mut Faults) {
     if targets.is_empty() {
         faults.error("spec.targetRefs", "is empty, expected at least one target");
     }
@@ -217,65 +216,6 @@ pub fn endpoint_slice(slice: &EndpointSlice, faults: &mut Faults) {
     }
 }
 
-pub fn issuer(spec: &IssuerSpec, faults: &mut Faults) {
-    let members = [
-        spec.self_signed.is_some(),
-        spec.ca.is_some(),
-        spec.acme.is_some(),
-        spec.vault.is_some(),
-        spec.venafi.is_some(),
-    ];
-    let found = members.into_iter().filter(|is_there| *is_there).count();
-    if found != 1 {
-        let message = format!("has {found} of selfSigned, ca, acme, vault and venafi, expected exactly one");
-        faults.error("spec", message);
-    }
-    if spec.ca.as_ref().is_some_and(|ca| ca.secret_name.is_empty()) {
-        faults.error("spec.ca.secretName", "is empty, expected the name of a Secret");
-    }
-}
-
-pub fn certificate(spec: &CertificateSpec, faults: &mut Faults) {
-    if spec.secret_name.is_empty() {
-        faults.error("spec.secretName", "is empty, expected the name of a Secret");
-    }
-    if spec.issuer_ref.name.is_empty() {
-        faults.error("spec.issuerRef.name", "is empty, expected the name of an issuer");
-    }
-    let names = [&spec.dns_names, &spec.ip_addresses, &spec.uris, &spec.email_addresses];
-    if spec.common_name.is_none() && names.iter().all(|names| names.is_empty()) && spec.subject.is_none() {
-        faults.error("spec", "has no commonName, dnsNames, ipAddresses, uris or emailAddresses, expected one of them");
-    }
-    for (index, address) in spec.ip_addresses.iter().enumerate() {
-        if address.parse::<IpAddr>().is_err() {
-            faults.error(format_args!("spec.ipAddresses[{index}]"), format!("{} is no IP address", Quoted(address)));
-        }
-    }
-    if let Some(key) = &spec.private_key {
-        let algorithm = &key.algorithm;
-        let path = "spec.privateKey.algorithm";
-        faults.known(path, algorithm.as_str(), algorithm.is_known(), PrivateKeyAlgorithm::KNOWN);
-        if let Some(policy) = &key.rotation_policy {
-            let path = "spec.privateKey.rotationPolicy";
-            faults.known(path, policy.as_str(), policy.is_known(), RotationPolicy::KNOWN);
-        }
-        let sizes: &[u32] = match algorithm {
-            PrivateKeyAlgorithm::Rsa => &[2048, 3072, 4096, 8192],
-            PrivateKeyAlgorithm::Ecdsa => &[256, 384, 521],
-            _ => &[],
-        };
-        if let Some(size) = key.size.filter(|size| !sizes.is_empty() && !sizes.contains(size)) {
-            faults
-                .error("spec.privateKey.size", format!("{size} is no size for {algorithm}, expected one of {sizes:?}"));
-        }
-    }
-    if let (Some(duration), Some(before)) = (spec.duration, spec.renew_before)
-        && before >= duration
-    {
-        faults.error("spec.renewBefore", "is not shorter than duration");
-    }
-}
-
 pub fn address_pool(spec: &IpAddressPoolSpec, faults: &mut Faults) {
     if spec.addresses.is_empty() {
         faults.error("spec.addresses", "is empty, expected at least one range");
@@ -287,31 +227,29 @@ pub fn address_pool(spec: &IpAddressPoolSpec, faults: &mut Faults) {
     }
 }
 
-pub fn client_traffic_policy(spec: &ClientTrafficPolicySpec, faults: &mut Faults) {
-    let hops = spec.client_ip_detection.as_ref().and_then(|detection| detection.x_forwarded_for.as_ref());
-    if hops.and_then(|hops| hops.num_trusted_hops).is_some_and(|hops| hops > 16) {
-        let path = "spec.clientIPDetection.xForwardedFor.numTrustedHops";
-        faults.error(path, "is out of range, expected 0 to 16");
-    }
-    if let Some(action) = spec.path.as_ref().and_then(|path| path.escaped_slashes_action.as_ref()) {
-        let path = "spec.path.escapedSlashesAction";
-        faults.known(path, action.as_str(), action.is_known(), EscapedSlashesAction::KNOWN);
-    }
-}
-
+/// Values of which it needs more than a look at one field to know what they come to are judged by compile.
 pub fn backend_traffic_policy(spec: &BackendTrafficPolicySpec, faults: &mut Faults) {
     if let Some(proxy) = &spec.proxy_protocol {
         let version = &proxy.version;
         let path = "spec.proxyProtocol.version";
         faults.known(path, version.as_str(), version.is_known(), BackendProxyVersion::KNOWN);
     }
+    if let Some(merge) = &spec.merge_type {
+        faults.known("spec.mergeType", merge.as_str(), merge.is_known(), MergeType::KNOWN);
+    }
+    if let Some(active) = spec.health_check.as_ref().and_then(|health| health.active.as_ref()) {
+        let kind = &active.kind;
+        faults.known("spec.healthCheck.active.type", kind.as_str(), kind.is_known(), ActiveCheckType::KNOWN);
+    }
+    let triggers = spec.retry.iter().filter_map(|retry| retry.retry_on.as_ref()).flat_map(|on| &on.triggers);
+    for (index, trigger) in triggers.enumerate() {
+        let path = format!("spec.retry.retryOn.triggers[{index}]");
+        faults.known(path, trigger.as_str(), trigger.is_known(), RetryTrigger::KNOWN);
+    }
     let Some(balancer) = &spec.load_balancer else { return };
     let kind = &balancer.kind;
     faults.known("spec.loadBalancer.type", kind.as_str(), kind.is_known(), LoadBalancerType::KNOWN);
-    if matches!(
-        kind,
-        LoadBalancerType::ConsistentHash | LoadBalancerType::BackendUtilization | LoadBalancerType::DynamicModule
-    ) {
+    if matches!(kind, LoadBalancerType::BackendUtilization | LoadBalancerType::DynamicModule) {
         let message = format!("{kind} is not acted on by this version; endpoints are taken in turn");
         faults.part("spec.loadBalancer.type", message);
     }
@@ -338,6 +276,9 @@ pub fn backend(spec: &BackendSpec, faults: &mut Faults) {
     }
     for (index, endpoint) in spec.endpoints.iter().enumerate() {
         let path = format!("spec.endpoints[{index}]");
+        if let Some(name) = &endpoint.hostname {
+            hostname(faults, format_args!("{path}.hostname"), name, false);
+        }
         let members = [endpoint.fqdn.is_some(), endpoint.ip.is_some(), endpoint.unix.is_some()];
         if members.into_iter().filter(|is_there| *is_there).count() != 1 {
             faults.error(&path, "expected exactly one of fqdn, ip and unix");
@@ -358,4 +299,48 @@ pub fn backend(spec: &BackendSpec, faults: &mut Faults) {
             faults.part(format_args!("{path}.unix"), "unix sockets are not acted on by this version");
         }
     }
+    let with_name = spec.endpoints.iter().filter(|endpoint| endpoint.fqdn.is_some()).count();
+    if with_name > 0 && with_name < spec.endpoints.len() {
+        faults.error("spec.endpoints", "has fqdn beside other addresses, expected either");
+    }
+    if let Some(tls) = &spec.tls {
+        backend_tls(spec, tls, faults);
+    }
+}
+
+fn backend_tls(spec: &BackendSpec, tls: &BackendTls, faults: &mut Faults) {
+    let path = "spec.tls";
+    faults.at_most(format_args!("{path}.caCertificateRefs"), tls.ca_certificate_refs.len(), 8);
+    for (index, entry) in tls.ca_certificate_refs.iter().enumerate() {
+        let path = format!("{path}.caCertificateRefs[{index}]");
+        reference(faults, path, &entry.group, &entry.kind, &entry.name, None);
+    }
+    let well_known = tls.well_known_ca_certificates.as_ref().filter(|set| !set.as_str().is_empty());
+    if let Some(set) = well_known {
+        faults.known(format_args!("{path}.wellKnownCACertificates"), set.as_str(), set.is_known(), WellKnownCa::KNOWN);
+    }
+    let has_refs = !tls.ca_certificate_refs.is_empty();
+    if has_refs && well_known.is_some() {
+        faults.error(path, "has both caCertificateRefs and wellKnownCACertificates, expected one of them");
+    }
+    if tls.insecure_skip_verify && (has_refs || well_known.is_some()) {
+        faults.error(path, "has a CA beside insecureSkipVerify, expected either");
+    }
+    let is_automatic = tls.auto_sni_from_endpoint_hostname == Some(true);
+    if let Some(sni) = &tls.sni {
+        hostname(faults, format_args!("{path}.sni"), sni, false);
+        if is_automatic {
+            faults.error(path, "has both sni and autoSNIFromEndpointHostname, expected one of them");
+        }
+    }
+    let is_nameless = |endpoint: &BackendEndpoint| endpoint.fqdn.is_none() && endpoint.hostname.is_none();
+    if is_automatic && spec.endpoints.iter().any(is_nameless) {
+        faults.error("spec.endpoints", "has one without hostname, expected it for autoSNIFromEndpointHostname");
+    }
+    super::envoy::tls_parameters(
+        path,
+        (tls.min_version.as_ref(), tls.max_version.as_ref()),
+        (tls.alpn_protocols.as_deref().unwrap_or_default(), &tls.fingerprints),
+        faults,
+    );
 }

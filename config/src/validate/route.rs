@@ -83,7 +83,7 @@ fn http_rule(rule: &HttpRouteRule, path: &str, faults: &mut Faults) {
             faults.error(format_args!("{path}.retry.attempts"), "0 is out of range, expected at least 1");
         }
     }
-    session(rule.session_persistence.as_ref(), path, faults);
+    session(rule.session_persistence.as_deref(), path, faults);
 }
 
 fn http_match(entry: &HttpRouteMatch, path: &str, faults: &mut Faults) {
@@ -204,7 +204,7 @@ pub fn grpc_route(spec: &GrpcRouteSpec, faults: &mut Faults) {
         for (index, backend) in rule.backend_refs.iter().enumerate() {
             grpc_filters(&backend.filters, &format!("{path}.backendRefs[{index}].filters"), faults);
         }
-        session(rule.session_persistence.as_ref(), &path, faults);
+        session(rule.session_persistence.as_deref(), &path, faults);
     }
 }
 

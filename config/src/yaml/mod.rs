@@ -8,12 +8,14 @@ mod parse;
 mod scalar;
 mod split;
 mod tree;
+mod write;
 
 pub use de::{DecodeError, Unknown, decode};
 pub use parse::{MAX_DEPTH, MAX_NODES, SyntaxError, parse};
 pub use split::{Document, split};
 pub(crate) use tree::Quoted;
 pub use tree::{Entry, Mark, Node, Value};
+pub use write::Tree;
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use edge_config::Compiled;
+use edge_config::issuer::{AcmeIssuer, NameSelector};
 use edge_config::matching::{PathMatch, RouteMatch, ValueMatch};
 use edge_config::problem::Problem;
 use edge_config::report::{Condition, ObjectReport};
@@ -27,13 +28,17 @@ pub fn snapshot(compiled: &Compiled) -> String {
             format!(" only from [{}]", ranges.join(", "))
         });
         let sources = sources.unwrap_or_default();
-        writeln!(out, "{transport} {} → {}{proxied}{sources}", socket.address, port_text(&port.serve)).unwrap();
+        let probed = port.keepalive.map(|probes| format!(" {probes:?}")).unwrap_or_default();
+        writeln!(out, "{transport} {} → {}{proxied}{probed}{sources}", socket.address, port_text(&port.serve)).unwrap();
     }
     for (id, listener) in snapshot.listeners.iter().enumerate() {
         let what = format!("{} {}", listener.parent, listener.name);
         writeln!(out, "\nlistener {id}: {what} port {} host {}", listener.port, listener.hostname).unwrap();
         if listener.client != client() {
             writeln!(out, "  client {:?}", listener.client).unwrap();
+        }
+        if let Some(policy) = &listener.policy {
+            writeln!(out, "  policy {}", serde_json::to_string(policy).unwrap()).unwrap();
         }
         serve(&mut out, &listener.serve);
     }
@@ -51,9 +56,22 @@ pub fn snapshot(compiled: &Compiled) -> String {
         if let Some(session) = &rule.session {
             writeln!(out, "  {session:?}").unwrap();
         }
+        if let Some(policy) = &rule.policy {
+            writeln!(out, "  policy {}", serde_json::to_string(policy).unwrap()).unwrap();
+        }
         if rule.balance != Balance::RoundRobin {
             writeln!(out, "  {:?}", rule.balance).unwrap();
         }
+        if let Some(protection) = rule.policy.as_ref().and_then(|policy| policy.protection.as_ref()) {
+            writeln!(out, "  protection {}", serde_json::to_string(protection).unwrap()).unwrap();
+        }
+    }
+    if !snapshot.services.is_empty() {
+        out.push('\n');
+    }
+    for service in &snapshot.services {
+        let list: Vec<String> = service.backends.iter().map(backend).collect();
+        writeln!(out, "asked {} → [{}]", service.name, list.join(", ")).unwrap();
     }
     if !snapshot.upstreams.is_empty() {
         out.push('\n');
@@ -67,11 +85,15 @@ pub fn snapshot(compiled: &Compiled) -> String {
             write!(out, " tls {} {:?}", tls.hostname, tls.subject_alt_names).unwrap();
             match tls.trust {
                 Some(trust) => write!(out, " trust {}", snapshot.trust[trust.index()].source).unwrap(),
+                None if !tls.is_verified => out.push_str(" trust whoever answers"),
                 None => out.push_str(" trust system"),
             }
             if let Some(client) = &tls.client_certificate {
                 write!(out, " client certificate {client}").unwrap();
             }
+        }
+        if let Some(policy) = &upstream.policy {
+            write!(out, " {policy:?}").unwrap();
         }
         match &**endpoints {
             EndpointSet::Dns { host, port } => writeln!(out, " at {host}:{port} (DNS)").unwrap(),
@@ -88,22 +110,93 @@ pub fn snapshot(compiled: &Compiled) -> String {
         }
     }
     for wanted in &snapshot.certificates {
-        write!(out, "\ncertificate {} by {:?} for {:?}", wanted.id, wanted.issuer, wanted.dns_names).unwrap();
+        let issuer = match &wanted.issuer {
+            WantedIssuer::Acme(ids) => {
+                format!("ACME of {}", ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", else "))
+            }
+            other => format!("{other:?}"),
+        };
+        write!(out, "\ncertificate {} by {issuer} for {:?}", wanted.id, wanted.dns_names).unwrap();
+        if !wanted.addresses.is_empty() {
+            write!(out, " addresses {:?}", wanted.addresses).unwrap();
+        }
         if let Some(name) = &wanted.common_name {
             write!(out, " common name {name}").unwrap();
         }
         let hours = |duration: std::time::Duration| duration.as_secs() / 3600;
-        write!(out, " {:?} {}h, renewed {}h before", wanted.key, hours(wanted.duration), hours(wanted.renew_before))
-            .unwrap();
+        let renewed = match wanted.renew_before.is_zero() {
+            true => "renewed as the CA says".to_owned(),
+            false => format!("renewed {}h before", hours(wanted.renew_before)),
+        };
+        write!(out, " {:?} {}h, {renewed}", wanted.key, hours(wanted.duration)).unwrap();
         if wanted.is_ca {
             out.push_str(", is CA");
         }
         if !wanted.rotate_key {
             out.push_str(", keeps its key");
         }
+        if let Some(profile) = &wanted.profile {
+            write!(out, ", profile {profile}").unwrap();
+        }
         writeln!(out, "\n  wanted by {}", wanted.wanted_by.join(", ")).unwrap();
+        if let Some(adopt) = &wanted.adopt {
+            let unfit = adopt.unfit.as_ref().map(|why| format!(", unfit: {why}")).unwrap_or_default();
+            writeln!(out, "  adopts Secret {}{unfit}", adopt.secret).unwrap();
+        }
+        if let Some(back) = &wanted.write_back {
+            let pairs = |pairs: &[(Box<str>, Box<str>)]| {
+                let short = |name: &str| name.replace("cert-manager.io/", "…/");
+                pairs.iter().map(|(key, value)| format!("{}={value}", short(key))).collect::<Vec<_>>().join(" ")
+            };
+            let derived = if back.derived { " (derived)" } else { "" };
+            writeln!(
+                out,
+                "  written to {}{derived}: {}; {}",
+                back.secret,
+                pairs(&back.annotations),
+                pairs(&back.labels)
+            )
+            .unwrap();
+        }
     }
+    for issuer in &snapshot.issuers {
+        issuer_text(&mut out, issuer);
+    }
+    crate::announce::text(&mut out, &snapshot.announce);
     out
+}
+
+fn issuer_text(out: &mut String, issuer: &AcmeIssuer) {
+    write!(out, "\nissuer {} at {}", issuer.id, issuer.directory).unwrap();
+    for (what, is_set) in [
+        ("private", issuer.private),
+        ("insecure", issuer.insecure),
+        ("makes no account", !issuer.create_account),
+        ("with its own trust", issuer.trust.is_some()),
+    ] {
+        if is_set {
+            write!(out, ", {what}").unwrap();
+        }
+    }
+    for (what, text) in [("profile", &issuer.profile), ("chain", &issuer.preferred_chain)] {
+        if let Some(text) = text {
+            write!(out, ", {what} {text}").unwrap();
+        }
+    }
+    if let Some(file) = &issuer.trust_file {
+        write!(out, ", trusts {}", file.display()).unwrap();
+    }
+    writeln!(out).unwrap();
+    let account = issuer.account_secret.as_ref().map(|place| format!("{}[{}]", place.secret, place.key));
+    writeln!(out, "  account {:?} in {}", issuer.contacts, account.as_deref().unwrap_or("the store")).unwrap();
+    if let Some(external) = &issuer.external_account {
+        writeln!(out, "  external account {} {:?}", external.key_id, external.key).unwrap();
+    }
+    for solver in &issuer.solvers {
+        let NameSelector { labels, dns_names, dns_zones } = &solver.names;
+        writeln!(out, "  solver {:?} for labels {labels:?} names {dns_names:?} zones {dns_zones:?}", solver.solve)
+            .unwrap();
+    }
 }
 
 fn client() -> ClientSettings {
@@ -112,8 +205,8 @@ fn client() -> ClientSettings {
         trusted_hops: proxy.trusted_hops,
         idle_timeout: proxy.idle_timeout,
         head_timeout: proxy.head_timeout,
-        buffer_limit: None,
         path: proxy.path,
+        ..ClientSettings::default()
     }
 }
 
@@ -132,7 +225,10 @@ fn port_text(port: &PortServe) -> String {
 fn serve(out: &mut String, serve: &ListenerServe) {
     let tls_text = |tls: &Terminate| {
         let names: Vec<String> = tls.certificates.iter().map(ToString::to_string).collect();
-        format!("certificates [{}] client validation {:?}", names.join(", "), tls.client_validation)
+        let offered = tls.parameters.as_ref().map(|offered| format!(" {offered:?}")).unwrap_or_default();
+        let demands = tls.demands.as_ref().map(|demands| format!(" {demands:?}")).unwrap_or_default();
+        let names = names.join(", ");
+        format!("certificates [{names}] client validation {:?}{demands}{offered}", tls.client_validation)
     };
     let streams = |out: &mut String, routes: &edge_config::hosts::HostMap<StreamRoute>| {
         for (host, route) in routes.iter() {
@@ -163,7 +259,9 @@ fn serve(out: &mut String, serve: &ListenerServe) {
 pub fn stream(route: &StreamRoute) -> String {
     let list: Vec<String> = route.backends.iter().map(backend).collect();
     let affinity = route.affinity.map(|timeout| format!(" by client for {timeout:?}")).unwrap_or_default();
-    format!("{} → [{}]{affinity}", route.route, list.join(", "))
+    let admission = route.admission.as_ref().map(|admission| serde_json::to_string(admission).unwrap());
+    let admission = admission.map(|admission| format!(" for {admission}")).unwrap_or_default();
+    format!("{} → [{}]{affinity}{admission}", route.route, list.join(", "))
 }
 
 fn backend(backend: &Backend) -> String {
@@ -171,7 +269,9 @@ fn backend(backend: &Backend) -> String {
         Target::Upstream(_) => String::new(),
         Target::Invalid { status, reason } => format!(" invalid {status} ({reason})"),
     };
-    format!("{} × {}{invalid}", backend.reference, backend.weight)
+    let balance = backend.balance.as_ref().map(|balance| format!(" by {balance:?}")).unwrap_or_default();
+    let need = if backend.fallback { " for need" } else { "" };
+    format!("{} × {}{need}{invalid}{balance}", backend.reference, backend.weight)
 }
 
 fn table(out: &mut String, routes: &edge_config::matching::RouteTable) {
@@ -204,6 +304,9 @@ fn matched(entry: &RouteMatch) -> String {
     for query in &entry.query {
         write!(text, " query {}{}", query.name, value(&query.value)).unwrap();
     }
+    for cookie in &entry.cookies {
+        write!(text, " cookie {}{}", cookie.name, value(&cookie.value)).unwrap();
+    }
     text
 }
 
@@ -211,6 +314,7 @@ fn action(out: &mut String, snapshot: &Snapshot, action: &Action) {
     match action {
         Action::Redirect(redirect) => writeln!(out, "  {redirect:?}").unwrap(),
         Action::Refuse { status, reason } => writeln!(out, "  refuse {status}: {reason}").unwrap(),
+        Action::Respond(answer) => writeln!(out, "  respond {answer:?}").unwrap(),
         Action::Forward(list) => {
             for entry in list {
                 writeln!(out, "  {}", backend(entry)).unwrap();
@@ -228,6 +332,9 @@ fn filters(out: &mut String, indent: &str, _snapshot: &Snapshot, filters: &Filte
     }
     if let Some(rewrite) = &filters.rewrite {
         writeln!(out, "{indent}{rewrite:?}").unwrap();
+    }
+    if let Some(extension) = &filters.extension {
+        writeln!(out, "{indent}{extension:?}").unwrap();
     }
     for mirror in &filters.mirrors {
         let valid = matches!(mirror.target, Target::Upstream(_));
@@ -309,4 +416,23 @@ fn conditions(out: &mut String, indent: &str, conditions: &[Condition]) {
         }
         out.push('\n');
     }
+}
+
+/// What a request has to show before it goes on; an error where nothing helps.
+pub fn asks(security: &edge_config::policy::Security) -> Result<String, String> {
+    if let Some(why) = &security.closed {
+        return Err(format!("500 ({why}) instead of "));
+    }
+    let steps = [
+        ("cors", security.cors.is_some()),
+        ("csrf", security.csrf.is_some()),
+        ("ext-auth", security.ext_auth.is_some()),
+        ("API key", security.api_keys.is_some()),
+        ("password", security.basic.is_some()),
+        ("login", security.oidc.is_some()),
+        ("token", security.jwt.is_some()),
+        ("authorization", security.authorization.is_some()),
+    ];
+    let steps: Vec<&str> = steps.into_iter().filter(|(_, is_asked)| *is_asked).map(|(name, _)| name).collect();
+    Ok(format!("after {} by {}: ", steps.join(", "), security.from))
 }

@@ -93,7 +93,15 @@ fn http(snapshot: &Snapshot, listener: ListenerId, view: &RequestView<'_, [(Stri
     let what = match &rule.action {
         Action::Redirect(redirect) => format!("{} redirect", redirect.status),
         Action::Refuse { status, .. } => status.to_string(),
+        Action::Respond(answer) => format!("{} from the configuration", answer.status.unwrap_or(200)),
         Action::Forward(list) => list.iter().map(share).collect::<Vec<_>>().join(", "),
+    };
+    let policy = |policy: &Option<std::sync::Arc<edge_config::policy::RulePolicy>>| {
+        policy.as_ref().and_then(|policy| policy.security.clone())
+    };
+    let what = match policy(&rule.policy).or_else(|| policy(&listener.policy)) {
+        Some(security) => print::asks(&security).unwrap_or_else(|refused| refused) + &what,
+        None => what,
     };
     let prefix = if found.prefix > 0 { format!(" prefix {}", &view.path[..found.prefix]) } else { String::new() };
     format!("{what} ({}; {} #{}{prefix})", listener.name, rule.route, rule.index)

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         out: &mut stdout.lock(),
         error: &mut std::io::stderr().lock(),
         style,
+        is_terminal: stdout.is_terminal(),
         socket: variable("EDGECTL_SOCKET").map(Into::into),
     };
     ExitCode::from(run(&cli, &mut terminal))

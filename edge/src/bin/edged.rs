@@ -1,4 +1,5 @@
-//! `edged`: the daemon. Reads `edge.toml`, serves until SIGTERM or SIGINT, reads again on SIGHUP.
+//! `edged`: the daemon. Reads `edge.toml`, serves until SIGTERM or SIGINT, reads again on SIGHUP. Under the name
+//! `edge-guard`, which it gives itself, it is the guard of another edged (see `edge::vip::guard`).
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,6 +29,9 @@ const SOFTWARE: u8 = 70;
 const CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
+    if let Some(code) = edge::vip::guard::if_asked() {
+        return code;
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -39,6 +43,7 @@ fn main() -> ExitCode {
     if let Err(error) = edge::memory::keep_pages_small() {
         eprintln!("edged: huge pages stay on, memory use is higher: {error}");
     }
+    edge::memory::free_pages_soon();
     edge::proxy::tls::install_provider();
     match supervisor::run(&arguments.config) {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,15 +10,21 @@ use std::time::{Duration, Instant};
 
 use edge_acme::due::{Validity, renewal_due};
 use edge_acme::local::{self, LocalError, Made, Order, OrderKey, Signer};
-use edge_acme::plan::{self, CLOCK_FLOOR, Ca, Failure, Held, Issue, MadeFor, Plan, PlanInput};
+use edge_acme::plan::{self, AcmeInput, CLOCK_FLOOR, Ca, Failure, Held, Issue, MadeFor, Plan, PlanInput};
 use edge_config::names::CertId;
+use zeroize::Zeroizing;
+
 use edge_config::snapshot::{KeyAlgorithm, WantedCertificate, WantedIssuer};
 
+use super::choice::{Choice, Found, choose};
+use super::offer::Offers;
+use super::ordering::Ordering;
 use super::saver::Saver;
 use super::supplied::SuppliedSigners;
 use super::table::{CertEntry, CertTable, Origin};
-use super::{CertsObserved, CertsSettings, CertsWanted, view};
+use super::{CertsObserved, CertsSettings, CertsWanted, offering, view};
 use crate::proxy::tls::provider;
+use crate::source::KeyMaterial;
 use crate::store::{Store, StoredCertificate};
 
 /// Of the internal CA.
@@ -38,6 +44,9 @@ pub(super) enum Progress {
     Until(Option<i64>),
 }
 
+/// What is published.
+pub(super) type Shown = (CertTable, CertsObserved, Arc<Offers>);
+
 pub(super) struct Issuance {
     pub(super) store: Store,
     saver: Saver,
@@ -47,6 +56,8 @@ pub(super) struct Issuance {
     pub(super) issued: BTreeMap<CertId, Issued>,
     supplied: SuppliedSigners,
     pub(super) placeholders: BTreeMap<CertId, Placeholder>,
+    /// What Secrets supplied, and nobody issues: it serves on where the Secret goes and somebody is to issue it by then.
+    pub(super) supplied_last: BTreeMap<CertId, Arc<CertEntry>>,
     /// One key for all placeholders: they last a week and are never stored.
     placeholder_key: Option<zeroize::Zeroizing<String>>,
     failures: BTreeMap<CertId, Failure>,
@@ -54,11 +65,14 @@ pub(super) struct Issuance {
     signers: BTreeMap<CertId, Arc<Signer>>,
     pub(super) internal: Result<Internal, String>,
     pub(super) notices: Vec<String>,
+    pub(super) offers: Arc<Offers>,
+    /// What comes from ACME CAs; `None`: nothing is ordered.
+    pub(super) ordering: Option<Ordering>,
 }
 
 pub(super) struct Internal {
     signer: Arc<Signer>,
-    stored: StoredCertificate,
+    pub(super) stored: StoredCertificate,
     pub(super) file: Option<PathBuf>,
     pub(super) validity: Validity,
 }
@@ -66,7 +80,7 @@ pub(super) struct Internal {
 pub(super) struct Issued {
     pub(super) held: Held,
     pub(super) entry: Arc<CertEntry>,
-    stored: StoredCertificate,
+    pub(super) stored: StoredCertificate,
 }
 
 pub(super) struct Placeholder {
@@ -88,11 +102,14 @@ impl Issuance {
             issued: BTreeMap::new(),
             supplied: SuppliedSigners::default(),
             placeholders: BTreeMap::new(),
+            supplied_last: BTreeMap::new(),
             placeholder_key: None,
             failures: BTreeMap::new(),
             signers: BTreeMap::new(),
             internal: Err("not created yet".into()),
             notices,
+            offers: Arc::default(),
+            ordering: None,
         };
         if let Some(stored) = issuance.store.internal_ca() {
             match issuance.adopt_internal(stored) {
@@ -110,11 +127,14 @@ impl Issuance {
         wanted: &CertsWanted,
         clock: impl Fn() -> i64,
         interrupted: &dyn Fn() -> bool,
-        publish: &mut dyn FnMut((CertTable, CertsObserved)),
+        publish: &mut dyn FnMut(Shown),
     ) -> Progress {
         let now = clock();
         self.internal_ca(now);
-        self.take_up(wanted);
+        self.take_up(wanted, now);
+        if let Some(ordering) = &mut self.ordering {
+            ordering.prepare(wanted);
+        }
         let mut plan = self.plan(wanted, now);
         let mut slice = Instant::now();
         let mut published = false;
@@ -133,18 +153,31 @@ impl Issuance {
         }
         let now = clock();
         let plan = self.plan(wanted, now);
+        if let Some(ordering) = &mut self.ordering {
+            let issued = &self.issued;
+            ordering.launch(
+                &plan,
+                wanted,
+                &|id| issued.get(id).filter(|one| !one.held.made_for.revoked).map(|one| one.stored.key_pem.clone()),
+                now,
+            );
+        }
         publish(self.look(wanted, &plan, now));
         // What could not be issued has a wait now; only a plan that changed under our hands has more to do at once.
-        Progress::Until(plan.next)
+        let opening = self.ordering.as_ref().and_then(|ordering| ordering.next_opening(now));
+        Progress::Until(plan.next.into_iter().chain(opening).min())
     }
 
     /// Parses what is used and not parsed yet, and forgets what is not used any more.
-    fn take_up(&mut self, wanted: &CertsWanted) {
+    fn take_up(&mut self, wanted: &CertsWanted, now: i64) {
         let mut used: BTreeSet<&CertId> = wanted.uses.iter().flat_map(|one| &one.certificates).collect();
         used.extend(&wanted.client);
         let cas = wanted.certificates.iter().filter_map(|one| match &one.issuer {
             WantedIssuer::Ca(id) => Some(id),
-            WantedIssuer::Internal { .. } | WantedIssuer::SelfSigned => None,
+            WantedIssuer::Internal { .. }
+            | WantedIssuer::SelfSigned
+            | WantedIssuer::Acme(_)
+            | WantedIssuer::Nobody { .. } => None,
         });
         self.supplied.update(&wanted.supplied, &cas.collect());
         for one in &wanted.certificates {
@@ -155,12 +188,22 @@ impl Issuance {
                 }
             }
         }
+        for one in &wanted.certificates {
+            // One that is not what is wanted serves as it is, until the wanted one is there.
+            if one.adopt.as_ref().is_some_and(|adopt| adopt.unfit.is_some()) {
+                continue;
+            }
+            if let Some(Ok(material)) = wanted.supplied.get(supplier(one)) {
+                self.adopt_supplied(one, material, wanted, now);
+            }
+        }
         let wished: BTreeSet<&CertId> = wanted.certificates.iter().map(|one| &one.id).collect();
         self.failures.retain(|id, _| wished.contains(id));
         self.placeholders.retain(|id, _| used.contains(id));
+        self.supplied_last.retain(|id, _| used.contains(id));
     }
 
-    fn plan(&self, wanted: &CertsWanted, now: i64) -> Plan {
+    pub(super) fn plan(&self, wanted: &CertsWanted, now: i64) -> Plan {
         let held: BTreeMap<CertId, Held> =
             self.issued.iter().map(|(id, issued)| (id.clone(), issued.held.clone())).collect();
         let ca = |signer: &Signer| Ca { key_id: signer.key_id().clone(), validity: signer.validity() };
@@ -174,11 +217,71 @@ impl Issuance {
             supplied_cas: &supplied_cas.collect(),
             internal: self.internal.as_ref().map(|internal| ca(&internal.signer)).map_err(String::as_str),
             failures: &self.failures,
+            acme: self.ordering.as_ref().map_or_else(AcmeInput::default, Ordering::input),
             now,
         });
         plan.unwanted.extend(self.stored.keys().cloned());
         plan.unwanted.sort();
         plan
+    }
+
+    /// Makes what a Secret holds our own, where that is what is to serve from now on.
+    fn adopt_supplied(&mut self, wish: &WantedCertificate, material: &KeyMaterial, wanted: &CertsWanted, now: i64) {
+        let facts = &material.entry.facts;
+        let is_as_written =
+            wanted.written.get(supplier(wish)).is_some_and(|written| **written == *facts.fingerprint.to_string());
+        let held = self.issued.get(&wish.id).map(|issued| &issued.entry.facts);
+        if choose(Found { facts, is_as_written }, held, wish, now) != Choice::Adopt {
+            return;
+        }
+        let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
+        let (Some(chain_pem), Some(key_pem)) = (text(&material.certificate_pem), text(&material.key_pem)) else {
+            return;
+        };
+        let _ = self.adopt(wish, chain_pem, Zeroizing::new(key_pem));
+    }
+
+    /// Takes a certificate that was obtained elsewhere, as if it had been made here.
+    pub(super) fn adopt(
+        &mut self,
+        wish: &WantedCertificate,
+        chain_pem: String,
+        key_pem: Zeroizing<String>,
+    ) -> Result<(), String> {
+        let facts = CertEntry::from_pem(chain_pem.as_bytes(), key_pem.as_bytes(), Origin::Issued, provider())
+            .map_err(|error| error.to_string())?
+            .facts;
+        let made_for = MadeFor::adopted(wish, facts.dns_names, facts.addresses);
+        let note = serde_json::to_string(&made_for).map_err(|error| error.to_string())?;
+        let stored = StoredCertificate { note, chain_pem, key_pem };
+        self.saver.save(wish.id.clone(), stored.clone());
+        self.hold(&wish.id, stored)
+    }
+
+    /// Serves and plans with a certificate from now on.
+    pub(super) fn hold(&mut self, id: &CertId, stored: StoredCertificate) -> Result<(), String> {
+        let issued = adopt(stored)?;
+        self.failures.remove(id);
+        self.signers.remove(id);
+        self.placeholders.remove(id);
+        self.supplied_last.remove(id);
+        self.stored.remove(id);
+        self.issued.insert(id.clone(), issued);
+        Ok(())
+    }
+
+    /// Notes, also on disk, that its CA does not vouch for a certificate any more. Gives what other edges are to know.
+    pub(super) fn note_revoked(&mut self, id: &CertId) -> Option<StoredCertificate> {
+        let issued = self.issued.get_mut(id)?;
+        issued.held.made_for.revoked = true;
+        issued.stored.note = serde_json::to_string(&issued.held.made_for).ok()?;
+        self.saver.save(id.clone(), issued.stored.clone());
+        Some(issued.stored.clone())
+    }
+
+    /// Whether something is to be had that another edge orders.
+    pub(super) fn waits_for_others(&self) -> bool {
+        self.ordering.as_ref().is_some_and(Ordering::is_elsewhere)
     }
 
     fn carry_out(&mut self, wanted: &WantedCertificate, issue: &Issue, now: i64) {
@@ -192,7 +295,8 @@ impl Issuance {
             }
             Err(reason) => {
                 let count = self.failures.get(&wanted.id).map_or(0, |failure| failure.count);
-                let failure = Failure { count: count.saturating_add(1), last_try: now, reason };
+                let failure =
+                    Failure { count: count.saturating_add(1), last_try: now, reason, attempt: issue.attempt.clone() };
                 self.failures.insert(wanted.id.clone(), failure);
             }
         }
@@ -201,6 +305,8 @@ impl Issuance {
     fn issue(&mut self, wanted: &WantedCertificate, issue: &Issue, now: i64) -> Result<Issued, String> {
         let signer = match &wanted.issuer {
             WantedIssuer::SelfSigned => None,
+            WantedIssuer::Acme(_) => return Err("it is ordered from an ACME CA".into()),
+            WantedIssuer::Nobody { why } => return Err(why.clone()),
             WantedIssuer::Internal { .. } => Some(self.internal.as_ref().map_err(Clone::clone)?.signer.clone()),
             WantedIssuer::Ca(id) => Some(self.signer(id)?),
         };
@@ -222,7 +328,8 @@ impl Issuance {
         let note = serde_json::to_string(&made_for).map_err(|error| error.to_string())?;
         let entry = entry(&made, Origin::Issued)?;
         let held = Held { made_for, validity: made.validity, key_id: made.key_id };
-        Ok(Issued { held, entry, stored: StoredCertificate { note, chain_pem: made.chain_pem, key_pem: made.key_pem } })
+        let stored = StoredCertificate { note, chain_pem: made.chain_pem, key_pem: made.key_pem };
+        Ok(Issued { held, entry, stored })
     }
 
     fn signer(&mut self, id: &CertId) -> Result<Arc<Signer>, String> {
@@ -330,10 +437,17 @@ impl Issuance {
         Ok(made)
     }
 
-    fn look(&mut self, wanted: &CertsWanted, plan: &Plan, now: i64) -> (CertTable, CertsObserved) {
+    fn look(&mut self, wanted: &CertsWanted, plan: &Plan, now: i64) -> Shown {
         let (table, mut observed) = view::look(self, wanted, plan, now);
         observed.notices.extend(self.saver.trouble());
-        (table, observed)
+        if let Some(ordering) = &mut self.ordering {
+            ordering.remember(wanted, now);
+            observed.notices.extend(ordering.clock_notice(now));
+            let issued = &self.issued;
+            observed.acme = ordering.observe(wanted, plan, &|id| Some(&issued.get(id)?.held.made_for), now);
+        }
+        self.offers = offering::offers(self, wanted, plan);
+        (table, observed, Arc::clone(&self.offers))
     }
 
     /// Said once; a fault that repeats must not fill the memory.
@@ -342,6 +456,11 @@ impl Issuance {
             self.notices.push(text);
         }
     }
+}
+
+/// The Secret that supplies a wanted certificate now, if any does.
+pub(super) fn supplier(wish: &WantedCertificate) -> &CertId {
+    wish.adopt.as_ref().map_or(&wish.id, |adopt| &adopt.secret)
 }
 
 fn entry(made: &Made, origin: Origin) -> Result<Arc<CertEntry>, String> {

@@ -41,6 +41,14 @@ impl CertTable {
         self.entries.iter()
     }
 
+    /// Whether both hold the very same entries.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let same = |(id, entry): (&CertId, &Arc<CertEntry>)| {
+            other.entries.get(id).is_some_and(|theirs| Arc::ptr_eq(entry, theirs))
+        };
+        self.len() == other.len() && self.iter().all(same)
+    }
+
     pub fn len(&self) -> usize {
         self.entries.len()
     }

@@ -12,10 +12,10 @@ use crate::control::observed::CertificateSource;
 use crate::proxy::tls::provider;
 use zeroize::Zeroizing;
 
-const NOW: i64 = 1_800_000_000;
+pub(super) const NOW: i64 = 1_800_000_000;
 const DAY: i64 = 86_400;
 
-fn id(name: &str) -> CertId {
+pub(super) fn id(name: &str) -> CertId {
     CertId(ObjectKey::parse(name))
 }
 
@@ -23,22 +23,27 @@ fn days(days: u64) -> Duration {
     Duration::from_secs(days * DAY as u64)
 }
 
-fn wish(name: &str, issuer: WantedIssuer, dns: &[&str]) -> WantedCertificate {
+pub(super) fn wish(name: &str, issuer: WantedIssuer, dns: &[&str]) -> WantedCertificate {
     WantedCertificate {
         id: id(name),
         issuer,
         dns_names: dns.iter().map(|name| (*name).into()).collect(),
+        addresses: Vec::new(),
         common_name: None,
         is_ca: false,
         key: KeyAlgorithm::EcdsaP256,
         rotate_key: true,
         duration: days(90),
         renew_before: days(30),
+        profile: None,
+        labels: Vec::new(),
+        write_back: None,
+        adopt: None,
         wanted_by: Vec::new(),
     }
 }
 
-fn internal() -> WantedIssuer {
+pub(super) fn internal() -> WantedIssuer {
     WantedIssuer::Internal { instead_of: None }
 }
 
@@ -67,22 +72,31 @@ fn supplied(dns: &[&str], from: i64, is_ca: bool) -> Supplied {
     Ok(Arc::new(KeyMaterial { certificate_pem: made.chain_pem.into_bytes(), key_pem, entry: Arc::new(entry) }))
 }
 
-struct Bench {
-    issuance: Issuance,
-    now: Cell<i64>,
+/// The same as PEM.
+pub(super) fn pair(dns: &[&str], from: i64) -> (String, Zeroizing<String>) {
+    let material = supplied(dns, from, false).unwrap();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (text(&material.certificate_pem), Zeroizing::new(text(&material.key_pem)))
+}
+
+pub(super) struct Bench {
+    pub(super) issuance: Issuance,
+    pub(super) now: Cell<i64>,
     published: Vec<(CertTable, CertsObserved)>,
 }
 
 impl Bench {
-    fn new(store: Store) -> Self {
+    pub(super) fn new(store: Store) -> Self {
         let issuance = Issuance::load(store, CertsSettings { internal_ca: "Test CA".into() }, NOW);
         Self { issuance, now: Cell::new(NOW), published: Vec::new() }
     }
 
-    fn round(&mut self, wanted: &CertsWanted) -> (CertTable, CertsObserved) {
+    pub(super) fn round(&mut self, wanted: &CertsWanted) -> (CertTable, CertsObserved) {
         let now = &self.now;
         let published = &mut self.published;
-        let progress = self.issuance.round(wanted, || now.get(), &|| false, &mut |one| published.push(one));
+        let progress = self.issuance.round(wanted, || now.get(), &|| false, &mut |(table, observed, _)| {
+            published.push((table, observed));
+        });
         assert!(matches!(progress, Progress::Until(_)));
         self.published.last().unwrap().clone()
     }
@@ -294,7 +308,7 @@ fn thousands_have_placeholders_at_once() {
     let start = Instant::now();
     let mut first = None;
     let mut publications = 0;
-    bench.issuance.round(&wanted, || NOW, &|| false, &mut |(table, _)| {
+    bench.issuance.round(&wanted, || NOW, &|| false, &mut |(table, ..)| {
         publications += 1;
         first.get_or_insert_with(|| (start.elapsed(), table.len()));
     });
@@ -307,10 +321,13 @@ fn thousands_have_placeholders_at_once() {
 #[test]
 fn the_thread_serves_the_newest_wish_and_ends() {
     let (send, receive) = std::sync::mpsc::channel();
-    let certs = Certs::start(Store::in_memory(), CertsSettings { internal_ca: "Test CA".into() }, move |published| {
-        let _ = send.send(published);
-    })
-    .unwrap();
+    let board = Arc::new(crate::proxy::challenges::Board::new(0));
+    let means = Means { board, edges: Arc::new(edges::Alone), roads: Default::default() };
+    let certs =
+        Certs::start(Store::in_memory(), CertsSettings { internal_ca: "Test CA".into() }, means, move |published| {
+            let _ = send.send(published);
+        })
+        .unwrap();
     let mut ticket = 0;
     for n in 0..100 {
         let name = format!("a/c{n}");
@@ -345,4 +362,44 @@ fn no_key_is_printed() {
     let (table, observed) = Bench::new(Store::in_memory()).round(&wanted);
     let text = format!("{wanted:?} {table:?} {observed:?}");
     assert!(!text.contains(&secret) && !text.contains("PRIVATE"));
+}
+
+#[test]
+fn a_secret_that_edge_may_drive_is_taken_up_and_outlives_itself() {
+    let mut bench = Bench::new(Store::in_memory());
+    let mut one = wish("a/b", internal(), &["b.example"]);
+    one.adopt = Some(edge_config::snapshot::Adopt {
+        secret: id("a/b"),
+        not_before: NOW,
+        not_after: NOW + 90 * DAY,
+        sha256: "".into(),
+        unfit: None,
+    });
+    let mut wanted = CertsWanted {
+        certificates: vec![one],
+        supplied: BTreeMap::from([(id("a/b"), supplied(&["b.example"], NOW, false))]),
+        uses: vec![used("b.example", &["a/b"])],
+        placeholder: true,
+        ..CertsWanted::default()
+    };
+    let theirs = wanted.supplied[&id("a/b")].as_ref().unwrap().entry.facts.fingerprint;
+    let (table, observed) = bench.round(&wanted);
+    assert_eq!(table.entry(&id("a/b")).unwrap().facts.fingerprint, theirs);
+    assert_eq!(error(&observed, "a/b"), "");
+    // Somebody deletes the Secret: what it held is Edge's by now, and nothing new is made.
+    wanted.supplied.clear();
+    wanted.certificates[0].adopt = None;
+    let (table, _) = bench.round(&wanted);
+    assert_eq!(table.entry(&id("a/b")).unwrap().facts.fingerprint, theirs);
+    // A newer one that is put there by another edge is taken up as well; an older one is not.
+    for (from, is_taken) in [(NOW + 10 * DAY, true), (NOW - 20 * DAY, false)] {
+        let before = bench.round(&wanted).0.entry(&id("a/b")).unwrap().facts.fingerprint;
+        let found = supplied(&["b.example"], from, false);
+        let print = found.as_ref().unwrap().entry.facts.fingerprint;
+        wanted.written = BTreeMap::from([(id("a/b"), print.to_string().into())]);
+        wanted.supplied = BTreeMap::from([(id("a/b"), found)]);
+        bench.now.set(NOW + 11 * DAY);
+        let after = bench.round(&wanted).0.entry(&id("a/b")).unwrap().facts.fingerprint;
+        assert_eq!(after, if is_taken { print } else { before });
+    }
 }

@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use edge_acme::plan::{CLOCK_FLOOR, Plan, Timestamp};
+use edge_acme::level::Level;
+use edge_acme::plan::{CLOCK_FLOOR, Plan, Timestamp, Wait};
 use edge_config::names::{CertId, HostPattern};
 use edge_config::snapshot::{WantedCertificate, WantedIssuer};
 
-use super::issuance::Issuance;
+use super::issuance::{Issuance, supplier};
 use super::table::{CertEntry, CertTable, Origin};
 use super::{CertUse, CertsObserved, CertsWanted, InternalCaState};
 use crate::control::observed::{CertificateSource, CertificateState};
@@ -27,10 +28,22 @@ pub(super) fn look(issuance: &mut Issuance, wanted: &CertsWanted, plan: &Plan, n
 
     let mut entries: BTreeMap<&CertId, Arc<CertEntry>> = BTreeMap::new();
     for id in &ids {
-        let supplied = wanted.supplied.get(*id).and_then(|found| Some(found.as_ref().ok()?.entry.clone()));
-        let issued = || issuance.issued.get(*id).filter(|_| wishes.contains_key(*id)).map(|held| held.entry.clone());
-        let mut entry = supplied.or_else(issued);
-        if entry.is_none() && wanted.placeholder && served.contains_key(*id) {
+        let from = wishes.get(*id).map_or(*id, |wish| supplier(wish));
+        let supplied = wanted.supplied.get(from).and_then(|found| Some(found.as_ref().ok()?.entry.clone()));
+        let is_wished = wishes.contains_key(*id);
+        if let Some(entry) = supplied.as_ref().filter(|_| !is_wished) {
+            issuance.supplied_last.insert((*id).clone(), Arc::clone(entry));
+        }
+        let wish = wishes.get(*id);
+        let nobody = wish.is_some_and(|wish| matches!(wish.issuer, WantedIssuer::Nobody { .. }));
+        // Something else stands in for what nobody issues, and what has ended would be shown in its place.
+        let serves = |entry: &Arc<CertEntry>| !nobody || entry.is_valid_at(now);
+        let issued = || issuance.issued.get(*id).map(|held| held.entry.clone()).filter(serves);
+        // A Secret that was removed by hand is no reason to serve nothing until its successor is there.
+        let last = || issuance.supplied_last.get(*id).filter(|entry| entry.is_valid_at(now)).cloned();
+        // What a Secret holds and was taken up is issued by now; a wish is for what is better than it.
+        let mut entry = if is_wished { issued().or(supplied).or_else(last) } else { supplied };
+        if entry.is_none() && wanted.placeholder && !nobody && served.contains_key(*id) {
             let names = placeholder_names(&served[*id], wishes.get(*id).copied());
             entry = issuance.placeholder(id, names, now);
         }
@@ -66,19 +79,30 @@ pub(super) fn look(issuance: &mut Issuance, wanted: &CertsWanted, plan: &Plan, n
         }
         if let Some(entry) = entry.filter(|entry| entry.origin != Origin::Placeholder) {
             errors.extend(validity_error(entry, now));
+            let issued = issuance.issued.get(id).filter(|issued| issued.held.made_for.revoked);
+            errors.extend(issued.map(|_| "it was revoked, and clients may refuse it".to_owned()));
             errors.extend(served.get(id).into_iter().flatten().filter_map(|one| mismatch(one, &entries)));
         }
-        errors.extend(plan.waiting.get(id).map(|wait| format!("not issued: {wait}")));
+        let is_served = entry.is_some_and(|entry| entry.origin != Origin::Placeholder);
+        let undone = if is_served { "not renewed" } else { "not issued" };
+        errors.extend(wait(plan, id, is_served).map(|wait| format!("{undone}: {wait}")));
         errors.extend(issuance.placeholders.get(id).and_then(|held| held.reason.clone()));
         let source = match entry.map(|entry| entry.origin) {
             Some(Origin::Placeholder) => CertificateSource::Placeholder,
             Some(Origin::Supplied) => CertificateSource::Secret,
             Some(Origin::Issued) | None => match wishes.get(id) {
+                Some(_) if matches!(plan.waiting.get(id), Some(Wait::IssuerAway { .. })) => {
+                    let maker = issuance.issued.get(id).map(|issued| issued.held.made_for.maker());
+                    CertificateSource::Kept(maker.unwrap_or_default())
+                }
                 Some(wish) => CertificateSource::Issued(issuer_text(&wish.issuer)),
                 None => CertificateSource::Secret,
             },
         };
-        let renews = plan.renewals.get(id).filter(|_| matches!(source, CertificateSource::Issued(_)));
+        let renews = plan
+            .renewals
+            .get(id)
+            .filter(|_| matches!(source, CertificateSource::Issued(_) | CertificateSource::Kept(_)));
         observed.certificates.insert(
             id.clone(),
             CertificateState {
@@ -97,11 +121,22 @@ pub(super) fn look(issuance: &mut Issuance, wanted: &CertsWanted, plan: &Plan, n
     (builder.build(), observed)
 }
 
+/// What a certificate waits for. An order that is under way, here or elsewhere, while there is a certificate and time, is
+/// nothing to speak of.
+fn wait<'a>(plan: &'a Plan, id: &CertId, is_served: bool) -> Option<&'a Wait> {
+    let wait = plan.waiting.get(id)?;
+    let is_passing = matches!(wait, Wait::UnderWay { .. } | Wait::Busy(_) | Wait::Account(_) | Wait::Elsewhere(_));
+    let is_fine = plan.standing.get(id).is_some_and(|standing| standing.level <= Level::Fine);
+    Some(wait).filter(|_| !(is_served && is_passing && is_fine))
+}
+
 fn issuer_text(issuer: &WantedIssuer) -> String {
     match issuer {
         WantedIssuer::Internal { .. } => "internal CA".into(),
         WantedIssuer::SelfSigned => "self-signed".into(),
+        WantedIssuer::Acme(issuers) => issuers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", else "),
         WantedIssuer::Ca(id) => format!("CA {id}"),
+        WantedIssuer::Nobody { .. } => "nobody".into(),
     }
 }
 
@@ -150,7 +185,7 @@ fn covers(entry: &CertEntry, hostname: &HostPattern) -> bool {
     }
 }
 
-fn at(seconds: i64) -> SystemTime {
+pub(super) fn at(seconds: i64) -> SystemTime {
     let distance = Duration::from_secs(seconds.unsigned_abs());
     let moment = if seconds < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
     moment.unwrap_or(UNIX_EPOCH)

@@ -7,6 +7,7 @@
 //! bytes of a head and a body, time of a request. Whoever may connect may read (the socket has mode 0660); what changes
 //! something also needs to be root, the same user, or a member of the socket's group.
 
+pub mod certificates;
 mod pages;
 mod socket;
 
@@ -14,6 +15,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,6 +29,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 
 use super::world::Handle;
+use crate::memory;
 use crate::proxy::metrics::Text;
 
 /// A head must be there in this time, an answer too; a reload has longer.
@@ -175,7 +178,10 @@ async fn converse<I>(api: Api, io: I, access: pages::Access)
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
 {
-    let service = service_fn(move |request: Request<Incoming>| {
+    // A page about thousands of objects takes megabytes for a moment.
+    let is_heavy = AtomicBool::new(false);
+    let service = service_fn(|request: Request<Incoming>| {
+        is_heavy.fetch_or(!matches!(request.uri().path(), "/healthz" | "/readyz"), Ordering::Relaxed);
         let api = api.clone();
         async move { Ok::<Response<Full<Bytes>>, Infallible>(pages::answer(&api, access, request).await) }
     });
@@ -188,6 +194,9 @@ where
         .serve_connection(io, service);
     // Whatever ends it concerns only this client.
     let _ = tokio::time::timeout(CONNECTION, connection).await;
+    if is_heavy.into_inner() {
+        memory::give_back();
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use edge_config::names::{HostPattern, ObjectRef};
 use edge_config::snapshot::{Action, Backend, Listener, ListenerServe, Rule, Snapshot, StreamRoute, Target};
 use serde::{Deserialize, Serialize};
 
-use super::explain::describe;
+use super::explain::{describe, responses};
 use super::status::{is_fault, owners_text, parent_text, says};
 use super::world::Scene;
 
@@ -201,9 +201,11 @@ fn destination(rule: &Rule) -> Destination {
     let to = match &rule.action {
         Action::Redirect(redirect) => describe::redirect(redirect),
         Action::Refuse { status, reason } => format!("{status}: {reason}"),
+        Action::Respond(answer) => format!("answer {}", responses::fixed(answer)),
         Action::Forward(list) => backends(list),
     };
     let mut applies = describe::rule(rule);
+    applies.extend(rule.policy.iter().filter_map(|policy| policy.responses.as_deref()).flat_map(responses::policy));
     if let Action::Forward(list) = &rule.action {
         for backend in list {
             applies.extend(

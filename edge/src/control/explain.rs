@@ -5,10 +5,15 @@
 //! alike. The decisions are those of the data plane: the same host maps, route tables and filters are asked, nothing is
 //! decided a second time.
 
+mod access;
 mod answer;
+mod asked;
+mod clients;
 pub(super) mod describe;
 mod hints;
+mod limits;
 mod question;
+pub(super) mod responses;
 mod walk;
 
 use std::time::SystemTime;
@@ -62,6 +67,8 @@ pub enum Kind {
     Redirect,
     /// Edge answers a CORS preflight.
     Preflight,
+    /// Edge answers what is in the configuration.
+    Direct,
     /// Edge answers with an error.
     Error,
     /// No answer: the connection is closed, refused, or leads nowhere.
@@ -83,7 +90,7 @@ impl Answer {
 
     /// Whether this is what an operator wants to see.
     pub fn is_good(&self) -> bool {
-        matches!(self.kind, Kind::Backend | Kind::Redirect | Kind::Preflight)
+        matches!(self.kind, Kind::Backend | Kind::Redirect | Kind::Preflight | Kind::Direct)
     }
 }
 
@@ -97,6 +104,9 @@ pub struct Walk {
     /// In the order in which they are considered; at most one is chosen.
     pub listeners: Vec<ListenerStep>,
     pub certificates: Vec<CertificateRow>,
+    /// What the chosen listener asks of clients, one line for each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clients: Vec<String>,
     /// In the order of precedence; at most one won.
     pub candidates: Vec<CandidateStep>,
     /// Further matches at this host that are not listed.
@@ -167,7 +177,7 @@ pub struct BackendStep {
 pub fn explain(scene: Scene<'_>, question: &Question, now: SystemTime) -> Result<Explanation, QuestionError> {
     let asked = question::parse(question)?;
     let lookup = Lookup::new(scene);
-    let backends = backend_rows(&lookup, now);
+    let backends: Vec<BackendRow> = backend_rows(&lookup, now).collect();
     let context = walk::Context { lookup: &lookup, backends: &backends, asked: &asked, question, now };
     let mut walks: Vec<(Walk, Vec<ObjectRef>)> =
         walk::gateways(&context).into_iter().map(|port| walk::walk(&context, port)).collect();

@@ -62,15 +62,29 @@ fn client() -> ClientSettings {
         head_timeout: seconds(10),
         buffer_limit: None,
         path: Default::default(),
+        ..ClientSettings::default()
     }
 }
 
 fn listener(name: &str, port: u16, hostname: &str, serve: ListenerServe) -> Listener {
-    Listener { parent: gateway(), name: name.into(), port, hostname: pattern(hostname), client: client(), serve }
+    Listener {
+        parent: gateway(),
+        name: name.into(),
+        port,
+        hostname: pattern(hostname),
+        client: client(),
+        policy: None,
+        serve,
+    }
 }
 
 fn terminate(secret: &str) -> Terminate {
-    Terminate { certificates: vec![CertId(key(secret))], client_validation: ClientValidation::Off }
+    Terminate {
+        certificates: vec![CertId(key(secret))],
+        client_validation: ClientValidation::Off,
+        demands: None,
+        parameters: None,
+    }
 }
 
 fn entry(host: &str, path: PathMatch, rule: u32) -> (HostPattern, Arc<RouteMatch>) {
@@ -78,7 +92,7 @@ fn entry(host: &str, path: PathMatch, rule: u32) -> (HostPattern, Arc<RouteMatch
 }
 
 fn backend(reference: &str, weight: u32, target: Target) -> Backend {
-    Backend { weight, reference: reference.into(), target, filters: Arc::default() }
+    Backend { weight, reference: reference.into(), target, filters: Arc::default(), balance: None, fallback: false }
 }
 
 fn rule(name: &str, index: u32, action: Action) -> Rule {
@@ -93,6 +107,7 @@ fn rule(name: &str, index: u32, action: Action) -> Rule {
         retry: None,
         session: None,
         balance: Balance::RoundRobin,
+        policy: None,
     }
 }
 
@@ -112,6 +127,7 @@ fn snapshot() -> Snapshot {
         key: UpstreamKey { object: ObjectRef::new(Kind::Service, key(name)), port: 80, variant: "".into() },
         protocol,
         proxy_protocol: None,
+        policy: None,
         tls: None,
     };
     let redirect = |status, scheme, path| Redirect { scheme, hostname: None, path, port: None, status };
@@ -134,6 +150,7 @@ fn snapshot() -> Snapshot {
     ]);
     let old = redirect(301, None, Some(PathEdit::Full("/cart".into())));
     Snapshot {
+        announce: Default::default(),
         vips: [("192.0.2.10", "pool public"), ("192.0.2.11", "spec.addresses")]
             .map(|(address, source)| Vip {
                 address: address.parse().unwrap(),
@@ -153,6 +170,7 @@ fn snapshot() -> Snapshot {
                 number: 80,
                 sources: None,
                 proxy_protocol: None,
+                keepalive: None,
                 serve: PortServe::Http { hosts: hosts(&[("*", 0)]) },
             },
             Port {
@@ -160,6 +178,7 @@ fn snapshot() -> Snapshot {
                 number: 443,
                 sources: None,
                 proxy_protocol: None,
+                keepalive: None,
                 serve: PortServe::Tls { names: hosts(&[("shop.example", 1), ("*.example", 2)]) },
             },
         ],
@@ -185,18 +204,28 @@ fn snapshot() -> Snapshot {
         upstreams: vec![
             upstream("shop/cart", UpstreamProtocol::Http1),
             upstream("shop/front", UpstreamProtocol::Http2),
-        ],
+        ]
+        .into_iter()
+        .map(Arc::new)
+        .collect(),
         trust: Vec::new(),
+        services: Vec::new(),
+        issuers: Vec::new(),
         certificates: vec![WantedCertificate {
             id: CertId(key("edge/wild-tls")),
             issuer: WantedIssuer::Internal { instead_of: None },
             dns_names: vec!["*.example".into()],
+            addresses: Vec::new(),
             common_name: None,
             is_ca: false,
             key: KeyAlgorithm::EcdsaP256,
             rotate_key: true,
             duration: Duration::from_secs(90 * 86_400),
             renew_before: Duration::from_secs(30 * 86_400),
+            profile: None,
+            labels: Vec::new(),
+            write_back: None,
+            adopt: None,
             wanted_by: vec!["edge/public/wild".to_owned()],
         }],
     }
@@ -366,6 +395,8 @@ fn observed() -> Observed {
     };
     let ejected = Ejection { since: ago(75), reason: "connection refused".to_owned() };
     Observed {
+        holds: Arc::default(),
+        closures: Arc::default(),
         offline: false,
         workers: 4,
         acknowledged: 4,
@@ -380,6 +411,9 @@ fn observed() -> Observed {
             ("192.0.2.10".parse().unwrap(), VipState::Bound { announced: Some("bgp".to_owned()) }),
             ("192.0.2.11".parse().unwrap(), VipState::Failed("interface lo0 does not exist".to_owned())),
         ]),
+        acme: Default::default(),
+        fleet: None,
+        troubles: Arc::default(),
         certificates: BTreeMap::from([
             (CertId(key("edge/shop-tls")), certificate(CertificateSource::Secret, "shop.example", 86_400 * 60)),
             (CertId(key("edge/wild-tls")), certificate(CertificateSource::Placeholder, "*.example", 86_400 * 7)),
@@ -401,6 +435,7 @@ fn observed() -> Observed {
         }],
         notices: Vec::new(),
         drain: None,
+        network: Default::default(),
     }
 }
 

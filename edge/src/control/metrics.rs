@@ -1,18 +1,22 @@
 //! What the control side has to count: gauges from the newest world, beside the data plane's counters. One series per
 //! kind of thing and state, and one per certificate, so that routes and backends do not multiply.
 
+use std::fmt::Display;
 use std::time::SystemTime;
 
-use super::status::status;
-use super::view::{Health, State};
+use edge_bgp::vrrp::Role;
+
+use super::certificates;
+use super::status::{Tally, tally};
+use super::view::State;
 use super::world::World;
 use crate::proxy::metrics::{MetricType, Text};
 
 /// Appends the families to a page.
 pub fn write(world: &World, now: SystemTime, text: &mut Text) {
-    let status = status(world, now);
+    let tally = tally(world, now);
     text.family("edge_info", MetricType::Gauge, "The version that runs.");
-    text.sample(&[("version", &status.edge.version)], 1);
+    text.sample(&[("version", &tally.edge.version)], 1);
     text.family("edge_start_time_seconds", MetricType::Gauge, "When edged started, in Unix seconds.");
     text.sample(&[], unix(world.started));
     text.family("edge_generation", MetricType::Gauge, "The generation of the configuration that is published.");
@@ -20,36 +24,31 @@ pub fn write(world: &World, now: SystemTime, text: &mut Text) {
     text.family("edge_generation_time_seconds", MetricType::Gauge, "When it was published, in Unix seconds.");
     text.sample(&[], unix(world.since));
     text.family("edge_workers", MetricType::Gauge, "Workers, and those that serve the published generation.");
-    text.sample(&[("state", &"all")], status.edge.workers);
-    text.sample(&[("state", &"current")], status.edge.acknowledged);
+    text.sample(&[("state", &"all")], tally.edge.workers);
+    text.sample(&[("state", &"current")], tally.edge.acknowledged);
     text.family("edge_ready", MetricType::Gauge, "1 while /readyz says yes.");
     text.sample(&[], u8::from(world.ready().is_ok()));
 
+    text.family("edge_maintenance_hosts", MetricType::Gauge, "Hosts that are in maintenance by command.");
+    text.sample(&[], world.observed.closures.0.len());
+
     text.family("edge_objects", MetricType::Gauge, "What edgectl status lists, by state.");
-    let sections: [(&str, Vec<&Health>); 5] = [
-        ("vip", status.vips.iter().map(|row| &row.health).collect()),
-        ("listener", status.listeners.iter().map(|row| &row.health).collect()),
-        ("certificate", status.certificates.iter().map(|row| &row.health).collect()),
-        ("route", status.routes.iter().map(|row| &row.health).collect()),
-        ("backend", status.backends.iter().map(|row| &row.health).collect()),
-    ];
-    for (kind, rows) in &sections {
-        for state in State::ALL {
-            let count = rows.iter().filter(|health| health.state == state).count();
-            text.sample(&[("kind", kind), ("state", &state)], count);
+    for (kind, counts) in &tally.counts {
+        for (state, count) in State::ALL.iter().zip(counts) {
+            text.sample(&[("kind", kind), ("state", state)], count);
         }
     }
     text.family("edge_problems", MetricType::Gauge, "Findings in the configuration.");
-    let found = status.problems;
+    let found = tally.problems;
     for (severity, count) in [("error", found.errors), ("warning", found.warnings), ("inert", found.inert)] {
         text.sample(&[("severity", &severity)], count);
     }
     text.family("edge_source_up", MetricType::Gauge, "1 while a source can be read.");
-    for source in &status.edge.sources {
+    for source in &tally.edge.sources {
         text.sample(&[("source", &source.name)], u8::from(source.health.state == State::Up));
     }
     let collections =
-        || status.edge.sources.iter().flat_map(|source| source.collections.iter().map(move |row| (&source.name, row)));
+        || tally.edge.sources.iter().flat_map(|source| source.collections.iter().map(move |row| (&source.name, row)));
     if collections().next().is_some() {
         text.family("edge_source_collection_up", MetricType::Gauge, "1 while a kind of a source is followed.");
         for (source, row) in collections() {
@@ -68,12 +67,46 @@ pub fn write(world: &World, now: SystemTime, text: &mut Text) {
             text.sample(&[("source", source), ("kind", &row.name)], row.failures);
         }
     }
-    text.family("edge_certificate_not_after_seconds", MetricType::Gauge, "When a certificate ends, in Unix seconds.");
-    for (id, state) in &world.observed.certificates {
-        if let Some(end) = state.not_after {
-            text.sample(&[("secret", id)], unix(end));
+    network(world, &tally, text);
+    certificates::metrics::write(world, now, text);
+}
+
+/// What the network was told.
+fn network(world: &World, tally: &Tally, text: &mut Text) {
+    text.family("edge_vip_announced", MetricType::Gauge, "1 while the network has been told of a VIP.");
+    for row in &tally.vips {
+        if let Some(address) = &row.address {
+            text.sample(&[("vip", address)], u8::from(row.announced.is_some()));
         }
     }
+    let groups = &world.observed.network.l2.groups;
+    if !groups.is_empty() {
+        text.family("edge_vrrp_active", MetricType::Gauge, "1 while this edge leads a virtual router.");
+        for group in groups {
+            for election in &group.elections {
+                let family = election.family.name();
+                let labels: [(&str, &dyn Display); 3] =
+                    [("interface", &group.interface), ("router", &group.router), ("family", &family)];
+                text.sample(&labels, u8::from(election.role == Role::Active));
+            }
+        }
+    }
+    let Some(seen) = &world.observed.network.bgp else { return };
+    text.family("edge_bgp_session_up", MetricType::Gauge, "1 while a BGP session is established.");
+    for peer in &tally.peers {
+        text.sample(&[("peer", &peer.peer)], u8::from(peer.health.state == State::Up));
+    }
+    text.family("edge_bgp_sessions_lost", MetricType::Counter, "How often an established session was lost.");
+    for peer in &tally.peers {
+        text.sample(&[("peer", &peer.peer)], peer.flaps);
+    }
+    text.family("edge_bgp_prefixes", MetricType::Gauge, "Prefixes that a peer has been told, and that it told us.");
+    for peer in &tally.peers {
+        text.sample(&[("peer", &peer.peer), ("direction", &"advertised")], peer.advertised);
+        text.sample(&[("peer", &peer.peer), ("direction", &"received")], peer.received);
+    }
+    text.family("edge_bgp_engine_restarts", MetricType::Counter, "How often gobgpd had to be filled anew.");
+    text.sample(&[], seen.engine.restarts);
 }
 
 fn unix(at: SystemTime) -> u64 {

@@ -5,16 +5,21 @@
 //! sending a [`world::Command`] to the supervisor, and nothing here runs on a worker thread.
 
 pub mod api;
+pub mod certificates;
 pub mod diff;
 pub mod explain;
 pub mod findings;
 #[cfg(test)]
 pub mod fixture;
+pub mod holds;
+pub mod maintenance;
 pub mod metrics;
 pub mod objects;
 pub mod observed;
 pub mod peer;
+pub mod pools;
 pub mod span;
 pub mod status;
 pub mod view;
+pub mod why;
 pub mod world;

@@ -58,6 +58,12 @@ pub fn kind_of(text: &str) -> Option<Kind> {
         "ctp" => "clienttrafficpolicy",
         "btp" => "backendtrafficpolicy",
         "sp" => "securitypolicy",
+        "be" => "backend",
+        "hrf" => "httproutefilter",
+        "cspolicy" => "clientsettingspolicy",
+        "pspolicy" => "proxysettingspolicy",
+        "rlpolicy" => "ratelimitpolicy",
+        "authfilter" => "authenticationfilter",
         "pool" => "ipaddresspool",
         other => other,
     };
@@ -108,6 +114,14 @@ macro_rules! each {
             Kind::SecurityPolicy => $visit!($inputs.security_policies),
             Kind::EnvoyProxy => $visit!($inputs.envoy_proxies),
             Kind::Backend => $visit!($inputs.backends),
+            Kind::UpstreamSettingsPolicy => $visit!($inputs.upstream_settings_policies),
+            Kind::HTTPRouteFilter => $visit!($inputs.http_route_filters),
+            Kind::ClientSettingsPolicy => $visit!($inputs.client_settings_policies),
+            Kind::ProxySettingsPolicy => $visit!($inputs.proxy_settings_policies),
+            Kind::RateLimitPolicy => $visit!($inputs.rate_limit_policies),
+            Kind::AuthenticationFilter => $visit!($inputs.authentication_filters),
+            Kind::SnippetsFilter => $visit!($inputs.snippets_filters),
+            Kind::SnippetsPolicy => $visit!($inputs.snippets_policies),
         }
     };
 }
@@ -163,7 +177,15 @@ fn api_version(kind: Kind) -> String {
         | Kind::BackendTrafficPolicy
         | Kind::SecurityPolicy
         | Kind::EnvoyProxy
-        | Kind::Backend => "v1alpha1",
+        | Kind::Backend
+        | Kind::UpstreamSettingsPolicy
+        | Kind::HTTPRouteFilter
+        | Kind::ClientSettingsPolicy
+        | Kind::ProxySettingsPolicy
+        | Kind::RateLimitPolicy
+        | Kind::AuthenticationFilter
+        | Kind::SnippetsFilter
+        | Kind::SnippetsPolicy => "v1alpha1",
         _ => "v1",
     };
     if kind.group().is_empty() { version.to_owned() } else { format!("{}/{version}", kind.group()) }
@@ -177,7 +199,7 @@ fn metadata(meta: &Meta) -> Value {
     }
     map.insert("generation".to_owned(), meta.generation.into());
     if let Some(created) = &meta.created {
-        map.insert("creationTimestamp".to_owned(), created.as_str().into());
+        map.insert("creationTimestamp".to_owned(), created.to_string().into());
     }
     for (name, values) in [("labels", &meta.labels), ("annotations", &meta.annotations)] {
         if !values.is_empty() {

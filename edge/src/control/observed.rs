@@ -5,13 +5,24 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use edge_config::names::CertId;
+use edge_config::names::{CertId, ObjectRef};
 use edge_config::snapshot::{Transport, UpstreamKey};
 use edge_config::status;
 
+use super::holds::Holds;
+use super::maintenance::Closures;
+use super::span;
+use crate::certs::observed::AcmeObserved;
+use crate::fleet::FleetObserved;
 use crate::reach::Way;
+use crate::vip::AddressesObserved;
+use crate::vip::bfd::BfdObserved;
+use crate::vip::gate::Stance;
+use crate::vip::guard::GuardObserved;
+use crate::vip::l2::{L2Observed, VipHeld};
 
 /// Absent entries mean "not known yet" and show as pending. [`Observed::offline`] is for files that nobody serves.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -26,11 +37,22 @@ pub struct Observed {
     pub sockets: BTreeMap<(SocketAddr, Transport), SocketState>,
     pub vips: BTreeMap<IpAddr, VipState>,
     pub certificates: BTreeMap<CertId, CertificateState>,
+    /// Of those among them that ACME CAs issue, and of these CAs.
+    pub acme: AcmeObserved,
     pub upstreams: BTreeMap<UpstreamKey, UpstreamState>,
     pub sources: Vec<SourceState>,
     /// What the store has to say, one line each.
     pub notices: Vec<String>,
     pub drain: Option<Drain>,
+    /// What an operator says of endpoints.
+    pub holds: Arc<Holds>,
+    /// Hosts that an operator has closed.
+    pub closures: Arc<Closures>,
+    pub network: Network,
+    /// `None`: there is no `[fleet]`.
+    pub fleet: Option<Arc<FleetObserved>>,
+    /// Policies that cannot do what they are for, because those whom they ask are away: one line each.
+    pub troubles: Arc<BTreeMap<ObjectRef, String>>,
 }
 
 impl Observed {
@@ -63,6 +85,7 @@ impl Observed {
             vips: vips.collect(),
             certificates: certificates.collect(),
             pending: BTreeMap::new(),
+            troubles: (*self.troubles).clone(),
         }
     }
 }
@@ -121,6 +144,8 @@ pub enum CertificateSource {
     Secret,
     /// Issued by Edge: `internal CA`, `self-signed`, `CA ns/name`.
     Issued(String),
+    /// By whom it was issued who cannot issue at the moment; it serves until it ends.
+    Kept(String),
     /// Served in place of one that is missing.
     Placeholder,
 }
@@ -182,7 +207,81 @@ pub struct CollectionState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drain {
     pub since: SystemTime,
-    pub until: SystemTime,
+    pub step: DrainStep,
+}
+
+/// What the network has been told, as far as who tells it can see.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Network {
+    /// How each VIP stands with it, as the gate has it.
+    pub stances: BTreeMap<IpAddr, Stance>,
+    /// What is bound.
+    pub addresses: Arc<AddressesObserved>,
+    /// `None`: nobody has looked yet.
+    pub bgp: Option<Arc<edge_bgp::Observed>>,
+    /// Of the elections that decide who answers ARP and NDP.
+    pub l2: Arc<L2Observed>,
+    /// Of the peers that are watched closely.
+    pub bfd: Arc<BfdObserved>,
+    /// Of the process that withdraws everything when edged cannot.
+    pub guard: Arc<GuardObserved>,
+}
+
+impl Network {
+    /// Whether anybody is told of any address.
+    pub fn is_told(&self) -> bool {
+        let by_bgp = self.bgp.iter().any(|bgp| bgp.prefixes.iter().any(|prefix| !prefix.told.is_empty()));
+        let mut elections = self.l2.groups.iter().flat_map(|group| &group.elections);
+        by_bgp || elections.any(|election| election.vips.iter().any(|vip| vip.state == VipHeld::Held))
+    }
+
+    /// How the network learns of an address: `bgp`, `l2`, or both; `None`: it does not.
+    pub fn announced(&self, address: IpAddr) -> Option<String> {
+        let is_told = |prefix: &edge_bgp::PrefixSeen| prefix.prefix.contains(&address) && !prefix.told.is_empty();
+        let by_bgp = self.bgp.as_ref().is_some_and(|bgp| bgp.prefixes.iter().any(is_told));
+        let by_l2 = self.l2.is_held(address);
+        match (by_bgp, by_l2) {
+            (true, true) => Some("bgp, l2".to_owned()),
+            (true, false) => Some("bgp".to_owned()),
+            (false, true) => Some("l2".to_owned()),
+            (false, false) => None,
+        }
+    }
+
+    /// What is wrong with it, one line each.
+    pub fn notices(&self) -> Vec<String> {
+        let guard = self.guard.notices.iter().map(|notice| format!("guard: {notice}"));
+        let bgp = self.bgp.iter().flat_map(|bgp| bgp.engine.error.iter().chain(&bgp.engine.foreign));
+        let l2 = self.l2.notices.iter().map(|notice| format!("l2: {notice}"));
+        let bfd = self.bfd.notices.iter().map(|notice| format!("bfd: {notice}"));
+        guard.chain(l2).chain(bfd).chain(bgp.map(|text| format!("bgp: {text}"))).collect()
+    }
+}
+
+/// How far an edge is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DrainStep {
+    /// The network is asked to prefer other ways.
+    Telling { until: SystemTime },
+    /// Nothing is announced; edged stays up.
+    Withdrawn,
+    /// Nothing is announced, and connections that are left at this time are cut.
+    Stopping { until: SystemTime },
+}
+
+impl Drain {
+    /// One line about it.
+    pub fn text(&self) -> String {
+        match self.step {
+            DrainStep::Telling { until } => {
+                format!("draining: the network prefers other ways, withdrawn at {}", span::rfc3339(until))
+            }
+            DrainStep::Withdrawn => {
+                format!("drained since {}; edgectl undrain ends it", span::rfc3339(self.since))
+            }
+            DrainStep::Stopping { until } => format!("stopping: connections may last until {}", span::rfc3339(until)),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod listeners;
 mod lookup;
 mod routes;
 
+use std::cmp::Ordering;
 use std::time::SystemTime;
 
 use edge_config::names::Kind;
@@ -19,7 +20,10 @@ use edge_config::snapshot::{Transport, Vip};
 
 use super::observed::{CollectionState, SocketState, SourceState, VipState};
 use super::span;
-use super::view::{CollectionRow, Edge, Health, Problems, SourceRow, State, Status, VipRow};
+use super::view::{
+    BackendRow, CollectionRow, Edge, EdgeRow, FleetView, Health, Problems, SessionRow, SourceRow, State, Status, VipRow,
+};
+use super::why::{self, ElectionRow};
 use super::world::{Scene, World};
 
 pub(super) use backends::backend_rows;
@@ -32,7 +36,7 @@ pub(super) use routes::{hostnames, is_route, parent_text};
 pub fn status(world: &World, now: SystemTime) -> Status {
     let scene = world.scene();
     let lookup = Lookup::new(scene);
-    let backends = backend_rows(&lookup, now);
+    let backends: Vec<BackendRow> = backend_rows(&lookup, now).collect();
     let certificates = certificate_rows(&lookup, now);
     let mut status = Status {
         edge: edge(world, now),
@@ -41,9 +45,13 @@ pub fn status(world: &World, now: SystemTime) -> Status {
         routes: routes::route_rows(&lookup, &backends),
         certificates: certificates.into_values().collect(),
         backends,
+        peers: peers(world),
+        routers: routers(world),
+        fleet: fleet(world),
         problems: problems(world),
     };
-    status.vips.sort_by(|a, b| (&a.health.state, &a.owners, &a.address).cmp(&(&b.health.state, &b.owners, &b.address)));
+    status.peers.sort_by(|a, b| (&a.health.state, &a.peer).cmp(&(&b.health.state, &b.peer)));
+    status.vips.sort_by(by_state);
     status.listeners.sort_by(|a, b| {
         (&a.health.state, &a.parent, a.port, &a.name).cmp(&(&b.health.state, &b.parent, b.port, &b.name))
     });
@@ -51,6 +59,59 @@ pub fn status(world: &World, now: SystemTime) -> Status {
     status.routes.sort_by(|a, b| (&a.health.state, &a.route, &a.kind).cmp(&(&b.health.state, &b.route, &b.kind)));
     status.backends.sort_by(|a, b| (&a.health.state, &a.backend).cmp(&(&b.health.state, &b.backend)));
     status
+}
+
+/// What [`status`] lists, counted by state, for who wants no more than the numbers: they are asked for every few seconds.
+pub struct Tally {
+    pub edge: Edge,
+    pub problems: Problems,
+    /// Worst first, as there.
+    pub vips: Vec<VipRow>,
+    pub peers: Vec<SessionRow>,
+    /// What kind of thing, and how many in each of [`State::ALL`].
+    pub counts: [(&'static str, [usize; State::ALL.len()]); 6],
+}
+
+pub fn tally(world: &World, now: SystemTime) -> Tally {
+    let lookup = Lookup::new(world.scene());
+    let bare = |mut row: BackendRow| {
+        // Its health follows from them; nobody looks at them here.
+        row.endpoints = Vec::new();
+        if row.health.state == State::Up {
+            // Its name is part of what is told of routes that it keeps from serving.
+            (row.backend, row.protocol) = (String::new(), String::new());
+        }
+        row
+    };
+    let backends: Vec<BackendRow> = backend_rows(&lookup, now).map(bare).collect();
+    let certificates = certificate_rows(&lookup, now);
+    let (mut vips, mut peers) = (vips(&lookup), peers(world));
+    vips.sort_by(by_state);
+    peers.sort_by(|a, b| (&a.health.state, &a.peer).cmp(&(&b.health.state, &b.peer)));
+    let listeners = listeners::listener_rows(&lookup, &certificates);
+    let counts = [
+        ("vip", count(vips.iter().map(|row| row.health.state))),
+        ("listener", count(listeners.iter().map(|row| row.health.state))),
+        ("certificate", count(certificates.values().map(|row| row.health.state))),
+        ("route", count(routes::route_states(&lookup, &backends))),
+        ("backend", count(backends.iter().map(|row| row.health.state))),
+        ("peer", count(peers.iter().map(|row| row.health.state))),
+    ];
+    Tally { edge: edge(world, now), problems: problems(world), vips, peers, counts }
+}
+
+fn by_state(a: &VipRow, b: &VipRow) -> Ordering {
+    (&a.health.state, &a.owners, &a.address).cmp(&(&b.health.state, &b.owners, &b.address))
+}
+
+fn count(states: impl Iterator<Item = State>) -> [usize; State::ALL.len()] {
+    let mut counts = [0; State::ALL.len()];
+    for state in states {
+        if let Some(place) = State::ALL.iter().position(|known| *known == state) {
+            counts[place] += 1;
+        }
+    }
+    counts
 }
 
 fn edge(world: &World, now: SystemTime) -> Edge {
@@ -68,7 +129,11 @@ fn edge(world: &World, now: SystemTime) -> Edge {
         health = health.and(Health::new(State::Pending, reason));
     }
     if let Some(drain) = observed.drain {
-        health = health.and(Health::new(State::Degraded, format!("draining until {}", span::rfc3339(drain.until))));
+        health = health.and(Health::new(State::Degraded, drain.text()));
+    }
+    if !observed.closures.0.is_empty() {
+        let reason = format!("in maintenance by command: {}", observed.closures.names());
+        health = health.and(Health::new(State::Degraded, reason));
     }
     let mut sources: Vec<SourceRow> = observed
         .sources
@@ -102,6 +167,78 @@ fn edge(world: &World, now: SystemTime) -> Edge {
         sources,
         notices: observed.notices.clone(),
     }
+}
+
+/// The elections that this edge takes part in.
+fn routers(world: &World) -> Vec<ElectionRow> {
+    let groups = world.observed.network.l2.groups.iter();
+    groups.flat_map(|group| group.elections.iter().map(move |election| why::router_row(group, election))).collect()
+}
+
+/// The edges that share certificates with this one.
+fn fleet(world: &World) -> Option<FleetView> {
+    let seen = world.observed.fleet.as_deref()?;
+    let orders = |name: &str| seen.orders.as_deref() == Ok(name);
+    let own = EdgeRow {
+        health: match &seen.orders {
+            Ok(_) => Health::up(),
+            Err(why) => Health::new(State::Degraded, format!("nobody orders certificates: {why}")),
+        },
+        edge: seen.name.clone(),
+        address: String::new(),
+        orders: orders(&seen.name),
+        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        last_exchange: None,
+    };
+    let others = seen.peers.iter().map(|peer| EdgeRow {
+        health: match (peer.is_live, &peer.error) {
+            (true, None) => Health::up(),
+            (true, Some(why)) => Health::new(State::Degraded, why.clone()),
+            (false, why) => Health::new(State::Down, why.clone().unwrap_or_else(|| "it does not answer".to_owned())),
+        },
+        edge: peer.name.clone(),
+        address: peer.address.to_string(),
+        orders: orders(&peer.name),
+        version: peer.version.clone(),
+        last_exchange: peer.last_exchange.map(span::rfc3339),
+    });
+    Some(FleetView {
+        orders: seen.orders.clone().ok(),
+        reason: seen.orders.clone().err().unwrap_or_default(),
+        since: span::rfc3339(seen.since),
+        ticket_keys_since: seen.ticket_keys_since.map(span::rfc3339),
+        edges: std::iter::once(own).chain(others).collect(),
+    })
+}
+
+/// The BGP sessions.
+fn peers(world: &World) -> Vec<SessionRow> {
+    let Some(seen) = &world.observed.network.bgp else { return Vec::new() };
+    let plan = world.compiled.snapshot.announce.bgp.as_ref();
+    let row = |peer: &edge_bgp::PeerSeen| {
+        let asked = plan.and_then(|plan| plan.peers.iter().find(|asked| asked.name == peer.name));
+        let reason = || peer.error.clone().unwrap_or_else(|| format!("the session is {}", why::word(peer.session)));
+        let health = match peer.session {
+            edge_bgp::SessionState::Established => Health::up(),
+            _ => Health::new(State::Down, reason()),
+        };
+        let address = peer.address.clone().or(asked.map(|asked| asked.address.to_string())).unwrap_or_default();
+        let watched = address.split('%').next().and_then(|address| address.parse().ok());
+        let bfd = watched.and_then(|address| world.observed.network.bfd.session(address));
+        SessionRow {
+            health,
+            peer: peer.name.to_string(),
+            address,
+            asn: peer.asn,
+            session: why::word(peer.session).to_owned(),
+            bfd: bfd.map(|session| session.state.name().to_owned()),
+            since: span::rfc3339(peer.since),
+            advertised: peer.advertised,
+            received: peer.received,
+            flaps: peer.flaps,
+        }
+    };
+    seen.peers.iter().map(row).collect()
 }
 
 fn collections(source: &SourceState) -> Vec<CollectionRow> {
@@ -162,6 +299,15 @@ fn vips(lookup: &Lookup<'_>) -> Vec<VipRow> {
             let state = if failed.len() == sockets.len() { State::Down } else { State::Degraded };
             health = health.and(Health::new(state, format!("cannot listen on {first}")));
         }
+        if announced.is_none() && !snapshot.announce.is_idle() && health.state == State::Up {
+            let why = why::why(lookup.scene, "", vip.address);
+            health = why.map_or(health, |why| why.health);
+        }
+        if let Some((.., seen)) = observed.network.l2.vip(vip.address)
+            && let Some(conflict) = why::conflict(seen)
+        {
+            health = health.and(conflict);
+        }
         if sockets.is_empty() {
             health = health.and(Health::new(State::Degraded, "nothing listens on it"));
         }
@@ -198,11 +344,7 @@ pub(super) fn owners_text(vip: &Vip) -> String {
 
 /// `443/tcp`
 pub(super) fn port_text(port: u16, transport: Transport) -> String {
-    let transport = match transport {
-        Transport::Tcp => "tcp",
-        Transport::Udp => "udp",
-    };
-    format!("{port}/{transport}")
+    format!("{port}/{}", transport.as_str())
 }
 
 /// What a condition says, whether that is good or bad.

@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::why::ElectionRow;
 use crate::reach::Way;
 
 /// How well something works, worst first.
@@ -73,7 +74,46 @@ pub struct Status {
     pub certificates: Vec<CertificateRow>,
     pub routes: Vec<RouteRow>,
     pub backends: Vec<BackendRow>,
+    /// BGP sessions; empty where Edge speaks no BGP.
+    #[serde(default)]
+    pub peers: Vec<SessionRow>,
+    /// Virtual routers; empty where no VIP is told by ARP or NDP.
+    #[serde(default)]
+    pub routers: Vec<ElectionRow>,
+    /// Edges that share certificates; absent where there is no `[fleet]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetView>,
     pub problems: Problems,
+}
+
+/// The fleet as this edge sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetView {
+    /// The edge that orders certificates; absent where nobody is known to.
+    pub orders: Option<String>,
+    /// Why nobody is known to; empty otherwise.
+    pub reason: String,
+    /// Since when it is so; RFC 3339, UTC.
+    pub since: String,
+    /// Since when the key of session tickets in use is; RFC 3339, UTC.
+    pub ticket_keys_since: Option<String>,
+    /// This edge first.
+    pub edges: Vec<EdgeRow>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeRow {
+    #[serde(flatten)]
+    pub health: Health,
+    pub edge: String,
+    /// Where it is called; empty for this edge.
+    pub address: String,
+    /// It orders certificates.
+    pub orders: bool,
+    /// Of the program.
+    pub version: Option<String>,
+    /// When it answered last; RFC 3339, UTC.
+    pub last_exchange: Option<String>,
 }
 
 impl Status {
@@ -85,6 +125,9 @@ impl Status {
             self.certificates.iter().map(|row| row.health.state).min(),
             self.routes.iter().map(|row| row.health.state).min(),
             self.backends.iter().map(|row| row.health.state).min(),
+            self.peers.iter().map(|row| row.health.state).min(),
+            self.routers.iter().map(|row| row.health.state).min(),
+            self.fleet.iter().flat_map(|fleet| &fleet.edges).map(|row| row.health.state).min(),
         ];
         rows.into_iter().flatten().min().unwrap_or(State::Up).min(self.edge.health.state)
     }
@@ -153,6 +196,31 @@ pub struct VipRow {
     pub announced: Option<String>,
     /// `443/tcp`, in order of port.
     pub ports: Vec<String>,
+}
+
+/// A BGP session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRow {
+    #[serde(flatten)]
+    pub health: Health,
+    /// Its name in the configuration.
+    pub peer: String,
+    pub address: String,
+    /// What the peer says that it is.
+    pub asn: Option<u32>,
+    /// `established`, `active`, …
+    pub session: String,
+    /// What BFD says of the peer, such as `up`; absent where it is not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bfd: Option<String>,
+    /// RFC 3339, UTC.
+    pub since: String,
+    /// Prefixes in adj-out.
+    pub advertised: u64,
+    /// Prefixes that the peer sent; none is used.
+    pub received: u64,
+    /// How often it was lost.
+    pub flaps: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,7 +14,10 @@ use edge_config::snapshot::{Endpoints, Snapshot};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::findings::findings;
+use super::holds::{Ask, Holds};
+use super::maintenance::{self, Closures};
 use super::observed::Observed;
+use crate::certs::command::CertCommand;
 
 #[derive(Debug, Clone)]
 pub struct World {
@@ -92,6 +95,16 @@ pub struct Scene<'a> {
 pub enum Command {
     /// Read every source again, as SIGHUP does.
     Reload { reply: oneshot::Sender<Result<Reloaded, String>> },
+    /// Leave the network and stay away until told otherwise, over restarts.
+    Drain { reply: oneshot::Sender<Result<(), String>> },
+    /// Come back.
+    Undrain { reply: oneshot::Sender<Result<(), String>> },
+    /// Something about single endpoints; the answer is all that is in force.
+    Hold { ask: Ask, reply: oneshot::Sender<Result<Holds, String>> },
+    /// Something about a host; the answer is all that is in force.
+    Close { ask: maintenance::Ask, reply: oneshot::Sender<Result<Closures, String>> },
+    /// Something about one certificate.
+    Certificate(CertCommand),
 }
 
 /// The answer to a reload that was carried out; findings in the files are among the problems of the world.

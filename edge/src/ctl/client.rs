@@ -45,6 +45,11 @@ impl Client {
         self.exchange(Method::POST, path, body.into(), patience)
     }
 
+    /// An answer that is no JSON.
+    pub fn fetch(&self, path: &str, patience: Duration) -> Result<Bytes, ClientError> {
+        self.bytes(Method::POST, path, Bytes::new(), patience)
+    }
+
     fn exchange<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -52,6 +57,11 @@ impl Client {
         body: Bytes,
         patience: Duration,
     ) -> Result<T, ClientError> {
+        let body = self.bytes(method, path, body, patience)?;
+        serde_json::from_slice(&body).map_err(|_| ClientError::Senseless(self.socket.clone()))
+    }
+
+    fn bytes(&self, method: Method, path: &str, body: Bytes, patience: Duration) -> Result<Bytes, ClientError> {
         let unreachable = |error| ClientError::Unreachable(self.socket.clone(), error);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(unreachable)?;
         let answer = runtime.block_on(async {
@@ -62,7 +72,7 @@ impl Client {
         });
         let (status, body) = answer?;
         if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|_| ClientError::Senseless(self.socket.clone()));
+            return Ok(body);
         }
         let said: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
         let message = said.as_ref().and_then(|said| said["error"].as_str()).map(str::to_owned);

@@ -52,6 +52,10 @@ impl Offline {
         Ok(Self { inputs: loaded.inputs, problems })
     }
 
+    pub fn settings(&self) -> &Settings {
+        &self.inputs.settings
+    }
+
     /// Gateways keep these addresses.
     pub fn keeping(mut self, assigned: BTreeMap<ObjectRef, Vec<IpAddr>>) -> Self {
         self.inputs.assigned = assigned;
@@ -86,6 +90,10 @@ impl OfflineWorld {
             endpoints: &self.compiled.endpoints,
             observed: &self.observed,
         }
+    }
+
+    pub fn both(&self) -> (&Inputs, &Compiled) {
+        (&self.inputs, &self.compiled)
     }
 
     pub fn assigned(&self) -> &BTreeMap<ObjectRef, Vec<IpAddr>> {

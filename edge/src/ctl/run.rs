@@ -1,6 +1,7 @@
 //! One function per command: from arguments to text and an exit code.
 
 use std::io::Write;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -8,20 +9,33 @@ use clap::CommandFactory;
 use edge_config::names::ObjectRef;
 use serde_json::Value;
 
-use super::args::{Cli, Command, Format, SOCKET};
+use super::args::{Cli, Command, Drill, Endpoint, Format, Held, SOCKET};
+use super::backup::{self, BackupCommandError};
+use super::cert::{self, CertError};
 use super::client::{Client, ClientError};
+use super::crds::{self, CrdsCommandError};
+use super::maintenance::{self, MaintenanceError};
+use super::migrate::{self, MigrateError};
+use super::network;
 use super::offline::{Offline, OfflineError};
+use super::pool::{self, PoolError};
 use super::show::{Checked, Counts, Findings, Listing, Single, View, render};
 use super::style::Style;
 use crate::control::diff::{Effective, difference};
 use crate::control::explain::{Explanation, Question, QuestionError, explain};
+use crate::control::holds::{Ask, Holds, Standing};
+use crate::control::maintenance::Closures;
 use crate::control::view::{State, Status};
+use crate::control::why::Why;
 use crate::control::world::Reloaded;
 
 /// Exit codes that do not depend on the command.
 pub const UNREACHABLE: u8 = 3;
 pub const USAGE: u8 = 64;
 pub const SENSELESS: u8 = 70;
+
+/// A command to the supervisor that has to be on disk before it is answered.
+const HOLD: Duration = Duration::from_secs(10);
 
 /// Why a command could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -31,9 +45,23 @@ pub enum RunError {
     #[error(transparent)]
     Offline(#[from] OfflineError),
     #[error(transparent)]
+    Migrate(#[from] MigrateError),
+    #[error(transparent)]
+    Crds(#[from] CrdsCommandError),
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    #[error(transparent)]
+    Cert(#[from] CertError),
+    #[error(transparent)]
+    Backup(#[from] BackupCommandError),
+    #[error(transparent)]
+    Maintenance(#[from] MaintenanceError),
+    #[error(transparent)]
     Question(#[from] QuestionError),
     #[error("{0}")]
     Write(PathBuf, #[source] std::io::Error),
+    #[error("several --socket; expected one, or the command why")]
+    Sockets,
     #[error("output")]
     Output(#[source] std::io::Error),
 }
@@ -44,8 +72,12 @@ impl RunError {
             Self::Client(ClientError::Refused { .. }) => 1,
             Self::Client(ClientError::Senseless(_)) => SENSELESS,
             Self::Client(_) => UNREACHABLE,
-            Self::Offline(_) => 2,
-            Self::Question(_) => USAGE,
+            Self::Migrate(MigrateError::Exists(_)) => 74,
+            Self::Offline(_) | Self::Migrate(_) | Self::Pool(_) | Self::Maintenance(_) => 2,
+            Self::Crds(_) => 1,
+            Self::Cert(error) => error.code(),
+            Self::Backup(error) => error.code(),
+            Self::Question(_) | Self::Sockets => USAGE,
             Self::Write(..) | Self::Output(_) => 74,
         }
     }
@@ -56,6 +88,8 @@ pub struct Terminal<'a> {
     pub out: &'a mut dyn Write,
     pub error: &'a mut dyn Write,
     pub style: Style,
+    /// Whether `out` is a terminal, onto which no key is written.
+    pub is_terminal: bool,
     /// `$EDGECTL_SOCKET`
     pub socket: Option<PathBuf>,
 }
@@ -66,29 +100,35 @@ pub fn run(cli: &Cli, terminal: &mut Terminal<'_>) -> u8 {
         Ok(code) => code,
         // Whoever reads the output has seen enough, as with `edgectl status | head`.
         Err(RunError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
-        Err(error) => {
-            let mut text = format!("edgectl: {error}");
-            let mut cause = std::error::Error::source(&error);
-            while let Some(inner) = cause {
-                let inner_text = inner.to_string();
-                // Transparent errors name their source already.
-                if !text.ends_with(&inner_text) {
-                    text.push_str(&format!(": {inner_text}"));
-                }
-                cause = inner.source();
-            }
-            // Nothing is left to tell it to.
-            let _ = writeln!(terminal.error, "{text}");
-            error.code()
-        }
+        Err(error) => tell(&error, terminal),
     }
+}
+
+/// The code that it means.
+fn tell(error: &RunError, terminal: &mut Terminal<'_>) -> u8 {
+    let mut text = format!("edgectl: {error}");
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        // Transparent errors name their source already.
+        if !text.ends_with(&inner_text) {
+            text.push_str(&format!(": {inner_text}"));
+        }
+        cause = inner.source();
+    }
+    // Nothing is left to tell it to.
+    let _ = writeln!(terminal.error, "{text}");
+    error.code()
 }
 
 fn carry_out(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<u8, RunError> {
     let client = || {
-        let path = cli.socket.as_deref().or(terminal.socket.as_deref()).unwrap_or(Path::new(SOCKET));
+        let path = cli.socket.first().or(terminal.socket.as_ref()).map_or(Path::new(SOCKET), PathBuf::as_path);
         Client::new(path)
     };
+    if cli.socket.len() > 1 && !matches!(cli.command, Command::Why { .. }) {
+        return Err(RunError::Sockets);
+    }
     match &cli.command {
         Command::Status { all } => {
             let status: Status = client().get("/v1/status")?;
@@ -150,6 +190,104 @@ fn carry_out(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<u8, RunError> {
             print(terminal, cli.output, &reloaded, true)?;
             Ok(code)
         }
+        Command::Pool { dry_run: Some(path), against, .. } => {
+            let found = match pool::dry_run(&client(), path, against.as_deref()) {
+                // The text itself is at fault.
+                Err(RunError::Client(ClientError::Refused { status, message }))
+                    if status == hyper::StatusCode::UNPROCESSABLE_ENTITY =>
+                {
+                    // Nothing is left to tell it to.
+                    let _ = writeln!(terminal.error, "{message}");
+                    return Ok(2);
+                }
+                found => found?,
+            };
+            let code = u8::from(!found.is_harmless());
+            print(terminal, cli.output, &found, true)?;
+            Ok(code)
+        }
+        Command::Pool { config, all, .. } => {
+            let found = pool::usage(&client(), config.as_deref())?;
+            let code = u8::from(found.pools.iter().any(|pool| pool.fault.is_some()));
+            print(terminal, cli.output, &found, *all)?;
+            Ok(code)
+        }
+        Command::Migrate { from, paths, into } => {
+            migrate::run((*from).into(), paths, into.as_deref(), cli.output, terminal)
+        }
+        Command::Why { address } => {
+            let clients = match &*cli.socket {
+                [] => vec![client()],
+                sockets => sockets.iter().map(|path| Client::new(path)).collect(),
+            };
+            why(&clients, *address, cli.output, terminal)
+        }
+        Command::Drain => moved(network::drain(&client())?, cli.output, terminal),
+        Command::Undrain => moved(network::undrain(&client())?, cli.output, terminal),
+        Command::Endpoint { endpoint } => {
+            let ask = |standing, held: &Held| Ask {
+                endpoint: held.endpoint,
+                standing,
+                seconds: held.length.map(|length| length.as_secs()),
+            };
+            let ask = match endpoint {
+                Endpoint::List => None,
+                Endpoint::Drain(held) => Some(ask(Standing::Drained, held)),
+                Endpoint::Disable(held) => Some(ask(Standing::Disabled, held)),
+                Endpoint::Enable { endpoint } => {
+                    Some(Ask { endpoint: *endpoint, standing: Standing::Enabled, seconds: None })
+                }
+            };
+            let holds: Holds = match ask {
+                None => client().get("/v1/endpoints")?,
+                Some(ask) => {
+                    let body = serde_json::to_vec(&ask).unwrap_or_default();
+                    client().post("/v1/endpoints/hold", body, HOLD)?
+                }
+            };
+            print(terminal, cli.output, &holds, true)?;
+            Ok(0)
+        }
+        Command::Maintenance { maintenance } => {
+            let closures: Closures = match maintenance::ask(maintenance)? {
+                None => client().get("/v1/maintenance")?,
+                Some(ask) => {
+                    let body = serde_json::to_vec(&ask).unwrap_or_default();
+                    client().post("/v1/maintenance/set", body, HOLD)?
+                }
+            };
+            print(terminal, cli.output, &closures, true)?;
+            Ok(0)
+        }
+        Command::Drill { drill: Drill::Failover { away, yes: true } } => {
+            moved(network::failover(&client(), Duration::from_secs(*away))?, cli.output, terminal)
+        }
+        Command::Drill { drill: Drill::Failover { away, yes: false } } => {
+            let text = format!(
+                "this takes every VIP of this edge off the network for {away} s and ends its connections; other edges \
+                 must be able to take over\nedgectl drill failover --yes does it\n"
+            );
+            write(terminal, text.as_bytes())?;
+            Ok(1)
+        }
+        Command::Cert { cert } => cert::run(&client(), cert, cli.output, terminal),
+        Command::Backup { file } => {
+            let saved = backup::save(&client(), file)?;
+            print(terminal, cli.output, &saved, true)?;
+            Ok(0)
+        }
+        Command::Restore { file, config, state, dry_run } => {
+            let restored = backup::restore(file, config.as_deref(), state.as_deref(), *dry_run)?;
+            print(terminal, cli.output, &restored, true)?;
+            Ok(0)
+        }
+        Command::Crds { crds } => {
+            match crds::run(crds)? {
+                Some(done) => print(terminal, cli.output, &done, true)?,
+                None => write(terminal, crds::manifests().as_bytes())?,
+            }
+            Ok(0)
+        }
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "edgectl", &mut text);
@@ -158,6 +296,54 @@ fn carry_out(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<u8, RunError> {
         }
         Command::Man { dir } => man(dir.as_deref(), terminal),
     }
+}
+
+/// Of every edge that is asked. The code of the worst.
+fn why(clients: &[Client], address: IpAddr, format: Format, terminal: &mut Terminal<'_>) -> Result<u8, RunError> {
+    let mut found: Vec<Why> = Vec::new();
+    let mut code = 0;
+    for client in clients {
+        match client.get::<Why>(&format!("/v1/why/{address}")) {
+            Ok(why) => {
+                code = code.max(match why.health.state {
+                    State::Up => 0,
+                    State::Degraded | State::Pending => 1,
+                    State::Down => 2,
+                });
+                found.push(why);
+            }
+            Err(error @ ClientError::Refused { status: hyper::StatusCode::NOT_FOUND, .. }) => {
+                // Nothing is left to tell it to.
+                let _ = writeln!(terminal.error, "edgectl: {error}");
+                code = code.max(2);
+            }
+            // The others may know more.
+            Err(error) => code = code.max(tell(&error.into(), terminal)),
+        }
+    }
+    match &*found {
+        [] => {}
+        [one] if clients.len() == 1 => print(terminal, format, one, true)?,
+        several => print(terminal, format, &Several(several), true)?,
+    }
+    Ok(code)
+}
+
+/// What several edges say.
+#[derive(serde::Serialize)]
+#[serde(transparent)]
+struct Several<'w>(&'w [Why]);
+
+impl View for Several<'_> {
+    fn human(&self, style: Style, all: bool) -> String {
+        let texts: Vec<String> = self.0.iter().map(|why| why.human(style, all)).collect();
+        texts.join("\n")
+    }
+}
+
+fn moved(moved: network::Moved, format: Format, terminal: &mut Terminal<'_>) -> Result<u8, RunError> {
+    print(terminal, format, &moved, true)?;
+    Ok(u8::from(!moved.done))
 }
 
 impl View for Reloaded {
@@ -244,11 +430,11 @@ fn man(dir: Option<&Path>, terminal: &mut Terminal<'_>) -> Result<u8, RunError> 
     Ok(0)
 }
 
-fn print(terminal: &mut Terminal<'_>, format: Format, view: &impl View, all: bool) -> Result<(), RunError> {
+pub(super) fn print(terminal: &mut Terminal<'_>, format: Format, view: &impl View, all: bool) -> Result<(), RunError> {
     let text = render(view, format, terminal.style, all);
     write(terminal, text.as_bytes())
 }
 
-fn write(terminal: &mut Terminal<'_>, text: &[u8]) -> Result<(), RunError> {
+pub(super) fn write(terminal: &mut Terminal<'_>, text: &[u8]) -> Result<(), RunError> {
     terminal.out.write_all(text).and_then(|()| terminal.out.flush()).map_err(RunError::Output)
 }

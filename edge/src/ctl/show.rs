@@ -1,11 +1,17 @@
 //! Views in every form: each has a text for people, and JSON and YAML of the same value. A view without all three does
 //! not compile.
 
+mod backup;
+mod cert;
 mod diff;
 mod explain;
 mod findings;
+mod holds;
+mod maintenance;
 mod objects;
+mod pools;
 mod status;
+mod why;
 
 use serde::Serialize;
 
@@ -34,7 +40,7 @@ pub fn render<V: View>(view: &V, format: Format, style: Style, all: bool) -> Str
 }
 
 /// `3 errors`, `1 error`
-fn plural(count: usize, one: &str, many: &str) -> String {
+pub(super) fn plural(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 

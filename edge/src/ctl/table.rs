@@ -35,6 +35,11 @@ impl Cell {
         Self { text: state.to_string(), paint: Paint::State(state), right: false }
     }
 
+    /// Another word in the colour of a state.
+    pub fn state_as(state: State, text: &str) -> Self {
+        Self { text: text.to_owned(), paint: Paint::State(state), right: false }
+    }
+
     pub fn faint(text: impl Into<String>) -> Self {
         Self { paint: Paint::Faint, ..Self::text(text) }
     }

@@ -1,155 +1,27 @@
-//! JSON values as YAML 1.2, for `-o yaml`. Any value flows in; block style text that YAML 1.1 and 1.2 readers
-//! understand alike comes out: whatever could be read as anything but the same string is quoted. It never parses.
+//! JSON values as YAML 1.2, for `-o yaml`. Any value flows in; what the writer of edge-config makes of it comes out.
 
-use std::fmt::Write;
-
+use edge_config::yaml::Tree;
 use serde_json::Value;
-
-/// A mapping key longer than this must be written in the explicit form (YAML 1.2 §8.2.2: 1024 characters).
-const IMPLICIT_KEY: usize = 1000;
 
 /// One document, with a newline at the end.
 pub fn to_yaml(value: &Value) -> String {
-    let mut out = String::new();
+    tree(value).to_yaml()
+}
+
+fn tree(value: &Value) -> Tree {
     match value {
-        Value::Object(map) if !map.is_empty() => mapping(&mut out, map, 0, false),
-        Value::Array(items) if !items.is_empty() => sequence(&mut out, items, 0, false),
-        other => {
-            scalar(&mut out, other);
-            out.push('\n');
-        }
+        Value::Null => Tree::Null,
+        Value::Bool(value) => Tree::Bool(*value),
+        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(number), _) => Tree::Int(number),
+            (None, Some(number)) => Tree::Uint(number),
+            // serde_json keeps no other numbers.
+            (None, None) => Tree::Float(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        Value::String(text) => Tree::Text(text.clone()),
+        Value::Array(items) => Tree::List(items.iter().map(tree).collect()),
+        Value::Object(members) => Tree::Map(members.iter().map(|(key, value)| (key.clone(), tree(value))).collect()),
     }
-    out
-}
-
-fn mapping(out: &mut String, map: &serde_json::Map<String, Value>, indent: usize, mut inline: bool) {
-    for (key, value) in map {
-        margin(out, indent, &mut inline);
-        let mut name = String::new();
-        string(&mut name, key);
-        if name.chars().count() > IMPLICIT_KEY {
-            out.push_str("? ");
-            out.push_str(&name);
-            out.push('\n');
-            margin(out, indent, &mut false);
-        } else {
-            out.push_str(&name);
-        }
-        out.push(':');
-        nested(out, value, indent);
-    }
-}
-
-fn sequence(out: &mut String, items: &[Value], indent: usize, mut inline: bool) {
-    for item in items {
-        margin(out, indent, &mut inline);
-        out.push('-');
-        match item {
-            Value::Object(map) if !map.is_empty() => {
-                out.push(' ');
-                mapping(out, map, indent + 2, true);
-            }
-            Value::Array(inner) if !inner.is_empty() => {
-                out.push(' ');
-                sequence(out, inner, indent + 2, true);
-            }
-            other => {
-                out.push(' ');
-                scalar(out, other);
-                out.push('\n');
-            }
-        }
-    }
-}
-
-/// The first line of a block that starts behind `- ` has its margin already.
-fn margin(out: &mut String, indent: usize, inline: &mut bool) {
-    if !std::mem::take(inline) {
-        out.extend(std::iter::repeat_n(' ', indent));
-    }
-}
-
-fn nested(out: &mut String, value: &Value, indent: usize) {
-    match value {
-        Value::Object(map) if !map.is_empty() => {
-            out.push('\n');
-            mapping(out, map, indent + 2, false);
-        }
-        Value::Array(items) if !items.is_empty() => {
-            out.push('\n');
-            sequence(out, items, indent + 2, false);
-        }
-        other => {
-            out.push(' ');
-            scalar(out, other);
-            out.push('\n');
-        }
-    }
-}
-
-fn scalar(out: &mut String, value: &Value) {
-    match value {
-        Value::Null => out.push_str("null"),
-        Value::Bool(true) => out.push_str("true"),
-        Value::Bool(false) => out.push_str("false"),
-        Value::Number(number) => out.push_str(&number.to_string()),
-        Value::String(text) => string(out, text),
-        Value::Array(_) => out.push_str("[]"),
-        Value::Object(_) => out.push_str("{}"),
-    }
-}
-
-fn string(out: &mut String, text: &str) {
-    if is_plain(text) {
-        out.push_str(text);
-    } else {
-        quoted(out, text);
-    }
-}
-
-/// Whether every reader takes the bare text for this very string.
-fn is_plain(text: &str) -> bool {
-    const WORDS: [&str; 9] = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
-    let first = text.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '/' || c == '_');
-    let last = text.chars().next_back().is_some_and(|c| c != ' ' && c != ':');
-    first
-        && last
-        && !WORDS.iter().any(|word| text.eq_ignore_ascii_case(word))
-        && !text.contains(": ")
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || " /_.-:()=+@".contains(c))
-}
-
-/// Double-quoted style (YAML 1.2 §7.3.1); what is not printable there (§5.1) is escaped.
-fn quoted(out: &mut String, text: &str) {
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if is_printable(c) => out.push(c),
-            c => {
-                let code = u32::from(c);
-                // Writing to a String cannot fail.
-                let _ = if code <= 0xff {
-                    write!(out, "\\x{code:02x}")
-                } else if code <= 0xffff {
-                    write!(out, "\\u{code:04x}")
-                } else {
-                    write!(out, "\\U{code:08x}")
-                };
-            }
-        }
-    }
-    out.push('"');
-}
-
-/// Without the line breaks of YAML 1.1 and the byte order mark, which readers treat differently.
-fn is_printable(c: char) -> bool {
-    matches!(c, ' '..='~' | '\u{a0}'..='\u{2027}' | '\u{202a}'..='\u{d7ff}' | '\u{e000}'..='\u{fefe}'
-        | '\u{ff00}'..='\u{fffd}' | '\u{10000}'..='\u{10ffff}')
 }
 
 #[cfg(test)]

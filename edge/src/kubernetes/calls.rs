@@ -87,11 +87,19 @@ pub async fn get(api: &Api, place: &Place) -> Result<Value, CallError> {
 /// A page of objects with these labels; served from the API server's memory.
 pub async fn list(api: &Api, place: &Place, selector: &str) -> Result<Vec<Value>, CallError> {
     let path = format!("{}?resourceVersion=0&labelSelector={}", place.0, escape(selector));
-    let mut list = call(api, Method::GET, path, None).await?;
-    Ok(match list["items"].take() {
+    call(api, Method::GET, path, None).await.map(items)
+}
+
+/// All objects as they are at this moment, whatever the API server has in its memory.
+pub async fn list_now(api: &Api, place: &Place) -> Result<Vec<Value>, CallError> {
+    call(api, Method::GET, place.0.clone(), None).await.map(items)
+}
+
+fn items(mut list: Value) -> Vec<Value> {
+    match list["items"].take() {
         Value::Array(items) => items,
         _ => Vec::new(),
-    })
+    }
 }
 
 pub async fn create(api: &Api, collection: &Place, body: &Value) -> Result<Value, CallError> {

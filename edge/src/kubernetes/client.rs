@@ -2,13 +2,16 @@
 //!
 //! In: where credentials are. Out: [`Api`], which always holds the newest client. Credentials that expire, files that
 //! change (a rotated client certificate, another server) and answers of 401 end in a new client; tokens that kube renews
-//! by itself (`tokenFile`, exec plugins with an expiry, the service account) do not. It sends no request of its own.
-//! Standards: kubeconfig v1, client-go credential plugins v1 and v1beta1.
+//! by itself (`tokenFile`, the service account) do not. Credential plugins are run here ([`plugin`]), never by kube, which
+//! would wait for them on the thread of the watches. It sends no request of its own.
+//! Standards: kubeconfig v1.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use edge_config::settings::{Credentials, KubernetesSettings};
 use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
@@ -16,12 +19,20 @@ use kube::{Client, Config};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::backoff::Backoff;
+use super::plugin::{self, PluginError};
+
 /// How long an exec plugin and everything else about credentials may take.
 const CREDENTIALS_PATIENCE: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often the files are looked at, and the least time between two new clients.
+/// How often the files are looked at, and how often while the server refuses what they hold.
 const LOOK: Duration = Duration::from_secs(10);
+const LOOK_IN_DOUBT: Duration = Duration::from_millis(500);
+/// Credentials that were not refused for so long are good.
+const TRUST: Duration = Duration::from_secs(60);
+/// Where a Pod finds the token of its service account.
+const ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 /// A client is replaced so long before its credentials end.
 const BEFORE_EXPIRY: Duration = Duration::from_secs(60);
 
@@ -34,6 +45,8 @@ pub enum ConnectError {
     InCluster(#[source] kube::config::InClusterError),
     #[error("no client can be made of the credentials")]
     Client(#[source] Box<kube::Error>),
+    #[error("credential plugin {command}")]
+    Plugin { command: String, source: PluginError },
     #[error("credentials took longer than 30s")]
     Late,
     #[error("the thread that reads credentials panicked")]
@@ -80,6 +93,16 @@ impl Api {
         client.wait_for(Option::is_some).await.ok()?.clone()
     }
 
+    /// Returns when there is another client than now.
+    pub async fn renewed(&self) {
+        let mut client = self.client.clone();
+        client.mark_unchanged();
+        if client.changed().await.is_err() {
+            // The task that makes clients is gone, and so is the daemon soon.
+            std::future::pending().await
+        }
+    }
+
     /// Says that the server refused the credentials (401): they are read again, soon.
     pub fn doubt(&self) {
         self.doubt.notify_one();
@@ -99,17 +122,16 @@ pub fn keep(settings: &KubernetesSettings) -> (Api, impl Future<Output = ()> + S
     let api = Api { client, trouble, doubt: Arc::clone(&doubt) };
     let credentials = settings.credentials.clone();
     let task = async move {
-        let mut backoff = super::backoff::Backoff::default();
+        let (mut failures, mut doubts) = (Backoff::default(), Backoff::default());
         loop {
             let (files, made) = make(&credentials).await;
-            let mut next = Instant::now() + LOOK;
+            let made_at = Instant::now();
             let ends = match made {
-                Ok(client) => {
-                    backoff.reset();
-                    let valid = client.valid_until().map(|end| end.as_second());
+                Ok((client, ends)) => {
+                    failures.reset();
                     publish.send_replace(Some(client));
                     tell.send_replace(None);
-                    valid.map(|end| Instant::now() + until(end).saturating_sub(BEFORE_EXPIRY).max(LOOK))
+                    ends.map(|end| made_at + until(end).saturating_sub(BEFORE_EXPIRY).max(LOOK))
                 }
                 Err(error) => {
                     let reason: Arc<str> = error.in_full().into();
@@ -121,34 +143,37 @@ pub fn keep(settings: &KubernetesSettings) -> (Api, impl Future<Output = ()> + S
                         }
                         is_new
                     });
-                    next = Instant::now() + backoff.next(None);
-                    Some(next)
+                    Some(made_at + failures.next(None))
                 }
             };
-            // Until there is a reason for a new one.
+            // Until there is a reason for a new one. Doubts of all watches at once are one.
+            let mut again_at: Option<Instant> = None;
             loop {
-                let is_doubted = tokio::select! {
-                    () = doubt.notified() => true,
-                    () = sleep_until(next) => false,
+                let look = Instant::now() + if again_at.is_some() { LOOK_IN_DOUBT } else { LOOK };
+                let next = [ends, again_at].into_iter().flatten().fold(look, Instant::min);
+                tokio::select! {
+                    () = doubt.notified(), if again_at.is_none() => {
+                        if made_at.elapsed() > TRUST {
+                            doubts.reset();
+                        }
+                        again_at = Some(Instant::now() + doubts.next(None));
+                        continue;
+                    }
+                    () = sleep_until(next) => {}
                     () = publish.closed() => return,
-                };
-                if is_doubted {
-                    // Doubts of all watches at once are one.
-                    sleep_until(next).await;
                 }
-                if is_doubted || ends.is_some_and(|end| end <= Instant::now()) || files.changed() {
+                let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= Instant::now());
+                if is_due(again_at) || is_due(ends) || files.changed() {
                     break;
                 }
-                next = Instant::now() + LOOK;
             }
         }
     };
     (api, task)
 }
 
-fn until(unix_seconds: i64) -> Duration {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Duration::from_secs(u64::try_from(unix_seconds).unwrap_or(0)).saturating_sub(now)
+fn until(end: SystemTime) -> Duration {
+    end.duration_since(SystemTime::now()).unwrap_or_default()
 }
 
 /// The files that credentials came from, as they were.
@@ -169,44 +194,72 @@ fn changed_at(path: &Path) -> Option<SystemTime> {
     std::fs::metadata(path).and_then(|file| file.modified()).ok()
 }
 
-/// Reads credentials and makes a client. Files and exec plugins block, so this leaves the runtime alone.
-async fn make(credentials: &Credentials) -> (Files, Result<Client, ConnectError>) {
-    let credentials = credentials.clone();
-    let runtime = tokio::runtime::Handle::current();
-    let work = tokio::task::spawn_blocking(move || {
-        let (files, config) = match &credentials {
-            Credentials::InCluster => (Files::default(), Config::incluster().map_err(ConnectError::InCluster)),
-            Credentials::Kubeconfig { path, context } => {
-                let read = Kubeconfig::read_from(path);
-                let files = Files::of(std::iter::once(path.clone()).chain(read.iter().flat_map(files_of)));
-                let options = KubeConfigOptions { context: context.clone(), ..KubeConfigOptions::default() };
-                let config = read.and_then(|read| runtime.block_on(Config::from_custom_kubeconfig(read, &options)));
-                let named = |source| ConnectError::Kubeconfig { path: path.clone(), source: Box::new(source) };
-                (files, config.map_err(named))
-            }
-        };
-        let client = config.and_then(|mut config| {
-            config.connect_timeout = Some(CONNECT_TIMEOUT);
-            config.write_timeout = Some(WRITE_TIMEOUT);
-            // Every caller has its own deadline, and knows better than a layer below when to try again.
-            config.read_timeout = None;
-            config.default_retry = false;
-            let builder = ClientBuilder::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))?;
-            Ok(builder.build())
-        });
-        (files, client)
-    });
-    match timeout(CREDENTIALS_PATIENCE, work).await {
-        Ok(Ok(made)) => made,
-        Ok(Err(_)) => (Files::default(), Err(ConnectError::Panicked)),
-        Err(_) => (Files::default(), Err(ConnectError::Late)),
-    }
+type Made = Result<(Client, Option<SystemTime>), ConnectError>;
+
+/// Reads credentials and makes a client; the time is when it ends.
+async fn make(credentials: &Credentials) -> (Files, Made) {
+    let mut files = Files::default();
+    let made = timeout(CREDENTIALS_PATIENCE, connect(credentials, &mut files)).await;
+    (files, made.unwrap_or(Err(ConnectError::Late)))
 }
 
-/// Files that a kubeconfig refers to and that kube reads only once.
+/// Files block, so they are read beside the runtime.
+async fn connect(credentials: &Credentials, files: &mut Files) -> Made {
+    let mut config = match credentials {
+        Credentials::InCluster => {
+            *files = Files::of([PathBuf::from(ACCOUNT_TOKEN)]);
+            Config::incluster().map_err(ConnectError::InCluster)?
+        }
+        Credentials::Kubeconfig { path, context } => {
+            let named = |source| ConnectError::Kubeconfig { path: path.clone(), source: Box::new(source) };
+            let at = path.clone();
+            let read = beside(move || {
+                let read = Kubeconfig::read_from(&at);
+                (Files::of(std::iter::once(at).chain(read.iter().flat_map(files_of))), read)
+            });
+            let read = read.await?;
+            *files = read.0;
+            let options = KubeConfigOptions { context: context.clone(), ..KubeConfigOptions::default() };
+            Config::from_custom_kubeconfig(read.1.map_err(named)?, &options).await.map_err(named)?
+        }
+    };
+    let mut ends = None;
+    if let Some(exec) = config.auth_info.exec.take() {
+        let command = exec.command.clone().unwrap_or_default();
+        let found = plugin::run(&exec, plugin::PATIENCE).await;
+        let found = found.map_err(|source| ConnectError::Plugin { command, source })?;
+        ends = found.ends;
+        if let Some(token) = &found.token {
+            config.auth_info.token = Some(token.as_str().to_owned().into());
+        }
+        if let Some((chain, key)) = &found.pair {
+            config.auth_info.client_certificate_data = Some(STANDARD.encode(chain));
+            config.auth_info.client_key_data = Some(STANDARD.encode(key.as_bytes()).into());
+        }
+    }
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.write_timeout = Some(WRITE_TIMEOUT);
+    // Every caller has its own deadline, and knows better than a layer below when to try again.
+    config.read_timeout = None;
+    config.default_retry = false;
+    let runtime = tokio::runtime::Handle::current();
+    let client = beside(move || {
+        // The client has tasks of its own.
+        let _runtime = runtime.enter();
+        ClientBuilder::try_from(config).map(ClientBuilder::build)
+    });
+    Ok((client.await?.map_err(|error| ConnectError::Client(Box::new(error)))?, ends))
+}
+
+async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ConnectError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| ConnectError::Panicked)
+}
+
+/// Files that a kubeconfig refers to: kube reads some of them once, and a token only when the one before it is old.
 fn files_of(config: &Kubeconfig) -> Vec<PathBuf> {
     let users = config.auth_infos.iter().filter_map(|user| user.auth_info.as_ref());
-    let users = users.flat_map(|user| [&user.client_certificate, &user.client_key].into_iter().flatten());
+    let users =
+        users.flat_map(|user| [&user.client_certificate, &user.client_key, &user.token_file].into_iter().flatten());
     let clusters = config.clusters.iter().filter_map(|cluster| cluster.cluster.as_ref());
     let clusters = clusters.filter_map(|cluster| cluster.certificate_authority.as_ref());
     users.chain(clusters).map(PathBuf::from).collect()

@@ -215,6 +215,7 @@ fn action(kind: Kind) -> &'static str {
         Kind::GatewayClass => "Claim",
         Kind::Gateway | Kind::ListenerSet => "Program",
         Kind::Service => "Assign",
+        Kind::Secret | Kind::Certificate | Kind::Issuer | Kind::ClusterIssuer => "Issue",
         _ => "Attach",
     }
 }

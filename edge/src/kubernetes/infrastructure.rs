@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use super::backoff::Backoff;
 use super::calls::{self, CallError, Place};
 use super::client::Api;
-use super::lease::View;
+use super::leadership::View;
 use super::mirror::Mirror;
 use super::watch::{SOURCE, SourceState};
 use crate::control::world::World;

@@ -6,7 +6,7 @@
 //! reads objects reads them, whatever version of Edge wrote them. Secrets hold private keys: files are 0600 in a folder of
 //! 0700, as those of certificates are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -17,7 +17,7 @@ use std::time::SystemTime;
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use edge_config::core::{CaBundle, SERVICE_NAME_LABEL, SecretContents};
+use edge_config::core::{SERVICE_NAME_LABEL, SecretContents};
 use edge_config::inputs::Inputs;
 use edge_config::manifest::AnyObject;
 use edge_config::names::{CertId, Kind, ObjectRef};
@@ -118,13 +118,14 @@ fn checksum(text: &[u8]) -> String {
 #[derive(Debug, Default)]
 pub struct Writer {
     folder: PathBuf,
-    /// What is on disk, by kind.
-    written: BTreeMap<Kind, Inputs>,
+    /// What is on disk, of these kinds. Shared with what serves, as long as that is the same.
+    written: Inputs,
+    known: BTreeSet<Kind>,
 }
 
 impl Writer {
     pub fn new(state_directory: &Path) -> Self {
-        Self { folder: folder(state_directory), written: BTreeMap::new() }
+        Self { folder: folder(state_directory), ..Self::default() }
     }
 
     /// Makes the disk hold these objects.
@@ -133,12 +134,14 @@ impl Writer {
         private_directory(&self.folder, &mut notices)?;
         let mut is_changed = false;
         for kind in Kind::ALL {
-            if self.written.get(&kind).is_some_and(|written| objects.shares_kind(written, kind)) {
+            if self.known.contains(&kind) && objects.shares_kind(&self.written, kind) {
+                // The same objects in another map are from now on in this one, too.
+                self.written.share_kind(objects, kind);
                 continue;
             }
             let list = objects.of_kind(kind);
             if list.is_empty() && !file(&self.folder, kind).exists() {
-                self.written.insert(kind, Inputs::default());
+                self.note(objects, kind);
                 continue;
             }
             let mut text = Zeroizing::new(Vec::new());
@@ -151,14 +154,18 @@ impl Writer {
             bytes.extend_from_slice(&text);
             write_whole(&file(&self.folder, kind), &bytes, 0o600)?;
             is_changed = true;
-            let mut written = Inputs::default();
-            list.into_iter().for_each(|object| object.put(&mut written));
-            self.written.insert(kind, written);
+            drop(list);
+            self.note(objects, kind);
         }
         if is_changed {
             sync_directory(&self.folder)?;
         }
         Ok(())
+    }
+
+    fn note(&mut self, objects: &Inputs, kind: Kind) {
+        self.written.share_kind(objects, kind);
+        self.known.insert(kind);
     }
 }
 
@@ -173,7 +180,7 @@ fn manifest(object: &AnyObject, keys: &Keys) -> io::Result<Value> {
     }
     metadata.insert("generation".to_owned(), meta.generation.into());
     if let Some(created) = &meta.created {
-        metadata.insert("creationTimestamp".to_owned(), created.as_str().into());
+        metadata.insert("creationTimestamp".to_owned(), created.to_string().into());
     }
     for (name, values) in [("labels", &meta.labels), ("annotations", &meta.annotations)] {
         if !values.is_empty() {
@@ -189,6 +196,9 @@ fn manifest(object: &AnyObject, keys: &Keys) -> io::Result<Value> {
         AnyObject::Secret(secret) => {
             let mut values: BTreeMap<&str, String> =
                 secret.spec.keys.iter().map(|key| (key.as_str(), String::new())).collect();
+            if let Some(password) = keys.password_of(&object.reference()) {
+                values.insert("password", STANDARD.encode(password.bytes()));
+            }
             if let Some(key) = keys.get(&CertId(meta.key.clone())) {
                 values.insert("tls.crt", STANDARD.encode(&key.certificate_pem));
                 values.insert("tls.key", STANDARD.encode(&*key.key_pem));
@@ -198,8 +208,11 @@ fn manifest(object: &AnyObject, keys: &Keys) -> io::Result<Value> {
                 SecretContents::Ca(ca) => Some(ca),
                 SecretContents::Other => None,
             };
-            if let Some(text) = ca.and_then(pem) {
+            if let Some(text) = ca.and_then(|bundle| pem("CERTIFICATE", bundle.0.as_ref().ok()?)) {
                 values.insert("ca.crt", STANDARD.encode(text));
+            }
+            if let Some(text) = secret.spec.crl.as_ref().and_then(|lists| pem("X509 CRL", lists.0.as_ref().ok()?)) {
+                values.insert("ca.crl", STANDARD.encode(text));
             }
             json!({ "type": secret.spec.kind, "data": values })
         }
@@ -207,12 +220,26 @@ fn manifest(object: &AnyObject, keys: &Keys) -> io::Result<Value> {
             let mut values: BTreeMap<&str, String> =
                 map.spec.keys.iter().map(|key| (key.as_str(), String::new())).collect();
             values.extend(map.spec.parameters.iter().map(|(key, value)| (key.as_str(), value.clone())));
-            if let Some(text) = map.spec.ca.as_ref().and_then(pem) {
+            if let Some(text) = map.spec.ca.as_ref().and_then(|bundle| pem("CERTIFICATE", bundle.0.as_ref().ok()?)) {
                 values.insert("ca.crt", text);
+            }
+            if let Some(text) = map.spec.crl.as_ref().and_then(|lists| pem("X509 CRL", lists.0.as_ref().ok()?)) {
+                values.insert("ca.crl", text);
+            }
+            if let (Some(Ok(text)), Some(key)) = (&map.spec.body, map.spec.body_key()) {
+                values.insert(key, text.to_string());
             }
             json!({ "data": values })
         }
-        object => object.body().map_err(io::Error::other)?,
+        object => {
+            let mut body = object.body().map_err(io::Error::other)?;
+            // In the body there is only that it has one.
+            if let Some(place) = body.pointer_mut("/spec/password") {
+                let text = keys.password_of(&object.reference()).map(|password| password.bytes());
+                *place = text.and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default().into();
+            }
+            body
+        }
     };
     if let Value::Object(members) = &mut whole {
         members.insert("metadata".to_owned(), Value::Object(metadata));
@@ -222,20 +249,22 @@ fn manifest(object: &AnyObject, keys: &Keys) -> io::Result<Value> {
     Ok(whole)
 }
 
-fn pem(bundle: &CaBundle) -> Option<String> {
-    let anchors = bundle.0.as_ref().ok()?;
+fn pem(label: &str, ders: &[Arc<[u8]>]) -> Option<String> {
     let block = |der: &Arc<[u8]>| {
         let text = STANDARD.encode(der);
         let lines: Vec<&str> =
             (0..text.len()).step_by(64).map(|start| &text[start..text.len().min(start + 64)]).collect();
-        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+        format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
     };
-    Some(anchors.iter().map(block).collect())
+    Some(ders.iter().map(block).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+
+    use edge_config::announce::Password;
+    use edge_config::problem::Severity;
 
     use super::*;
     use crate::source::{Cache, load_directory};
@@ -305,7 +334,7 @@ mod tests {
         );
         fs::write(site.path().join("objects.yaml"), manifest).unwrap();
         let loaded = load_directory(site.path(), &mut Cache::default());
-        assert_eq!(loaded.keys.len(), 1, "{:?}", loaded.problems);
+        assert_eq!(loaded.keys.certificates.len(), 1, "{:?}", loaded.problems);
         let directory = tempfile::tempdir().unwrap();
         Writer::new(directory.path()).write(&loaded.inputs, &loaded.keys).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -324,6 +353,35 @@ mod tests {
                 assert_eq!(served.key.as_ref().unwrap().key_pem.as_slice(), key.as_bytes());
             }
         }
+    }
+
+    #[test]
+    fn passwords_come_back_and_are_in_no_object() {
+        let site = tempfile::tempdir().unwrap();
+        let manifest = "apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: n}\ntype: kubernetes.io/basic-auth\nstringData: {username: u, password: \"md5 one\"}\n---\napiVersion: metallb.io/v1beta2\nkind: BGPPeer\nmetadata: {name: p, namespace: n}\nspec: {myASN: 1, peerASN: 2, peerAddress: 192.0.2.1, password: \"md5 two\"}\n---\napiVersion: metallb.io/v1beta2\nkind: BGPPeer\nmetadata: {name: q, namespace: n}\nspec: {myASN: 1, peerASN: 2, peerAddress: 192.0.2.2, passwordSecret: {name: s}}\n";
+        fs::write(site.path().join("objects.yaml"), manifest).unwrap();
+        let loaded = load_directory(site.path(), &mut Cache::default());
+        assert_eq!(loaded.problems.iter().filter(|found| found.severity == Severity::Error).count(), 0);
+        let printed = format!("{loaded:?}");
+        assert!(!printed.contains("md5"), "{printed}");
+        let texts = |keys: &Keys| {
+            let key = |name: &str| edge_config::names::ObjectKey::new("n", name);
+            [Password::Secret(key("s")), Password::Inline(key("p")), Password::Inline(key("q"))]
+                .map(|place| keys.password(&place).map(|text| String::from_utf8_lossy(text.bytes()).into_owned()))
+        };
+        let expected = [Some("md5 one".to_owned()), Some("md5 two".to_owned()), None];
+        assert_eq!(texts(&loaded.keys), expected);
+        let directory = tempfile::tempdir().unwrap();
+        Writer::new(directory.path()).write(&loaded.inputs, &loaded.keys).unwrap();
+        let found = read(directory.path());
+        let mut keys = Keys::default();
+        for (object, entry) in &found.objects {
+            keys.put(object, entry.served.as_ref().unwrap());
+        }
+        assert_eq!(texts(&keys), expected);
+        let peer = &found.objects[&ObjectRef::new(Kind::BGPPeer, edge_config::names::ObjectKey::new("n", "p"))];
+        let body = peer.served.as_ref().unwrap().object.body().unwrap().to_string();
+        assert!(!body.contains("md5") && body.contains("[redacted]"), "{body}");
     }
 
     #[test]

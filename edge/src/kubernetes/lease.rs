@@ -23,7 +23,9 @@ use tokio::time::Instant;
 
 use super::calls::{self, CallError, Place};
 use super::client::Api;
+use super::leadership::{Tenure, View};
 use super::status::fleet::{self, Acknowledgement, Peer};
+use super::texts::is_refused;
 
 /// A Lease that was not renewed for so long is over.
 const DURATION: Duration = Duration::from_secs(15);
@@ -53,25 +55,6 @@ pub struct LeaseSettings {
     pub edge: String,
     /// Tells this process from an earlier or another one of the same name.
     pub instance: String,
-}
-
-/// What this edge knows of the group.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct View {
-    /// This edge may write until then, unless it renews.
-    pub writer_until: Option<Instant>,
-    /// The edge that writes, if there is one.
-    pub writer: Option<String>,
-    /// Other edges that are alive.
-    pub peers: Vec<Peer>,
-    /// Why Leases cannot be kept, in one line.
-    pub trouble: Option<String>,
-}
-
-impl View {
-    pub fn may_write(&self, now: Instant) -> bool {
-        self.writer_until.is_some_and(|until| now < until)
-    }
 }
 
 /// One Lease as the watch showed it.
@@ -122,6 +105,8 @@ struct Group {
     trouble: Option<String>,
     /// Leases whose last call failed.
     failing: BTreeSet<String>,
+    tenure: Tenure,
+    cut_off_since: Option<Instant>,
 }
 
 /// Keeps the Leases until `stop` says otherwise, then gives them up.
@@ -144,12 +129,17 @@ pub async fn run(
         told: None,
         trouble: None,
         failing: BTreeSet::new(),
+        tenure: view.borrow().tenure,
+        cut_off_since: None,
     };
     let mut events: Option<BoxStream<'static, Result<Event<Lease>, watcher::Error>>> = None;
     let mut watch_again = Instant::now();
     loop {
         if events.is_none() && watch_again <= Instant::now() {
             events = group.watch().await;
+            if events.is_none() {
+                group.cut_off_since.get_or_insert_with(Instant::now);
+            }
             watch_again = Instant::now() + RETRY;
         }
         let mut next = group.keep(&view).await;
@@ -158,9 +148,15 @@ pub async fn run(
         }
         tokio::select! {
             event = heard(&mut events) => match event {
-                Some(Ok(event)) => group.note(event, Instant::now()),
+                Some(Ok(event)) => {
+                    group.cut_off_since = None;
+                    group.note(event, Instant::now());
+                }
                 // Started anew with the newest client: credentials may be the reason.
                 Some(Err(error)) => {
+                    if !is_refused(&error) {
+                        group.cut_off_since.get_or_insert_with(Instant::now);
+                    }
                     group.trouble = Some(format!("Leases in {}: {error}", group.settings.namespace));
                     events = None;
                     watch_again = Instant::now() + RETRY;
@@ -177,8 +173,12 @@ pub async fn run(
             _ = stop.wait_for(|stop| *stop) => break,
         }
     }
-    view.send_replace(View::default());
-    let _ = tokio::time::timeout(FAREWELL, group.leave()).await;
+    view.send_replace(View { tenure: group.tenure, ..View::default() });
+    let is_given_up = tokio::time::timeout(FAREWELL, group.leave()).await.unwrap_or_default();
+    if is_given_up && group.tenure.has_others {
+        // One of them has it in a moment.
+        view.send_modify(|view| view.tenure.is_ours = false);
+    }
 }
 
 async fn heard<S: futures_util::Stream + Unpin>(events: &mut Option<S>) -> Option<S::Item> {
@@ -315,6 +315,7 @@ impl Group {
                 self.written.insert(name.to_owned(), now);
                 self.not_before.remove(name);
                 self.failing.remove(name);
+                self.cut_off_since = None;
                 if is_own {
                     self.told = Some(self.said.clone());
                 }
@@ -333,6 +334,9 @@ impl Group {
                     // The watch has not told yet.
                     CallError::NotFound if what == Step::Take => drop(self.leases.remove(name)),
                     error => {
+                        if matches!(error, CallError::Unavailable { .. }) {
+                            self.cut_off_since.get_or_insert(now);
+                        }
                         let trouble = format!("Lease {}/{name}: {error}", self.settings.namespace);
                         // Once for an outage, not once a second: two Leases fail for reasons that vary.
                         if self.failing.insert(name.to_owned()) {
@@ -347,7 +351,7 @@ impl Group {
         }
     }
 
-    fn view(&self, now: Instant) -> View {
+    fn view(&mut self, now: Instant) -> View {
         let election = self.leases.get(&self.settings.group);
         let is_ours = election.is_some_and(|lease| lease.holder == self.settings.instance);
         let alive = |seen: &Seen| seen.at + seen.duration > now && !seen.holder.is_empty();
@@ -357,12 +361,21 @@ impl Group {
         let peers = others.filter_map(|(name, seen)| {
             Some(Peer { name: name.strip_prefix(&prefix)?.to_owned(), said: seen.said.clone() })
         });
-        View {
+        let mut view = View {
             writer_until: self.written.get(&self.settings.group).filter(|_| is_ours).map(|at| *at + GIVE_UP),
             writer: election.filter(|lease| alive(lease)).map(|lease| lease.holder.clone()),
             peers: peers.collect(),
             trouble: self.trouble.clone(),
+            tenure: self.tenure,
+            cut_off_since: self.cut_off_since,
+        };
+        if view.may_write(now) {
+            view.tenure = Tenure { is_ours: true, has_others: !view.peers.is_empty() };
+        } else if view.writer.is_some() && !is_ours {
+            view.tenure = Tenure { is_ours: false, has_others: true };
         }
+        self.tenure = view.tenure;
+        view
     }
 
     /// Removes Leases of edges that have been dead for long.
@@ -376,22 +389,23 @@ impl Group {
         }
     }
 
-    /// At the end of the daemon: others need not wait.
-    async fn leave(&mut self) {
+    /// At the end of the daemon: others need not wait. Whether it gave up the Lease of the group.
+    async fn leave(&mut self) -> bool {
         let own = self.own_name();
         let place = Place::new(API, "leases", &self.settings.namespace, &own);
         if self.leases.get(&own).is_some_and(|lease| lease.holder == self.settings.instance) {
             let _ = calls::delete(&self.api, &place).await;
         }
-        let Some(election) = self.leases.get(&self.settings.group) else { return };
+        let Some(election) = self.leases.get(&self.settings.group) else { return false };
         if election.holder == self.settings.instance {
             let place = Place::new(API, "leases", &self.settings.namespace, &self.settings.group);
             let release = json!({
                 "metadata": {"resourceVersion": election.version},
                 "spec": {"holderIdentity": "", "leaseDurationSeconds": 1},
             });
-            let _ = calls::merge(&self.api, &place, &release).await;
+            return calls::merge(&self.api, &place, &release).await.is_ok();
         }
+        false
     }
 
     fn own_name(&self) -> String {

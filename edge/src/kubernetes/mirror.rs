@@ -1,6 +1,8 @@
 //! What the API server says of objects beside what they ask for: identity, version, status. The watches write it, whoever
 //! writes status reads it: a status that is equal needs no write, and entries of other controllers must be kept.
 
+mod text;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -11,6 +13,9 @@ use edge_config::names::{Kind, ObjectRef};
 use foldhash::HashMap;
 use serde_json::Value;
 use tokio::sync::watch;
+
+use text::Forms;
+pub use text::StatusText;
 
 /// Annotations of a Service that the writer of status writes beside it.
 pub(super) const OWN_ANNOTATIONS: [&str; 2] = [ALLOCATED_ANNOTATION, WRITTEN_ANNOTATION];
@@ -26,8 +31,8 @@ pub struct Seen {
     pub generation: i64,
     /// Whether it is being deleted and only waits for its finalizers.
     pub is_leaving: bool,
-    /// The JSON of `status`; empty where there is none.
-    pub status: Box<[u8]>,
+    /// `status`; empty where there is none.
+    pub status: StatusText,
     /// What the status says are the addresses of a Gateway or a Service.
     pub addresses: Box<[IpAddr]>,
     /// Of a Service: the values of [`OWN_ANNOTATIONS`].
@@ -53,6 +58,7 @@ pub struct Mirror(Arc<Shared>);
 
 struct Shared {
     seen: RwLock<HashMap<ObjectRef, Arc<Seen>>>,
+    forms: Mutex<Forms>,
     changes: watch::Sender<u64>,
     /// Counts the changes of addresses.
     addresses: watch::Sender<u64>,
@@ -69,7 +75,8 @@ impl fmt::Debug for Mirror {
 impl Default for Mirror {
     fn default() -> Self {
         let (changes, addresses) = (watch::channel(0).0, watch::channel(0).0);
-        Self(Arc::new(Shared { seen: RwLock::default(), changes, addresses, fresh: Mutex::default() }))
+        let (seen, forms, fresh) = (RwLock::default(), Mutex::default(), Mutex::default());
+        Self(Arc::new(Shared { seen, forms, changes, addresses, fresh }))
     }
 }
 
@@ -115,12 +122,16 @@ impl Mirror {
         {
             let mut seen = self.0.seen.write().unwrap_or_else(PoisonError::into_inner);
             let mut fresh = self.0.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut forms = self.0.forms.lock().unwrap_or_else(PoisonError::into_inner);
             for (object, news) in news {
                 let before = seen.get(&object).map_or(&[][..], |known| &known.addresses);
                 is_moved |= news.as_ref().map_or(&[][..], |news| &news.addresses) != before;
                 match news {
                     Some(news) if seen.get(&object).is_some_and(|known| !is_news(&news, known)) => continue,
-                    Some(news) => drop(seen.insert(object.clone(), Arc::new(news))),
+                    Some(mut news) => {
+                        forms.share(&mut news.status);
+                        seen.insert(object.clone(), Arc::new(news));
+                    }
                     None => drop(seen.remove(&object)),
                 }
                 is_changed = true;
@@ -154,9 +165,33 @@ pub(super) fn is_mirrored(kind: Kind) -> bool {
     match kind {
         Namespace | EndpointSlice | Secret | ConfigMap | Node => false,
         IPAddressPool | L2Advertisement | BGPPeer | BGPAdvertisement | Community | BFDProfile | EnvoyProxy => false,
-        GatewayClass | Gateway | ListenerSet | HTTPRoute | GRPCRoute | TLSRoute | TCPRoute | UDPRoute
-        | ReferenceGrant | BackendTLSPolicy | Service | Issuer | ClusterIssuer | Certificate | ClientTrafficPolicy
-        | BackendTrafficPolicy | SecurityPolicy | Backend => true,
+        // It has no status.
+        HTTPRouteFilter => false,
+        GatewayClass
+        | Gateway
+        | ListenerSet
+        | HTTPRoute
+        | GRPCRoute
+        | TLSRoute
+        | TCPRoute
+        | UDPRoute
+        | ReferenceGrant
+        | BackendTLSPolicy
+        | Service
+        | Issuer
+        | ClusterIssuer
+        | Certificate
+        | ClientTrafficPolicy
+        | BackendTrafficPolicy
+        | SecurityPolicy
+        | Backend
+        | UpstreamSettingsPolicy
+        | ClientSettingsPolicy
+        | ProxySettingsPolicy
+        | RateLimitPolicy
+        | AuthenticationFilter
+        | SnippetsFilter
+        | SnippetsPolicy => true,
     }
 }
 

@@ -9,13 +9,19 @@
 mod backoff;
 mod calls;
 mod client;
+mod coexist;
+pub mod crds;
 mod events;
 mod infrastructure;
 pub mod last_good;
+mod leadership;
 mod lease;
 mod mirror;
+mod plugin;
 mod report;
+mod secrets;
 pub mod status;
+pub mod texts;
 mod watch;
 
 use std::collections::BTreeSet;
@@ -23,13 +29,18 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use edge_config::issuer::SecretRef;
 use edge_config::names::ObjectKey;
 use edge_config::settings::KubernetesSettings;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, oneshot, watch as latest};
 
+use crate::certs::SecretTexts;
+use crate::certs::offer::Offers;
 pub use backoff::Backoff;
 pub use client::{Api, ConnectError};
+pub use coexist::Coexistence;
+pub use leadership::{Leadership, Tenure};
 pub use mirror::{Mirror, Seen};
 pub use report::Reporting;
 pub use watch::{Changes, Entry, KindState, Phase, Restored, SOURCE, SourceState, restore, secrets_of};
@@ -41,14 +52,22 @@ pub struct Kubernetes {
     mirror: Mirror,
     state: latest::Receiver<Arc<SourceState>>,
     wanted: latest::Sender<watch::Wanted>,
+    needed: latest::Sender<Option<texts::Needed>>,
+    texts: latest::Receiver<Arc<SecretTexts>>,
+    offers: latest::Sender<Arc<Offers>>,
+    coexistence: latest::Receiver<Coexistence>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Kubernetes {
-    /// Starts the thread and the watches. Nothing about the API server can fail here: it may be away. `restored` is what
-    /// serves until the API server says something else.
-    pub fn start(settings: &KubernetesSettings, restored: Restored) -> io::Result<(Self, mpsc::Receiver<Changes>)> {
+    /// Starts the thread and the watches. Nothing about the API server can fail here: it may be away. `restored` and
+    /// `texts` are what serves until the API server says something else.
+    pub fn start(
+        settings: &KubernetesSettings,
+        restored: Restored,
+        texts: Arc<SecretTexts>,
+    ) -> io::Result<(Self, mpsc::Receiver<Changes>)> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
         let handle = runtime.handle().clone();
@@ -59,15 +78,33 @@ impl Kubernetes {
         let (publish, state) = latest::channel(Arc::default());
         let (wanted, is_wanted) = latest::channel(watch::Wanted::default());
         let access = (api.clone(), mirror.clone());
+        let (tell_coexistence, coexistence) = latest::channel(Coexistence::unknown(&restored));
         let gather = watch::Gather::new(Arc::new(settings.clone()), access, restored, (out, publish), is_wanted);
+        let (needed, is_needed) = latest::channel(None);
+        let (tell_texts, texts) = latest::channel(texts);
+        let lease = settings.cert_manager_lease.clone();
         handle.spawn(keep);
         handle.spawn(gather.run());
+        handle.spawn(texts::run(api.clone(), is_needed, tell_texts));
+        handle.spawn(coexist::run(api.clone(), lease, state.clone(), settings.sync_timeout, tell_coexistence));
         let thread = std::thread::Builder::new().name("kubernetes".to_owned()).spawn(move || {
             // Either way somebody wants it to end.
             let _ = runtime.block_on(stopped);
             runtime.shutdown_background();
         })?;
-        let started = Self { runtime: handle, api, mirror, state, wanted, stop: Some(stop), thread: Some(thread) };
+        let started = Self {
+            runtime: handle,
+            api,
+            mirror,
+            state,
+            wanted,
+            needed,
+            texts,
+            offers: latest::channel(Arc::default()).0,
+            coexistence,
+            stop: Some(stop),
+            thread: Some(thread),
+        };
         Ok((started, changes))
     }
 
@@ -85,6 +122,42 @@ impl Kubernetes {
             }
             is_new
         });
+    }
+
+    /// Names the members of Secrets whose texts issuers need, all of them.
+    pub fn need(&self, texts: BTreeSet<SecretRef>) {
+        self.needed.send_if_modified(|known| {
+            let is_new = known.as_deref() != Some(&texts);
+            if is_new {
+                *known = Some(Arc::new(texts));
+            }
+            is_new
+        });
+    }
+
+    /// The texts of Secrets that [`Kubernetes::need`] named.
+    pub fn texts(&self) -> latest::Receiver<Arc<SecretTexts>> {
+        self.texts.clone()
+    }
+
+    /// Takes what is to be in Secrets.
+    pub fn offer(&self, offers: Arc<Offers>) {
+        self.offers.send_if_modified(|known| {
+            let is_new = !Arc::ptr_eq(known, &offers);
+            if is_new {
+                *known = offers;
+            }
+            is_new
+        });
+    }
+
+    fn offers(&self) -> latest::Receiver<Arc<Offers>> {
+        self.offers.subscribe()
+    }
+
+    /// Whether cert-manager is alive beside Edge.
+    pub fn coexistence(&self) -> latest::Receiver<Coexistence> {
+        self.coexistence.clone()
     }
 
     /// Runs a task on the thread; it ends with the thread. The place for the writer of status and its like.

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use edge_config::settings::KubernetesSettings;
+use edge_config::settings::{KubernetesSettings, edge_name};
 use tokio::sync::{mpsc, watch};
 
 use super::Kubernetes;
 use super::events::Teller;
 use super::infrastructure::Infrastructure;
-use super::lease::{self, LeaseSettings, View};
+use super::leadership::{Leadership, Tenure, View};
+use super::lease::{self, LeaseSettings};
+use super::secrets::SecretWriter;
 use super::status::Writer;
 use super::status::counters::Counters;
 use super::status::fleet::Acknowledgement;
@@ -27,21 +29,23 @@ pub struct Reporting {
 }
 
 impl Reporting {
-    /// Starts the tasks on the thread of the API. `edge` is the name of the host.
+    /// Starts the tasks on the thread of the API. `edge` is the name of the host, `tenure` what was known of the Lease
+    /// before the start.
     pub fn start(
         kubernetes: &Kubernetes,
         worlds: &watch::Receiver<Arc<World>>,
         settings: &KubernetesSettings,
         edge: &str,
+        tenure: Tenure,
     ) -> Self {
         let (stop, stopped) = watch::channel(false);
-        let (shown, view) = watch::channel(View::default());
+        let (shown, view) = watch::channel(View { tenure, ..View::default() });
         let (said, heard) = watch::channel(Acknowledgement::default());
         let (events, inbox) = mpsc::channel(EVENTS);
         let (alive, ended) = watch::channel(());
         let counters = Arc::new(Counters::default());
         let (api, mirror, source) = (kubernetes.api(), kubernetes.mirror(), kubernetes.state());
-        let name = settings.edge_name.clone().unwrap_or_else(|| dns_label(edge));
+        let name = settings.edge_name.clone().unwrap_or_else(|| edge_name(edge));
         let leases = LeaseSettings {
             namespace: settings.lease_namespace.clone(),
             group: settings.group.clone(),
@@ -67,6 +71,18 @@ impl Reporting {
                 .run(),
             );
         }
+        let secrets = SecretWriter {
+            api: api.clone(),
+            source: source.clone(),
+            worlds: worlds.clone(),
+            offers: kubernetes.offers(),
+            texts: kubernetes.texts(),
+            view: view.clone(),
+            events: events.clone(),
+            counters: Arc::clone(&counters),
+            stop: stopped.clone(),
+        };
+        kubernetes.spawn(secrets.run());
         let teller = Teller { api: api.clone(), source: source.clone(), inbox, edge: name, stop: stopped.clone() };
         kubernetes.spawn(teller.run());
         let writer = Writer {
@@ -89,6 +105,11 @@ impl Reporting {
         Arc::clone(&self.counters)
     }
 
+    /// Who of the group orders certificates.
+    pub fn leadership(&self) -> Leadership {
+        Leadership(self.view.clone())
+    }
+
     /// Why Leases cannot be kept, so that no status is written, if that is so.
     pub fn trouble(&self) -> Option<String> {
         self.view.borrow().trouble.clone()
@@ -102,14 +123,6 @@ impl Reporting {
     }
 }
 
-/// A host name as part of a Lease's name.
-fn dns_label(name: &str) -> String {
-    let label: String =
-        name.to_ascii_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
-    let label = label.trim_matches('-');
-    if label.is_empty() { "edge".to_owned() } else { label.to_owned() }
-}
-
 /// Something that another process of this name hardly has.
 fn chance(name: &str) -> u32 {
     use std::hash::{BuildHasher, Hasher, RandomState};
@@ -119,14 +132,4 @@ fn chance(name: &str) -> u32 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     hasher.write_u128(now.as_nanos());
     u32::try_from(hasher.finish() >> 32).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn labels() {
-        for (name, label) in [("vm", "vm"), ("Edge_1.example", "edge-1-example"), ("--", "edge"), ("", "edge")] {
-            assert_eq!(super::dns_label(name), label);
-        }
-    }
 }

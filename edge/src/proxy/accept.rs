@@ -7,14 +7,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use edge_config::snapshot::{PortServe, Transport};
+use edge_config::snapshot::{ListenerId, PortServe, Transport};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use super::challenges::RESPONDER_PORT;
 use super::complaints::Complaints;
 use super::h1::{self, serve::Served};
 use super::io::{Backend, Socket};
 use super::listening::Bound;
+use super::protection::connections::{self, Counted};
 use super::proxy_protocol;
 use super::reason::Reason;
 use super::worker::{Arrival, Current, Worker};
@@ -83,6 +85,14 @@ fn admit(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, local: Socket
     if let Some(series) = &series {
         series.accepted.one();
     }
+    if let Some(probes) = current.port_at(local).and_then(|port| port.keepalive) {
+        let probes = socket2::TcpKeepalive::new()
+            .with_time(probes.idle)
+            .with_interval(probes.interval)
+            .with_retries(probes.probes);
+        // A connection that is gone already says so when it is read.
+        let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&probes);
+    }
     let arrival = Arrival::new(peer, local);
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
@@ -107,23 +117,53 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, mut arrival: Arrival) {
     }
     match current.port_at(arrival.local).map(|port| &port.serve) {
         Some(PortServe::Http { .. }) => {
+            let counted = match count(&worker, &current, arrival.local) {
+                Ok(counted) => counted,
+                Err(delay) => return Box::pin(connections::hold(&worker, delay)).await,
+            };
             let Ok(socket) = into_socket(stream, worker.backend) else { return };
             drop(current);
             if let Served::Http2 { io, ahead } = h1::serve::serve(&worker, socket, &arrival).await {
                 Box::pin(super::h2::front::plain(&worker, io, ahead, arrival)).await;
             }
+            drop(counted);
         }
         Some(PortServe::Tls { .. }) => {
             let Ok(socket) = into_socket(stream, worker.backend) else { return };
             drop(current);
             super::secure::serve(&worker, socket, arrival).await;
         }
-        Some(PortServe::Tcp { .. }) => {
+        Some(PortServe::Tcp { listener }) => {
+            let _counted = match count_stream(&worker, &current, *listener) {
+                Ok(counted) => counted,
+                Err(delay) => return Box::pin(connections::hold(&worker, delay)).await,
+            };
             drop(current);
             Box::pin(super::l4::streams(&worker, stream, arrival)).await;
         }
+        // Nobody's port 80: bound for challenges alone, or until a moment ago a listener's.
+        None if arrival.local.port() == RESPONDER_PORT => {
+            let Ok(socket) = into_socket(stream, worker.backend) else { return };
+            drop(current);
+            // HTTP/2 is not what a CA speaks here.
+            let _ = h1::serve::serve(&worker, socket, &arrival).await;
+        }
         Some(PortServe::Udp { .. }) | None => {}
     }
+}
+
+/// A place among the connections that the HTTP listeners of a port may have, where somebody limits them.
+fn count(worker: &Worker, current: &Current, local: SocketAddr) -> Result<Option<Counted>, Duration> {
+    let Some(limit) = current.port_limit(local) else { return Ok(None) };
+    let Some(port) = current.port_at(local) else { return Ok(None) };
+    connections::enter(worker, limit, connections::of_owner(&port.owner)).map(Some)
+}
+
+/// The same of one listener of streams.
+fn count_stream(worker: &Worker, current: &Current, id: ListenerId) -> Result<Option<Counted>, Duration> {
+    let Some(listener) = current.snapshot().listeners.get(id.index()) else { return Ok(None) };
+    let Some(limit) = listener.client.connection_limit else { return Ok(None) };
+    connections::enter(worker, limit, connections::of_listener(listener)).map(Some)
 }
 
 async fn take_header(worker: &Worker, current: Rc<Current>, stream: &TcpStream, arrival: &mut Arrival) -> bool {

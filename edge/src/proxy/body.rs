@@ -4,6 +4,7 @@
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -43,6 +44,9 @@ pub enum StreamError {
     /// Something moves, and too little.
     #[error("slower than the least rate")]
     TooSlow,
+    /// More bytes than a body may have.
+    #[error("larger than it may be")]
+    TooLarge,
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -70,6 +74,9 @@ pub trait Source {
     /// Holds no more than about this many bytes at once from now on, as far as the protocol lets us choose: HTTP/1.1 reads
     /// in small buffers below 64 KiB, never smaller than 16 KiB; HTTP/2 has its flow-control windows.
     fn limit_buffer(&mut self, _bytes: Option<u64>) {}
+
+    /// How long each wait is from now on; zero is without end.
+    fn set_idle(&mut self, _idle: Duration) {}
 
     /// After a 101: `next` gives bytes as they come up to the peer's end, and waits without a deadline of its own.
     /// Only what can be upgraded (HTTP/1.1) has a use for it.
@@ -111,6 +118,9 @@ pub trait Sink {
     /// Nothing more is to be read from this client: its connection ends with the response, where it carries one request
     /// at a time.
     fn close(&mut self) {}
+
+    /// How long each wait is from now on; zero is without end.
+    fn set_idle(&mut self, _idle: Duration) {}
 
     /// Ends the body properly. A sink that is dropped instead makes the truncation visible to the client.
     async fn finish(&mut self, trailers: Option<&Fields>) -> Result<(), StreamError>;

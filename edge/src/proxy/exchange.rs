@@ -2,17 +2,24 @@
 //!
 //! In: a decoded request, its body as a [`Source`], the way back as a [`Sink`]. Out: a [`Record`] of what happened. One
 //! function per step, called in order, each returning what the next one needs:
-//! listener → sender → rule → preflight → edits → action → backend → tries ([`forward`]) → relay. Whatever
-//! Edge answers itself has a [`Reason`].
+//! challenge of a CA → listener → sender → rule → preflight → policies ([`gate`]) → edits → action → backend → tries
+//! ([`forward`]) → relay. Whatever Edge answers itself has a [`Reason`].
 
+mod alike;
 pub mod answer;
+mod choose;
+mod dues;
 pub mod forward;
+pub mod gate;
+mod gathered;
 pub mod mirror;
 pub mod pace;
 pub mod record;
 pub mod relay;
 pub mod replay;
 pub mod route;
+pub mod waits;
+mod watched;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -20,20 +27,30 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use edge_config::matching::Matched;
+use edge_config::policy::FixedAnswer;
 use edge_config::settings::PathPolicy;
-use edge_config::snapshot::{Action, Backend, Rule, Target, UpstreamId};
+use edge_config::snapshot::{Action, Backend, Cors, Rule};
 
+use self::alike::Alike;
 use self::answer::Answer;
+use self::dues::{Dues, Late, edit_late};
 use self::forward::Forward;
+use self::gate::{Gate, Policies, Stopped};
+use self::gathered::{GatherError, Gathered};
+use self::pace::Pace;
 pub use self::record::Record;
 use self::relay::Failure;
 use self::route::Place;
+use self::waits::Waits;
 use super::body::{Sink, Source, StreamError};
+use super::challenges::Challenges;
 use super::filters;
-use super::filters::forwarded::Sender;
-use super::message::{Length, RequestHead, ResponseHead, Span};
+use super::filters::client::Instead;
+use super::filters::forwarded::{Sender, Trust, Unnamed};
+use super::message::{Length, RequestHead, ResponseHead};
 use super::path;
 use super::reason::Reason;
+use super::responses::{self, Shaping};
 use super::worker::{Arrival, Current, Patience, Worker};
 
 /// How an exchange ended for its connection.
@@ -86,6 +103,7 @@ pub async fn run_unless<S: Source, K: Sink>(
             record.fail(match error {
                 StreamError::Stalled => Reason::StreamStalled,
                 StreamError::TooSlow => Reason::TooSlow,
+                StreamError::TooLarge => Reason::TooLarge,
                 StreamError::Malformed(what) => Reason::BadRequest(what),
                 StreamError::Closed | StreamError::Io(_) => Reason::ClientClosed,
             });
@@ -120,31 +138,105 @@ async fn respond<S: Source, K: Sink>(
     sink: &mut K,
     record: &mut Record,
 ) -> Result<(), Failure> {
-    let found = match find(current, arrival, request, record) {
+    // Before whatever the user says of this host: a redirect or a login would keep the CA out.
+    if let Some(content) = Challenges::of_request(&worker.challenges, request) {
+        let body = answer::challenge(content, response);
+        record.answered(response.status, Reason::AcmeChallenge);
+        return answer::send(sink, response, Some(body)).await.map_err(Failure::Client);
+    }
+    let found = match find(worker, current, arrival, request, record) {
         Ok(found) => found,
         Err(Made::Answer(answer)) => {
             if matches!(answer.status, 400 | 501) {
                 sink.close();
             }
-            return refuse(answer, request.is_grpc(), response, sink, record).await;
+            return refuse(worker, current, answer, request, response, sink, record).await;
         }
         Err(Made::Redirect { status, location }) => {
             fill_redirect(status, location, response);
+            edit_late(current, request, response, record);
             record.answered(status, Reason::Redirect);
             return answer::send(sink, response, None).await.map_err(Failure::Client);
+        }
+        Err(Made::Direct(answer)) => {
+            let body = responses::direct(answer, request, response, record.client);
+            edit_late(current, request, response, record);
+            record.answered(response.status, Reason::Maintenance);
+            return answer::send(sink, response, body).await.map_err(Failure::Client);
         }
     };
     let buffer_limit = found.place.listener.client.buffer_limit;
     source.limit_buffer(buffer_limit);
     let rule = found.rule;
-    if let Some(cors) = &rule.filters.cors
+    let waits = Waits::of(rule, found.place.listener);
+    if waits.is_some() {
+        waits.settle(arrival, source, sink);
+    }
+    let policies = Policies::of(rule, found.place.listener);
+    let cors = cors_of(rule, policies);
+    if let Some(cors) = cors
         && filters::cors::answer_preflight(cors, request, response)
     {
         record.answered(response.status, Reason::CorsPreflight);
         return answer::send(sink, response, None).await.map_err(Failure::Client);
     }
     // The origin is needed for the response, after edits that may remove it.
-    let origin = origin_of(rule, request);
+    let origin = origin_of(rule, cors, request);
+    let late = Late::of(found.place.listener, found.sender.https);
+    let mut passed = None;
+    let mut shaping = None;
+    let mut gathered = None;
+    if !policies.is_none() {
+        shaping = policies.responses().map(|policy| {
+            let port = found.place.listener.port;
+            Box::new(Shaping::begin(policy, request, found.sender.client, port, &worker.metrics.compression))
+        });
+        let mut body = None;
+        if let Some(most) = policies.gathers() {
+            let mut pace = Pace::new(&worker.clock, &current.generation.limits, !rule.grpc);
+            // Boxed for the same reason as below.
+            match Box::pin(Gathered::read(source, most, &mut pace)).await {
+                Ok(whole) => {
+                    body = Some(whole.bytes());
+                    gathered = Some(whole);
+                }
+                Err(GatherError::Client(error)) => return Err(Failure::Client(error)),
+                Err(GatherError::TooLong) => {
+                    sink.close();
+                    let answer = Answer::new(413, Reason::TooLarge);
+                    return refuse(worker, current, answer, request, response, sink, record).await;
+                }
+            }
+        }
+        let listener = found.place.listener;
+        let gate = Gate { worker, current, arrival, sender: found.sender, listener, rule, policies, body };
+        // Boxed: it is rare, and would make every connection's task larger.
+        match Box::pin(gate::pass(&gate, request, response)).await {
+            Ok(of_gate) => passed = Some(of_gate),
+            Err(Stopped { reason, body }) => {
+                let (origin, shaping) = (origin.as_deref(), shaping.as_deref());
+                let dues = Dues { rule, cors, origin, owed: None, late, shaping };
+                let body = dues.settle_local(request, response, body, reason);
+                record.answered(response.status, reason);
+                return answer::send(sink, response, body).await.map_err(Failure::Client);
+            }
+        }
+    }
+    let dues = Dues {
+        rule,
+        cors,
+        origin: origin.as_deref(),
+        owed: passed.as_ref().map(|passed| &passed.fields),
+        late,
+        shaping: shaping.as_deref(),
+    };
+    if let Some(fault) = dues.shaping.and_then(|shaping| shaping.policy().fault.as_ref()) {
+        let is_grpc = rule.grpc || request.is_grpc();
+        let injected = Box::pin(responses::inject(fault, worker, is_grpc, sink)).await;
+        if let Some(answer) = injected.map_err(Failure::Client)? {
+            return dues.answer(answer, request, response, sink, record).await;
+        }
+    }
     filters::headers::apply_to_request(&rule.filters.request_headers, request);
     let action = match &rule.action {
         Action::Redirect(redirect) => {
@@ -155,8 +247,14 @@ async fn respond<S: Source, K: Sink>(
             }
         }
         Action::Refuse { status, .. } => Err(Made::Answer(Answer::new(*status, Reason::RefusedFilter))),
-        Action::Forward(backends) => prepare(worker, &found, backends, request),
+        Action::Respond(answer) if rule.grpc || request.is_grpc() => {
+            let status = answer.status.unwrap_or(200);
+            Err(Made::Answer(Answer::new(status, Reason::DirectResponse)))
+        }
+        Action::Respond(answer) => Err(Made::Direct(answer)),
+        Action::Forward(backends) => choose::backend(worker, current, &found, backends, request),
     };
+    let protected = passed.as_ref().and_then(|passed| passed.protected.as_deref());
     match action {
         Ok(chosen) => {
             record.backend = backends_of(rule).iter().position(|backend| std::ptr::eq(backend, chosen.backend));
@@ -166,26 +264,39 @@ async fn respond<S: Source, K: Sink>(
                 rule,
                 chosen: &chosen,
                 sender: found.sender,
+                is_grpc: rule.grpc || request.is_grpc(),
                 client: arrival.origin(),
-                origin: origin.as_deref(),
+                alike: Alike::of(worker, rule, chosen.backend, request, found.sender.client),
+                dues,
+                protected,
                 buffer_limit,
+                waits,
             };
-            match forward.run(&found.matched, request, response, source, sink, record).await? {
+            let answered = forward.run(&found.matched, request, response, (source, gathered), sink, record).await;
+            if let Some(protected) = protected {
+                let status = answered.as_ref().map_or(0, |answer| {
+                    let sent = record.endpoint_status.unwrap_or(record.status);
+                    answer.map_or(sent, |answer| answer.status)
+                });
+                protected.settle(worker.ledger(), status, record.grpc_status);
+            }
+            match answered? {
                 None => Ok(()),
-                Some(answer) => {
-                    respond_for_rule(answer, rule, request, origin.as_deref(), response, sink, record).await
-                }
+                Some(answer) => dues.answer(answer, request, response, sink, record).await,
             }
         }
         Err(Made::Redirect { status, location }) => {
             fill_redirect(status, location, response);
-            filters::headers::apply(&rule.filters.response_headers, &mut response.fields);
-            decorate_cors(rule, origin.as_deref(), response);
+            dues.settle(response);
             record.answered(status, Reason::Redirect);
             answer::send(sink, response, None).await.map_err(Failure::Client)
         }
-        Err(Made::Answer(answer)) => {
-            respond_for_rule(answer, rule, request, origin.as_deref(), response, sink, record).await
+        Err(Made::Answer(answer)) => dues.answer(answer, request, response, sink, record).await,
+        Err(Made::Direct(answer)) => {
+            let body = responses::direct(answer, request, response, found.sender.client);
+            let body = dues.settle_and_code(request, response, body);
+            record.answered(response.status, Reason::DirectResponse);
+            answer::send(sink, response, body).await.map_err(Failure::Client)
         }
     }
 }
@@ -200,16 +311,39 @@ fn fill_redirect(status: u16, location: String, response: &mut ResponseHead) {
 
 /// Listener, sender, path, rule.
 fn find<'g>(
+    worker: &Worker,
     current: &'g Current,
     arrival: &Arrival,
     request: &mut RequestHead,
     record: &mut Record,
-) -> Result<Found<'g>, Made> {
+) -> Result<Found<'g>, Made<'g>> {
     let place = route::listener(current, arrival, request).map_err(Made::Answer)?;
     record.listener = Some(place.id);
-    arrival.patience.set(Some(Patience::of(&place.listener.client)));
-    let sender = filters::forwarded::apply(request, arrival.peer.ip(), place.listener.client.trusted_hops);
+    let client = &place.listener.client;
+    arrival.patience.set(Some(Patience::of(client)));
+    let sender = filters::forwarded::apply(request, arrival.peer.ip(), Trust::of(client, arrival))
+        .map_err(|Unnamed| Made::Answer(Answer::new(403, Reason::ClientUnnamed)))?;
     record.client = sender.client;
+    if let Some(rules) = &client.rules {
+        filters::client::apply(rules, &worker.random, request).map_err(|instead| match instead {
+            Instead::Malformed(why) => Made::Answer(Answer::new(400, Reason::BadRequest(why))),
+            // Who watches us from outside sends the next clients elsewhere.
+            Instead::Healthy if worker.is_draining() => Made::Answer(Answer::new(503, Reason::HealthCheck)),
+            Instead::Healthy => Made::Answer(Answer::new(200, Reason::HealthCheck)),
+        })?;
+    }
+    if let Some(maintenance) = &current.generation.maintenance
+        && let Some(answer) = maintenance.answer(request.host(), sender.client)
+    {
+        // To a call the same is said in its own terms.
+        return Err(match request.is_grpc() {
+            true => Made::Answer(Answer::new(503, Reason::Maintenance)),
+            false => Made::Direct(answer),
+        });
+    }
+    if let Some(headers) = &client.headers {
+        filters::headers::apply_all(&headers.early, &mut request.fields);
+    }
     if !request.path_marks.is_plain() {
         settle_path(place.listener.client.path, sender, request)?;
     }
@@ -219,7 +353,7 @@ fn find<'g>(
 }
 
 /// Makes the path the one that is matched and forwarded, or sends the client there.
-fn settle_path(policy: PathPolicy, sender: Sender, request: &mut RequestHead) -> Result<(), Made> {
+fn settle_path(policy: PathPolicy, sender: Sender, request: &mut RequestHead) -> Result<(), Made<'static>> {
     let bad = |why| Made::Answer(Answer::new(400, Reason::BadRequest(why)));
     let settled = path::settle(request.path().as_bytes(), request.path_marks, policy).map_err(bad)?;
     let text = String::from_utf8(settled.path.into_owned()).map_err(|_| bad("path is not ASCII"))?;
@@ -241,69 +375,10 @@ fn settle_path(policy: PathPolicy, sender: Sender, request: &mut RequestHead) ->
 }
 
 /// What Edge makes itself instead of forwarding.
-enum Made {
+enum Made<'g> {
     Redirect { status: u16, location: String },
     Answer(Answer),
-}
-
-/// The backend that takes a request, and the session that chose it or is to be told of it.
-pub struct Chosen<'g> {
-    pub backend: &'g Backend,
-    pub upstream: UpstreamId,
-    /// As the client wrote it, for a session's cookie.
-    pub path: Span,
-    pub pin: Option<filters::session::Pin>,
-}
-
-/// Chooses the backend and applies what remains of the request's filters.
-fn prepare<'g>(
-    worker: &Worker,
-    found: &Found<'g>,
-    backends: &'g [Backend],
-    request: &mut RequestHead,
-) -> Result<Chosen<'g>, Made> {
-    let rule = found.rule;
-    let refuse = |status, reason| Made::Answer(Answer::new(status, reason));
-    let pin = rule
-        .session
-        .as_ref()
-        .and_then(|session| worker.tokens.read(rule, session, &request.fields, record::unix_seconds()));
-    let pinned = pin.and_then(|pin| {
-        let of_pin = |backend: &&Backend| filters::session::backend_tag(&backend.reference) == pin.backend;
-        // GEP-1619: "the persistence to a single backend MUST be maintained across services, even if the weight is set
-        // to 0". A backend that is invalid by now has no session to keep.
-        backends.iter().filter(|backend| matches!(backend.target, Target::Upstream(_))).find(of_pin)
-    });
-    let backend = match pinned {
-        Some(backend) => backend,
-        None => weighted(backends, worker).ok_or_else(|| refuse(500, Reason::InvalidBackend))?,
-    };
-    let upstream = match &backend.target {
-        Target::Upstream(upstream) => *upstream,
-        Target::Invalid { status, .. } => return Err(refuse(*status, Reason::InvalidBackend)),
-    };
-    filters::headers::apply_to_request(&backend.filters.request_headers, request);
-    let path = request.path;
-    for rewrite in [&rule.filters.rewrite, &backend.filters.rewrite].into_iter().flatten() {
-        filters::rewrite::apply(rewrite, request, found.matched.prefix)
-            .map_err(|_| refuse(500, Reason::RefusedFilter))?;
-    }
-    Ok(Chosen { backend, upstream, path, pin: pin.filter(|_| pinned.is_some()) })
-}
-
-/// A backend by weight; `None` when no weight is above 0.
-fn weighted<'g>(backends: &'g [Backend], worker: &Worker) -> Option<&'g Backend> {
-    if let [only] = backends {
-        return Some(only).filter(|backend| backend.weight > 0);
-    }
-    let total: u64 = backends.iter().map(|backend| u64::from(backend.weight)).sum();
-    let mut draw = worker.random.below(total);
-    backends.iter().find(|backend| {
-        let weight = u64::from(backend.weight);
-        let hit = draw < weight;
-        draw = draw.saturating_sub(weight);
-        hit
-    })
+    Direct(&'g FixedAnswer),
 }
 
 fn backends_of(rule: &Rule) -> &[Backend] {
@@ -313,45 +388,35 @@ fn backends_of(rule: &Rule) -> &[Backend] {
     }
 }
 
-fn origin_of(rule: &Rule, request: &RequestHead) -> Option<Box<[u8]>> {
-    let wanted = rule.filters.cors.is_some() || backends_of(rule).iter().any(|backend| backend.filters.cors.is_some());
+/// What is said of CORS: by a filter of the rule, or else by a policy.
+fn cors_of<'g>(rule: &'g Rule, policies: Policies<'g>) -> Option<&'g Cors> {
+    rule.filters.cors.as_ref().or_else(|| policies.security()?.cors.as_ref())
+}
+
+fn origin_of(rule: &Rule, cors: Option<&Cors>, request: &RequestHead) -> Option<Box<[u8]>> {
+    let wanted = cors.is_some() || backends_of(rule).iter().any(|backend| backend.filters.cors.is_some());
     if wanted { request.fields.first(b"origin").map(Box::from) } else { None }
 }
 
-fn decorate_cors(rule: &Rule, origin: Option<&[u8]>, response: &mut ResponseHead) {
-    if let Some(cors) = &rule.filters.cors {
-        filters::cors::decorate(cors, origin, &mut response.fields);
-    }
-}
-
-/// An answer in place of the backend's, under the rule's filters for responses.
-async fn respond_for_rule<K: Sink>(
-    answer: Answer,
-    rule: &Rule,
-    request: &RequestHead,
-    origin: Option<&[u8]>,
-    response: &mut ResponseHead,
-    sink: &mut K,
-    record: &mut Record,
-) -> Result<(), Failure> {
-    if answer.status == 408 {
-        sink.close();
-    }
-    let body = answer.fill(rule.grpc || request.is_grpc(), response);
-    filters::headers::apply(&rule.filters.response_headers, &mut response.fields);
-    decorate_cors(rule, origin, response);
-    record.answered(response.status, answer.reason);
-    answer::send(sink, response, body).await.map_err(Failure::Client)
-}
-
+/// An answer to what no rule takes; the policy of the listener may have another one.
 async fn refuse<K: Sink>(
+    worker: &Worker,
+    current: &Current,
     answer: Answer,
-    grpc: bool,
+    request: &mut RequestHead,
     response: &mut ResponseHead,
     sink: &mut K,
     record: &mut Record,
 ) -> Result<(), Failure> {
-    let body = answer.fill(grpc, response);
+    let mut body = answer.fill(request.is_grpc(), response);
+    let listener = record.listener.and_then(|id| current.snapshot().listeners.get(id.index()));
+    let policy = listener.and_then(|listener| Some((listener.policy.as_deref()?.responses.as_deref()?, listener.port)));
+    if let Some((policy, port)) = policy {
+        let shaping = Shaping::begin(policy, request, record.client, port, &worker.metrics.compression);
+        body = shaping.local(request, response, body, answer.reason);
+        body = shaping.whole(request, response, body);
+    }
+    edit_late(current, request, response, record);
     record.answered(response.status, answer.reason);
     answer::send(sink, response, body).await.map_err(Failure::Client)
 }

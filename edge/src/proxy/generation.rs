@@ -1,5 +1,6 @@
 //! What the supervisor publishes: one value with everything that a request may need, taken whole or not at all.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use edge_config::settings::ProxySettings;
@@ -7,6 +8,8 @@ use edge_config::snapshot::{Endpoints, Snapshot};
 
 use super::h1::parse::HeadLimits;
 use super::limits::Limits;
+use super::responses::Maintenance;
+use super::secrets::Secrets;
 use super::tls::table::TlsTable;
 
 /// One generation. Cheap to clone; parts that did not change are shared with the one before.
@@ -17,7 +20,13 @@ pub struct Generation {
     /// By upstream. A set that is the same `Arc` as before costs nothing.
     pub endpoints: Arc<Endpoints>,
     pub tls: Arc<TlsTable>,
+    /// Texts that policies name.
+    pub secrets: Arc<Secrets>,
     pub limits: Limits,
+    /// Where nothing but ACME challenges is answered: port 80 of VIPs on which nobody listens there.
+    pub responders: Arc<[SocketAddr]>,
+    /// Hosts that an operator has closed.
+    pub maintenance: Option<Arc<Maintenance>>,
 }
 
 impl Limits {

@@ -168,6 +168,12 @@ impl Fields {
         self.iter().find(|(candidate, _)| *candidate == name).map(|(_, value)| value)
     }
 
+    /// How a call of gRPC ended, if these fields say it.
+    pub fn grpc_status(&self) -> Option<u8> {
+        let text = self.first(b"grpc-status").and_then(|text| std::str::from_utf8(text).ok());
+        text.and_then(|text| text.trim().parse().ok())
+    }
+
     pub fn all<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         self.iter().filter(move |(candidate, _)| *candidate == name).map(|(_, value)| value)
     }
@@ -291,6 +297,11 @@ impl RequestHead {
 
     pub fn set_authority(&mut self, authority: &str) {
         self.authority = self.fields.store(authority.as_bytes());
+    }
+
+    /// Replaces the query; `None`: there is none any more.
+    pub fn set_query(&mut self, query: Option<&str>) {
+        self.query = query.map(|query| self.fields.store(query.as_bytes()));
     }
 
     /// What routing reads.

@@ -11,10 +11,13 @@
 
 pub mod accept;
 pub mod access_log;
+pub mod authorities;
 pub mod body;
 pub mod buffer;
+pub mod challenges;
 pub mod clock;
 pub mod complaints;
+pub mod digits;
 pub mod exchange;
 pub mod filters;
 #[cfg(any(test, fuzzing))] // cargo-fuzz sets the latter
@@ -30,9 +33,14 @@ pub mod listening;
 pub mod message;
 pub mod metrics;
 pub mod path;
+pub mod probing;
+pub mod protection;
 pub mod proxy_protocol;
 pub mod reason;
+pub mod responses;
+pub mod secrets;
 pub mod secure;
+pub mod security;
 pub mod tls;
 pub mod upstream;
 pub mod worker;
@@ -48,14 +56,19 @@ use edge_config::snapshot::{Transport, UpstreamKey};
 use foldhash::{HashMap, HashMapExt as _};
 use tokio::sync::{Notify, watch};
 
+use self::authorities::Authorities;
+use self::challenges::Board;
 use self::filters::session::Tokens;
 pub use self::generation::Generation;
 use self::health::Health;
 use self::io::Backend;
 use self::listening::Bound;
 use self::metrics::{Series, WorkerMetrics};
+use self::protection::Ledger;
+use self::upstream::circuit::Registry;
 use self::worker::Seat;
-use crate::control::observed::UpstreamState;
+use crate::control::observed::{Ejection, UpstreamState};
+use crate::pulse::Pulse;
 
 /// Of a worker's thread. Only what is touched costs memory; an exchange is deep, above all without optimisation.
 const STACK: usize = 16 << 20;
@@ -88,6 +101,8 @@ struct Retired {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Serve,
+    /// New connections are served as ever, but none gets a next request: clients come back by another way.
+    Leave,
     /// No new connections, no next request on those that there are.
     Drain,
     Stop,
@@ -105,7 +120,16 @@ struct Shared {
     deaf: Vec<Mutex<Option<String>>>,
     /// The generation that each worker serves.
     live: Vec<AtomicU64>,
+    /// Of each worker, whether it has work or not.
+    pulses: Vec<Pulse>,
     health: Health,
+    /// Of upstreams with a policy.
+    registry: Arc<Registry>,
+    tally: Arc<probing::Tally>,
+    board: Arc<Board>,
+    authorities: Arc<Authorities>,
+    /// What is counted against limits.
+    ledger: Arc<Ledger>,
     changed: Notify,
 }
 
@@ -131,6 +155,10 @@ pub struct Proxy {
     shared: Arc<Shared>,
     metrics: Vec<Arc<WorkerMetrics>>,
     threads: Vec<JoinHandle<()>>,
+    /// Makes the active checks.
+    checker: Option<JoinHandle<()>>,
+    /// Asks OpenID providers and fetches keys.
+    asker: Option<JoinHandle<()>>,
     log: Option<access_log::AccessLog>,
     backend: Backend,
     /// Generations that workers may still hold. They end here, because to free a large one takes milliseconds that no
@@ -146,13 +174,20 @@ impl Proxy {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
         };
+        let (authorities, orders) = Authorities::new();
         let shared = Arc::new(Shared {
             connections: AtomicUsize::new(0),
             udp_sessions: Arc::default(),
             affinity: Default::default(),
             deaf: (0..workers).map(|_| Mutex::default()).collect(),
             live: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            pulses: (0..workers).map(|_| Pulse::default()).collect(),
             health: Health::new(workers),
+            registry: Arc::default(),
+            tally: Default::default(),
+            board: Arc::new(Board::new(workers)),
+            authorities,
+            ledger: Arc::default(),
             changed: Notify::new(),
         });
         let series = (0..workers).map(|_| Arc::default()).collect();
@@ -165,6 +200,8 @@ impl Proxy {
             shared,
             metrics: Vec::new(),
             threads: Vec::new(),
+            checker: None,
+            asker: None,
             log: options.log,
             backend,
             retired: Mutex::default(),
@@ -188,6 +225,28 @@ impl Proxy {
                 .map_err(StartError::Thread)?;
             proxy.threads.push(thread);
         }
+        let (asking, following) = (Arc::clone(&proxy.shared), receiver.clone());
+        let thread = std::thread::Builder::new()
+            .name("authorities".to_owned())
+            .stack_size(STACK)
+            .spawn(move || {
+                if let Err(error) = io::epoll::run(authorities::run(asking, following, orders)) {
+                    tracing::error!(%error, "nobody can be asked about logins and keys");
+                }
+            })
+            .map_err(StartError::Thread)?;
+        proxy.asker = Some(thread);
+        let (checked, wanted) = (Arc::clone(&proxy.shared), receiver);
+        let thread = std::thread::Builder::new()
+            .name("health".to_owned())
+            .stack_size(STACK)
+            .spawn(move || {
+                if let Err(error) = io::epoll::run(probing::run(checked, wanted)) {
+                    tracing::error!(%error, "endpoints cannot be checked");
+                }
+            })
+            .map_err(StartError::Thread)?;
+        proxy.checker = Some(thread);
         tracing::info!(workers, io = backend.as_str(), "the proxy runs");
         Ok(proxy)
     }
@@ -198,8 +257,9 @@ impl Proxy {
         let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
         let mut failures = Vec::new();
         let mut next = HashMap::with_capacity(generation.snapshot.sockets.len());
-        for socket in &generation.snapshot.sockets {
-            let key = (socket.address, socket.transport);
+        let sockets = generation.snapshot.sockets.iter().map(|socket| (socket.address, socket.transport));
+        let responders = generation.responders.iter().map(|address| (*address, Transport::Tcp));
+        for key in sockets.chain(responders) {
             let existing = bound.get(&key).or_else(|| next.get(&key)).cloned();
             match existing.map_or_else(|| Bound::new(key.0, key.1, self.threads.len()).map(Arc::new), Ok) {
                 Ok(socket) => {
@@ -211,7 +271,8 @@ impl Proxy {
         let sockets = next.values().cloned().collect();
         *bound = next;
         let series = self.metrics.iter().map(|metrics| metrics.prepare(&generation.snapshot)).collect();
-        let wanted = Arc::new(Wanted { generation: Arc::new(generation), series, sockets, mode: Mode::Serve });
+        let mode = self.wanted.borrow().mode;
+        let wanted = Arc::new(Wanted { generation: Arc::new(generation), series, sockets, mode });
         let before = self.wanted.send_replace(wanted);
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
         retired.push(Retired { generation: Arc::clone(&before.generation), series: before.series.clone() });
@@ -245,14 +306,35 @@ impl Proxy {
         known.flatten().collect()
     }
 
+    /// Beat at least every [`access_log::FLUSH_INTERVAL`] as long as the worker's thread gets anywhere.
+    pub fn pulses(&self) -> &[Pulse] {
+        &self.shared.pulses
+    }
+
     /// UDP sessions, of all workers.
     pub fn udp_sessions(&self) -> usize {
         self.shared.udp_sessions.load(Ordering::Relaxed)
     }
 
-    /// Work in flight and endpoints that are passed over, as of about a second ago.
+    /// Work in flight and endpoints that are passed over, as of about a second ago, and what is known of those that
+    /// have a policy, as of now.
     pub fn health(&self) -> BTreeMap<UpstreamKey, UpstreamState> {
-        self.shared.health.merged()
+        let mut known = self.shared.health.merged();
+        let now = upstream::circuit::now();
+        self.shared.registry.each(|key, circuit| {
+            circuit.each(|vitals| {
+                if let Some((since, reason)) = vitals.why_out(now) {
+                    let ejected = &mut known.entry(key.clone()).or_default().ejected;
+                    ejected.insert(vitals.address, Ejection { since, reason: reason.into() });
+                }
+            });
+        });
+        known
+    }
+
+    /// What the active checks came to.
+    pub fn checks(&self) -> &Arc<probing::Tally> {
+        &self.shared.tally
     }
 
     /// Waits until every worker serves this generation or a later one.
@@ -265,6 +347,21 @@ impl Proxy {
             // A notice may come between the look and the wait; nobody waits for ever because of it.
             let _ = tokio::time::timeout(Duration::from_millis(50), changed).await;
         }
+    }
+
+    /// What is known of OpenID providers and remote keys.
+    pub fn authorities(&self) -> &Arc<Authorities> {
+        &self.shared.authorities
+    }
+
+    /// What is counted against limits, for the other edges.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.shared.ledger
+    }
+
+    /// Where answers to ACME challenges are put.
+    pub fn board(&self) -> &Arc<Board> {
+        &self.shared.board
     }
 
     pub fn backend(&self) -> Backend {
@@ -284,6 +381,21 @@ impl Proxy {
         self.shared.connections()
     }
 
+    /// Whether every connection ends after its current request, new ones included: the network leads clients elsewhere,
+    /// and they are to notice while this edge still answers.
+    pub fn leave(&self, is_leaving: bool) {
+        let mode = if is_leaving { Mode::Leave } else { Mode::Serve };
+        self.wanted.send_if_modified(|wanted| {
+            let changes = wanted.mode != mode && matches!(wanted.mode, Mode::Serve | Mode::Leave);
+            if changes {
+                let Wanted { generation, series, sockets, .. } = &**wanted;
+                let (generation, series, sockets) = (Arc::clone(generation), series.clone(), sockets.clone());
+                *wanted = Arc::new(Wanted { generation, series, sockets, mode });
+            }
+            changes
+        });
+    }
+
     /// Stops accepting, lets every connection end after its current request, and waits for that up to a deadline.
     pub async fn drain(&self, deadline: Duration) {
         self.set_mode(Mode::Drain);
@@ -296,9 +408,9 @@ impl Proxy {
     /// Ends the workers and every connection that is left.
     pub fn stop(mut self) {
         self.set_mode(Mode::Stop);
-        for thread in self.threads.drain(..) {
+        for thread in self.threads.drain(..).chain(self.checker.take()).chain(self.asker.take()) {
             if thread.join().is_err() {
-                tracing::error!("a worker thread panicked");
+                tracing::error!("a thread of the proxy panicked");
             }
         }
         if let Some(log) = self.log.take() {

@@ -41,6 +41,20 @@ reasons! {
     Redirect => "redirect",
     /// A CORS filter answered a preflight.
     CorsPreflight => "cors_preflight",
+    /// A filter answers in place of a backend.
+    DirectResponse => "direct_response",
+    /// A policy puts another answer in the place of the endpoint's.
+    ResponseOverride => "response_override",
+    /// A policy lets requests fail, on purpose.
+    FaultInjected => "fault_injected",
+    /// An operator has put the host into maintenance (503).
+    Maintenance => "maintenance",
+    /// A challenge of an ACME CA was answered.
+    AcmeChallenge => "acme_challenge",
+    /// A request for the health path of its listener (200, or 503 while Edge is stopping).
+    HealthCheck => "health_check",
+    /// The listener's clients are known by a field that is not there, or holds no address (403).
+    ClientUnnamed => "client_unnamed",
     /// No backend of the rule is valid, or the share of an invalid one was drawn (500).
     InvalidBackend => "invalid_backend",
     /// A filter cannot be honoured (500).
@@ -79,6 +93,8 @@ reasons! {
     ClientClosed => "client_closed",
     /// The TLS handshake with the client failed.
     HandshakeFailed => "handshake_failed",
+    /// A listener that validates clients was shown no certificate, or none that is good; the handshake failed.
+    ClientCertificate => "client_certificate",
     /// An HTTP/2 peer broke the protocol; the connection is closed.
     ProtocolError => "protocol_error",
     /// A client opened HTTP/2 streams that came to nothing, too many of them (rapid reset, made-you-reset).
@@ -91,6 +107,48 @@ reasons! {
     ProxyProtocol => "proxy_protocol",
     /// The client is not in the Service's `loadBalancerSourceRanges`.
     SourceForbidden => "source_forbidden",
+    /// A browser was sent to its OpenID provider, or back from it.
+    OidcLogin => "oidc_login",
+    /// A session was ended by its owner.
+    OidcLogout => "oidc_logout",
+    /// A login is needed, and this client cannot be sent there (401).
+    LoginRequired => "login_required",
+    /// The provider said no, or what came back from it is not good (401).
+    LoginFailed => "login_failed",
+    /// The OpenID provider cannot be asked (503).
+    ProviderAway => "provider_away",
+    /// The policy's authorizer said no; the answer is its own.
+    ExtAuthDenied => "ext_auth_denied",
+    /// The policy's authorizer said nothing.
+    ExtAuthFailed => "ext_auth_failed",
+    /// A rate is used up (429, or what the policy says).
+    RateLimited => "rate_limited",
+    /// A rule has as many requests under way as it may (503).
+    ConcurrencyLimited => "concurrency_limited",
+    /// Too many of the requests before this one failed (503).
+    AdmissionRefused => "admission_refused",
+    /// Edge has nearly as much to do as it can, and the rule's priority is low (503).
+    PriorityShed => "priority_shed",
+    /// A listener has as many connections as a policy allows; the connection is closed.
+    ConnectionLimited => "connection_limited",
+    /// A policy of security cannot be carried out, so nobody passes (500).
+    SecurityPolicy => "security_policy",
+    /// A Secret that a policy names is not there, or is garbage (500).
+    SecretMissing => "secret_missing",
+    /// A request that changes something comes from another site (403).
+    Csrf => "csrf",
+    /// No API key, or none of a client (401).
+    ApiKey => "api_key",
+    /// No user, or a wrong password (401).
+    BasicAuth => "basic_auth",
+    /// No token (401).
+    JwtMissing => "jwt_missing",
+    /// A token that is not good (401).
+    Jwt => "jwt",
+    /// The keys of no provider are at hand (503).
+    JwtKeys => "jwt_keys",
+    /// Authorization says no (403, or the connection is closed).
+    Forbidden => "forbidden",
     /// A fault of Edge itself (500).
     Internal => "internal",
 }

@@ -6,23 +6,29 @@
 
 use std::rc::Rc;
 
-use edge_config::snapshot::{ClientValidation, ListenerServe, PortServe, Transport};
+use edge_config::snapshot::{ListenerServe, PortServe, Transport};
 use rustls::ProtocolVersion;
 
 use super::buffer::Buffer;
+use super::challenges::Challenges;
 use super::clock::Elapsed;
 use super::io::{Io as _, Socket};
 use super::metrics::Handshake;
+use super::protection::connections::{self, Counted};
 use super::reason::Reason;
 use super::tls::handshake::Agreed;
 use super::tls::hello::{self, Hello, HelloError};
+use super::tls::shown::Asked;
 use super::tls::stream::{TlsError, TlsStream};
 use super::worker::{Arrival, Patience, Settled, Worker};
 use super::{h1, h2, l4};
 
+/// For the end of a connection that was opened for its handshake.
+const LAST_WORD: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// Serves a connection to its end. What each part needs of memory goes with it.
 pub async fn serve(worker: &Rc<Worker>, socket: Socket, mut arrival: Arrival) {
-    let Some(stream) = Box::pin(terminate(worker, socket, &mut arrival)).await else { return };
+    let Some((stream, _counted)) = Box::pin(terminate(worker, socket, &mut arrival)).await else { return };
     if stream.is_h2() {
         Box::pin(h2::front::tls(worker, stream, arrival)).await;
     } else {
@@ -32,7 +38,11 @@ pub async fn serve(worker: &Rc<Worker>, socket: Socket, mut arrival: Arrival) {
 }
 
 /// The handshake of a connection that HTTP comes on. A TLSRoute's is served to its end.
-async fn terminate(worker: &Rc<Worker>, socket: Socket, arrival: &mut Arrival) -> Option<TlsStream<Socket>> {
+async fn terminate(
+    worker: &Rc<Worker>,
+    socket: Socket,
+    arrival: &mut Arrival,
+) -> Option<(TlsStream<Socket>, Option<Counted>)> {
     let timer = worker.clock.timer();
     timer.set_at(arrival.at + worker.current().generation.limits.head_timeout);
     let read = async {
@@ -48,8 +58,14 @@ async fn terminate(worker: &Rc<Worker>, socket: Socket, arrival: &mut Arrival) -
             return refuse(worker, arrival, Reason::HeadTimeout, &HelloError::Closed);
         }
     };
+    let proof = Challenges::of_handshake(&worker.challenges, &hello);
     let Hello { server_name, resumes, .. } = hello;
     arrival.server_name = server_name;
+    if let Some(config) = proof {
+        let accepted = timer.limit(Box::pin(TlsStream::accept(socket, &config, bytes))).await;
+        prove(worker, arrival, accepted).await;
+        return None;
+    }
     // What was published while the client made up its mind counts.
     let current = worker.current();
     let name = arrival.server_name.as_deref().unwrap_or_default();
@@ -61,27 +77,50 @@ async fn terminate(worker: &Rc<Worker>, socket: Socket, arrival: &mut Arrival) -
     let Some((id, listener)) = found else {
         return refuse(worker, arrival, Reason::NoListener, &"no listener for this server name");
     };
+    let limit = listener.client.connection_limit;
+    let counted = match limit.map(|limit| connections::enter(worker, limit, connections::of_listener(listener))) {
+        None => None,
+        Some(Ok(counted)) => Some(counted),
+        Some(Err(delay)) => {
+            drop((current, timer));
+            connections::hold(worker, delay).await;
+            return None;
+        }
+    };
     match &listener.serve {
         ListenerServe::Https { tls, .. } => {
             let Some(config) = current.generation.tls.listener(id, resumes).cloned() else {
                 return refuse(worker, arrival, Reason::HandshakeFailed, &"the listener has no certificate");
             };
             arrival.patience.set(Some(Patience::of(&listener.client)));
-            let verified = matches!(tls.client_validation, ClientValidation::Required { .. })
-                .then(|| Box::new((listener.parent.clone(), listener.name.clone())));
+            arrival.http2 = listener.client.http2;
+            if let Some(limit) = listener.client.handshake_timeout {
+                timer.set_at(arrival.at + limit);
+            }
+            let asked = Asked::of(listener, tls.client_validation);
             drop(current);
             let accepted = timer.limit(TlsStream::accept(socket, &config, bytes)).await;
-            let stream = accept(worker, arrival, accepted)?;
-            arrival.verified = verified;
-            return Some(stream);
+            let mut stream = accept(worker, arrival, accepted)?;
+            if let Some(asked) = asked {
+                match asked.answered(&stream.take_certificates()) {
+                    Ok(shown) => arrival.shown = Some(Box::new(shown)),
+                    Err(why) => return refuse(worker, arrival, Reason::ClientCertificate, &why),
+                }
+            }
+            return Some((stream, counted));
         }
         ListenerServe::TlsTerminate { routes, .. } => {
             let config = current.generation.tls.listener(id, resumes).cloned();
             let (Some(config), true) = (config, routes.best(name).is_some()) else {
                 return refuse(worker, arrival, Reason::NoRoute, &"no certificate, or no route for this server name");
             };
+            if let Some(limit) = listener.client.handshake_timeout {
+                timer.set_at(arrival.at + limit);
+            }
             let accepted = timer.limit(TlsStream::accept(socket, &config, bytes)).await;
-            let stream = accept(worker, arrival, accepted)?;
+            let mut stream = accept(worker, arrival, accepted)?;
+            // Nobody is told of them here.
+            drop(stream.take_certificates());
             drop((timer, config));
             // The listener's number means something in its own generation only.
             Box::pin(l4::terminated(worker, current, stream, arrival, id)).await;
@@ -97,6 +136,26 @@ async fn terminate(worker: &Rc<Worker>, socket: Socket, arrival: &mut Arrival) -
             return refuse(worker, arrival, Reason::NoListener, &"the listener takes no TLS");
         }
     }
+    None
+}
+
+/// Ends a connection whose handshake was the answer to a CA (RFC 8737 §4: "the server ... MUST NOT" serve anything in it).
+async fn prove(
+    worker: &Worker,
+    arrival: &Arrival,
+    accepted: Result<Result<TlsStream<Socket>, TlsError>, Elapsed>,
+) -> Option<TlsStream<Socket>> {
+    let stream = match accepted {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return refuse(worker, arrival, Reason::HandshakeFailed, &error),
+        Err(Elapsed) => return refuse(worker, arrival, Reason::HeadTimeout, &"the handshake took too long"),
+    };
+    worker.metrics.count(Reason::AcmeChallenge);
+    tracing::debug!(client = %arrival.peer, name = arrival.server_name.as_deref(), "tls-alpn-01 answered");
+    let timer = worker.clock.timer();
+    timer.set(LAST_WORD);
+    // Who asked has seen what counts; a close_notify that does not leave is nobody's loss.
+    let _ = timer.limit(stream.finish()).await;
     None
 }
 
@@ -116,7 +175,11 @@ fn accept(
         }
         Ok(Err(error)) => {
             count(worker, arrival, Handshake::Failed);
-            refuse(worker, arrival, Reason::HandshakeFailed, &error)
+            let reason = match error {
+                TlsError::Certificate(_) => Reason::ClientCertificate,
+                _ => Reason::HandshakeFailed,
+            };
+            refuse(worker, arrival, reason, &error)
         }
         Err(Elapsed) => {
             count(worker, arrival, Handshake::Failed);

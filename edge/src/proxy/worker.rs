@@ -11,13 +11,15 @@ use std::sync::{Arc, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use edge_config::names::ObjectRef;
-use edge_config::snapshot::{ClientSettings, Port, PortId, Snapshot, Transport, UpstreamId};
+use edge_config::policy::ConnectionLimit;
+use edge_config::snapshot::{ClientSettings, Http2Bounds, Port, PortId, Snapshot, Transport, UpstreamId};
 use foldhash::{HashMap, HashMapExt as _};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::accept;
+use super::authorities::Authorities;
+use super::challenges::Challenges;
 use super::clock::Clock;
 use super::complaints::Complaints;
 use super::filters::session::Tokens;
@@ -26,7 +28,11 @@ use super::h2::front::Attendants;
 use super::io::Backend;
 use super::listening::Bound;
 use super::metrics::{Series, WorkerMetrics};
+use super::protection::{self, Ledger, connections};
 use super::proxy_protocol::Origin;
+use super::secrets::Secrets;
+use super::security::prepared::Prepared;
+use super::tls::shown::Shown;
 use super::upstream::balance::Random;
 use super::upstream::{Called, Definition, Dialer, Upstream, Upstreams};
 use super::{Mode, Shared, Wanted, access_log};
@@ -52,13 +58,17 @@ pub struct Arrival {
     /// Whether it is inside TLS that we terminated, and the server name of the handshake.
     pub secure: bool,
     pub server_name: Option<Box<str>>,
-    /// The listener (its Gateway or ListenerSet, and its name) whose required client certificate was shown.
-    pub verified: Option<Box<(ObjectRef, Box<str>)>>,
+    /// What the client showed to a listener that asks for certificates.
+    pub shown: Option<Box<Shown>>,
     /// What the handshake settled, for the log.
     pub tls: Option<Settled>,
     pub at: Instant,
     /// What the listener that the handshake or the last request picked says of waiting for the next request.
     pub patience: Cell<Option<Patience>>,
+    /// Requests so far, where somebody counts them.
+    pub requests: Cell<u32>,
+    /// What the listener that the handshake picked says of HTTP/2.
+    pub http2: Option<Http2Bounds>,
 }
 
 /// Of a connection that a load balancer in front has made on behalf of a client.
@@ -79,10 +89,12 @@ impl Arrival {
             proxied: None,
             secure: false,
             server_name: None,
-            verified: None,
+            shown: None,
             tls: None,
             at: Instant::now(),
             patience: Cell::default(),
+            requests: Cell::default(),
+            http2: None,
         }
     }
 
@@ -110,6 +122,10 @@ impl Patience {
     pub fn of(client: &ClientSettings) -> Self {
         Self { idle: client.idle_timeout, head: client.head_timeout }
     }
+
+    pub fn with_idle(self, idle: Duration) -> Self {
+        Self { idle, ..self }
+    }
 }
 
 /// Version and cipher suite of a TLS connection.
@@ -126,11 +142,16 @@ pub struct Current {
     called: Called,
     upstreams: Rc<RefCell<Upstreams>>,
     ports: HashMap<(SocketAddr, Transport), PortId>,
+    port_limits: connections::PortLimits,
 }
 
 impl Current {
     pub fn snapshot(&self) -> &Snapshot {
         &self.generation.snapshot
+    }
+
+    pub fn secrets(&self) -> &Secrets {
+        &self.generation.secrets
     }
 
     pub fn upstream(&self, id: UpstreamId) -> Option<&Rc<Upstream>> {
@@ -139,6 +160,14 @@ impl Current {
 
     pub fn port_id(&self, address: SocketAddr, transport: Transport) -> Option<PortId> {
         self.ports.get(&(address, transport)).copied()
+    }
+
+    /// The limit that the HTTP listeners of a port share.
+    pub fn port_limit(&self, address: SocketAddr) -> Option<ConnectionLimit> {
+        if self.port_limits.is_empty() {
+            return None;
+        }
+        self.port_limits.get(&self.port_id(address, Transport::Tcp)?).copied()
     }
 
     /// The TCP port that an address belongs to now, which may be none any more.
@@ -160,6 +189,12 @@ pub struct Worker {
     pub log: Option<RefCell<access_log::Sink>>,
     /// About PROXY protocol headers.
     pub complaints: Complaints,
+    /// What it keeps of what all workers count.
+    pub near: protection::Near,
+    /// What a CA is answered.
+    pub challenges: RefCell<Arc<Challenges>>,
+    /// What was made of passwords, keys and tokens.
+    pub prepared: Prepared,
     pub(super) shared: Arc<Shared>,
     current: RefCell<Rc<Current>>,
     upstreams: Rc<RefCell<Upstreams>>,
@@ -171,7 +206,7 @@ impl Worker {
     pub(super) fn new(seat: Seat) -> (Rc<Self>, watch::Receiver<Arc<Wanted>>) {
         let Seat { index, backend, mut wanted, shared, metrics, tokens, log } = seat;
         let first = Arc::clone(&wanted.borrow_and_update().generation);
-        let upstreams: Rc<RefCell<Upstreams>> = Rc::default();
+        let upstreams = Rc::new(RefCell::new(Upstreams::new(Arc::clone(&shared.registry))));
         let worker = Rc::new(Self {
             index,
             backend,
@@ -187,6 +222,7 @@ impl Worker {
                 called: Called::none(),
                 upstreams: Rc::clone(&upstreams),
                 ports: HashMap::new(),
+                port_limits: connections::PortLimits::default(),
             })),
             metrics,
             tokens,
@@ -194,6 +230,9 @@ impl Worker {
             attendants: Attendants::default(),
             log: log.map(RefCell::new),
             complaints: Complaints::default(),
+            near: protection::Near::default(),
+            challenges: RefCell::default(),
+            prepared: Prepared::default(),
             shared,
             upstreams,
             draining: Cell::new(false),
@@ -208,7 +247,29 @@ impl Worker {
 
     /// Dials, on behalf of a client where endpoints are told of it.
     pub fn dialer<'a>(&'a self, current: &'a Current, origin: Option<Origin>) -> Dialer<'a> {
-        Dialer { clock: &self.clock, backend: self.backend, limits: &current.generation.limits, origin }
+        Dialer {
+            clock: &self.clock,
+            backend: self.backend,
+            limits: &current.generation.limits,
+            origin,
+            connect_timeout: None,
+        }
+    }
+
+    /// Those whose word decides who may pass.
+    pub fn authorities(&self) -> &Authorities {
+        &self.shared.authorities
+    }
+
+    /// What all workers count together.
+    pub fn ledger(&self) -> &Ledger {
+        &self.shared.ledger
+    }
+
+    /// Open connections, in thousandths of those that there may be.
+    pub fn load(&self) -> u32 {
+        let most = self.current.borrow().generation.limits.max_connections.max(1);
+        u32::try_from(self.shared.connections().saturating_mul(1000) / most).unwrap_or(u32::MAX)
     }
 
     pub fn is_draining(&self) -> bool {
@@ -247,8 +308,10 @@ impl Worker {
         self.metrics.adopt(&series);
         let upstreams = Rc::clone(&self.upstreams);
         let called = upstreams.borrow_mut().succeed(&definition(&generation, &series), &before.called);
+        let port_limits = connections::of_ports(&generation.snapshot);
         *self.current.borrow_mut() =
-            Rc::new(Current { ports: ports(&generation), generation, series, called, upstreams });
+            Rc::new(Current { ports: ports(&generation), port_limits, generation, series, called, upstreams });
+        self.near.forget();
     }
 }
 
@@ -318,6 +381,7 @@ pub(super) async fn run(seat: Seat) {
     let index = worker.index;
     let clock = tokio::task::spawn_local(Rc::clone(&worker.clock).run());
     let chores = tokio::task::spawn_local(chores(Rc::clone(&worker)));
+    let answers = tokio::task::spawn_local(take_challenges(Rc::clone(&worker)));
     let mut listeners = Listeners::default();
     let mut pause = FIRST_PAUSE;
     loop {
@@ -325,8 +389,10 @@ pub(super) async fn run(seat: Seat) {
         if let Some(series) = want.series.get(index) {
             worker.adopt(Arc::clone(&want.generation), Arc::clone(series));
         }
-        let heard = listeners.set(&worker, if want.mode == Mode::Serve { &want.sockets } else { &[] });
-        if want.mode != Mode::Serve && !worker.draining.replace(true) {
+        let accepts = matches!(want.mode, Mode::Serve | Mode::Leave);
+        let heard = listeners.set(&worker, if accepts { &want.sockets } else { &[] });
+        let is_draining = want.mode != Mode::Serve;
+        if !worker.draining.replace(is_draining) && is_draining {
             worker.clock.wake_all();
         }
         let is_deaf = heard.is_err();
@@ -350,6 +416,7 @@ pub(super) async fn run(seat: Seat) {
     // Nothing is begun, so nothing can fail.
     let _ = listeners.set(&worker, &[]);
     chores.abort();
+    answers.abort();
     clock.abort();
     if let Some(log) = &worker.log {
         log.borrow_mut().flush();
@@ -391,11 +458,25 @@ impl Listeners {
     }
 }
 
+/// Keeps to the newest table of challenges.
+async fn take_challenges(worker: Rc<Worker>) {
+    let board = Arc::clone(&worker.shared.board);
+    let mut tables = board.subscribe();
+    while tables.changed().await.is_ok() {
+        let table = Arc::clone(&tables.borrow_and_update());
+        worker.challenges.replace(Arc::clone(&table));
+        board.acknowledge(worker.index, &table);
+    }
+}
+
 /// What is to be done now and then.
 async fn chores(worker: Rc<Worker>) {
     let mut swept = Instant::now();
     let mut posted = swept;
     loop {
+        if let Some(pulse) = worker.shared.pulses.get(worker.index) {
+            pulse.beat();
+        }
         tokio::time::sleep(access_log::FLUSH_INTERVAL).await;
         if let Some(log) = &worker.log {
             log.borrow_mut().flush();
@@ -409,6 +490,7 @@ async fn chores(worker: Rc<Worker>) {
         if now.duration_since(posted) >= POST {
             posted = now;
             worker.shared.health.post(worker.index, &worker.upstreams.borrow(), now);
+            worker.metrics.saw_crowded(worker.ledger().crowded());
             crate::memory::give_back_what_lies_idle();
         }
     }

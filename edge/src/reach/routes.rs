@@ -1,5 +1,5 @@
-//! Routes in the kernel that are Edge's: found, added and removed by their protocol number. The only file beside
-//! `vip/netlink.rs` that knows rtnetlink. A route of anybody else is never touched, also where it leads elsewhere.
+//! Routes in the kernel that are Edge's: found, added and removed by their protocol number, by
+//! rtnetlink. A route of anybody else is never touched, also where it leads elsewhere.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -8,9 +8,11 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use ipnet::IpNet;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol};
-use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder, new_connection, new_multicast_connection};
+use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder, new_connection};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+
+use crate::netlink;
 
 /// RTPROT of our routes: the same mark as that of our addresses, and none that /etc/iproute2/rt_protos names.
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(0xed);
@@ -64,24 +66,7 @@ impl Drop for Netlink {
 
 /// A channel of capacity 1 that is filled whenever a route or a link changed; `None` without that right.
 pub(super) fn changes() -> Option<(mpsc::Receiver<()>, tokio::task::JoinHandle<()>)> {
-    let groups = [MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route, MulticastGroup::Link];
-    let (connection, _, mut messages) = new_multicast_connection(&groups).ok()?;
-    let (sender, receiver) = mpsc::channel(1);
-    let task = tokio::spawn(async move {
-        let forward = async {
-            while messages.next().await.is_some() {
-                // Full means that a change is already noted.
-                if let Err(mpsc::error::TrySendError::Closed(())) = sender.try_send(()) {
-                    break;
-                }
-            }
-        };
-        tokio::select! {
-            () = connection => {}
-            () = forward => {}
-        }
-    });
-    Some((receiver, task))
+    netlink::changes(&[MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route, MulticastGroup::Link])
 }
 
 async fn within<T>(work: impl Future<Output = Result<T, rtnetlink::Error>>) -> Result<T, String> {

@@ -14,13 +14,16 @@ use edge_config::problem::{Origin, Problem, Severity};
 use edge_config::yaml::split;
 use foldhash::{HashMap, HashMapExt as _};
 
-use super::secret::{self, KeyMaterial};
+use super::secret::{self, KeyMaterial, Material, PasswordText, Texts};
 
 /// An object that can serve, with its private key where it has one.
 #[derive(Debug, Clone)]
 pub struct Served {
     pub object: AnyObject,
     pub key: Option<Arc<KeyMaterial>>,
+    pub password: Option<Arc<PasswordText>>,
+    /// The values of a Secret that has no certificate and no password, of files only.
+    pub texts: Option<Arc<Texts>>,
 }
 
 /// What a document, or one object of it, came to.
@@ -36,6 +39,8 @@ struct Decoded {
 enum State {
     Good(Served),
     Broken,
+    /// Broken, and what it was to protect is closed where it was never good.
+    Closed(Served),
     Foreign,
 }
 
@@ -160,12 +165,13 @@ impl Documents {
         self.unusable.clear();
         let mut before = std::mem::take(&mut self.good);
         let mut has_lost_document = false;
+        let mut nameless: Vec<&Served> = Vec::new();
         for item in self.documents.iter().flat_map(|document| &document.items) {
             let first = self.problems.len();
             self.problems.extend(item.problems.iter().cloned());
             match (&item.state, &item.identity) {
                 (State::Foreign, _) => {}
-                (state @ (State::Good(_) | State::Broken), Some(identity)) => {
+                (state @ (State::Good(_) | State::Closed(_) | State::Broken), Some(identity)) => {
                     match choose(state, before.remove(identity), &mut self.problems[first..]) {
                         Ok(served) => {
                             // A second one of the same name is an error of the whole source, told there.
@@ -176,11 +182,21 @@ impl Documents {
                     }
                 }
                 (State::Broken | State::Good(_), None) => has_lost_document = true,
+                (State::Closed(served), None) => {
+                    has_lost_document = true;
+                    nameless.push(served);
+                }
             }
         }
+        // One of its kind that was good and is not found any more may be the one without a name.
+        nameless.retain(|closed| {
+            let is_it = |last: &Served| last.object.kind() == closed.object.kind() && !is_closed(last);
+            !before.values().any(is_it)
+        });
+        self.serving.extend(nameless.into_iter().cloned());
         if has_lost_document {
             // The broken text may have been any of the objects that are not found any more.
-            let mut lost: Vec<(ObjectRef, Served)> = before.drain().collect();
+            let mut lost: Vec<(ObjectRef, Served)> = before.drain().filter(|(_, last)| !is_closed(last)).collect();
             lost.sort_by(|(a, _), (b, _)| a.cmp(b));
             for (identity, last) in lost {
                 self.problems.push(Problem {
@@ -199,15 +215,19 @@ impl Documents {
 
 /// What serves for an object: the version that is there now, or the last good one; else why neither can.
 fn choose(state: &State, last: Option<Served>, problems: &mut [Problem]) -> Result<Served, String> {
-    match (state, last) {
+    match (state, last.filter(|last| !is_closed(last))) {
         (State::Good(served), Some(last)) if lost_certificate(&last, served) => {
             keep(problems);
             Ok(last)
         }
         (State::Good(served), _) => Ok(served.clone()),
-        (State::Broken | State::Foreign, Some(last)) => {
+        (State::Broken | State::Closed(_) | State::Foreign, Some(last)) => {
             keep(problems);
             Ok(last)
+        }
+        (State::Closed(served), None) => {
+            amend(problems, "; what it is about is closed until it can be read");
+            Ok(served.clone())
         }
         (State::Broken | State::Foreign, None) => {
             let reason = problems.iter().find(|problem| problem.severity == Severity::Error);
@@ -221,20 +241,36 @@ fn choose(state: &State, last: Option<Served>, problems: &mut [Problem]) -> Resu
 pub struct Settled {
     /// What serves, or why nothing does.
     pub served: Result<Served, String>,
+    /// What serves is what served before, for this reason: the new version is of no use.
+    pub outdated: Option<String>,
     pub problems: Vec<Problem>,
 }
 
 /// Decides what serves for an object that came by itself; `last` is what served before.
 pub fn settle(item: Item, last: Option<Served>) -> Settled {
     let Decoded { state, mut problems, .. } = judge(item);
+    let is_good = matches!(&state, State::Good(now) if last.as_ref().is_none_or(|last| !lost_certificate(last, now)));
+    let first = problems.iter().find(|problem| problem.severity == Severity::Error);
+    let reason = first.map_or_else(|| "is broken".to_owned(), |problem| problem.message.clone());
     let served = choose(&state, last, &mut problems);
-    Settled { served, problems }
+    let is_outdated = !is_good && served.as_ref().is_ok_and(|served| !is_closed(served));
+    let outdated = is_outdated.then_some(reason);
+    Settled { served, outdated, problems }
 }
 
 fn keep(problems: &mut [Problem]) {
+    amend(problems, "; the last good version keeps serving");
+}
+
+fn amend(problems: &mut [Problem], what: &str) {
     for problem in problems.iter_mut().filter(|problem| problem.severity == Severity::Error) {
-        problem.message.push_str("; the last good version keeps serving");
+        problem.message.push_str(what);
     }
+}
+
+/// Whether it only stands for a policy that cannot be read.
+fn is_closed(served: &Served) -> bool {
+    served.object.unreadable().is_some()
 }
 
 /// Whether a Secret that had a certificate is there without one.
@@ -267,7 +303,7 @@ impl Document {
             };
             moved(&mut item.origin);
             item.problems.iter_mut().filter_map(|problem| problem.origin.as_mut()).for_each(moved);
-            if let State::Good(served) = &mut item.state {
+            if let State::Good(served) | State::Closed(served) = &mut item.state {
                 served.object.moved_to(item.origin.clone());
             }
         }
@@ -285,18 +321,21 @@ fn decode(text: &str, place: &Place, reading: &Reading<'_>) -> Vec<Item> {
             object: None,
             message: "cannot be read: a fault in Edge's own parser, please report it with this document".to_owned(),
         };
-        vec![Item { origin, identity: None, outcome: Outcome::Broken, problems: vec![problem] }]
+        vec![Item { origin, identity: None, outcome: Outcome::Broken, password: None, problems: vec![problem] }]
     })
 }
 
 /// Reads the certificates of Secrets and ConfigMaps.
 fn judge(item: Item) -> Decoded {
-    let Item { origin, identity, outcome, mut problems } = item;
+    let Item { origin, identity, outcome, password, mut problems } = item;
     let state = match outcome {
-        Outcome::Ready(object) => State::Good(Served { object, key: None }),
+        Outcome::Ready(object) => {
+            let password = password.map(|text| Arc::new(PasswordText::new(text.0)));
+            State::Good(Served { object, key: None, password, texts: None })
+        }
         Outcome::Secret(raw) => {
             let Object { meta, spec } = *raw;
-            let (spec, key) = secret::read(spec);
+            let (spec, Material { key, password, texts }) = secret::read(spec);
             let bundle = spec.ca().and_then(|bundle| bundle.0.as_ref().err());
             let certificate = match &spec.contents {
                 SecretContents::Tls { certificate, .. } => certificate.as_ref().err(),
@@ -305,7 +344,7 @@ fn judge(item: Item) -> Decoded {
             for reason in certificate.into_iter().chain(bundle) {
                 problems.push(fault_of(&identity, &origin, reason));
             }
-            State::Good(Served { object: AnyObject::Secret(Arc::new(Object { meta, spec })), key })
+            State::Good(Served { object: AnyObject::Secret(Arc::new(Object { meta, spec })), key, password, texts })
         }
         Outcome::ConfigMap(raw) => {
             let Object { meta, spec } = *raw;
@@ -313,9 +352,11 @@ fn judge(item: Item) -> Decoded {
             if let Some(reason) = spec.ca.as_ref().and_then(|bundle| bundle.0.as_ref().err()) {
                 problems.push(fault_of(&identity, &origin, reason));
             }
-            State::Good(Served { object: AnyObject::ConfigMap(Arc::new(Object { meta, spec })), key: None })
+            let object = AnyObject::ConfigMap(Arc::new(Object { meta, spec }));
+            State::Good(Served { object, key: None, password: None, texts: None })
         }
         Outcome::Broken => State::Broken,
+        Outcome::Closed(object) => State::Closed(Served { object, key: None, password: None, texts: None }),
         Outcome::Foreign => State::Foreign,
     };
     Decoded { identity, state, problems, origin }

@@ -10,7 +10,7 @@ use edge_config::core::{Secret, SecretContents};
 use edge_config::edge_toml;
 use edge_config::inputs::{Inputs, Meta, Object};
 use edge_config::manifest::{AnyObject, Patch, Place};
-use edge_config::names::{CertId, Kind, ObjectKey, ObjectRef};
+use edge_config::names::{Kind, ObjectKey, ObjectRef};
 use edge_config::problem::{Origin, Problem, Severity};
 use edge_config::settings::{ManifestSource, PatchSource, SecretSource, Settings, TextSource};
 use edge_config::substitute::substitute;
@@ -87,7 +87,8 @@ pub fn load(edge_toml: &Path, cache: &mut Cache) -> Loaded {
             settings_text = Some(fingerprint(&text));
             match cache.settings.as_ref().filter(|_| cache.settings_text == settings_text) {
                 Some(known) => Ok(Arc::clone(known)),
-                None => edge_toml::decode(&name, &text).map(|settings| Arc::new(settings.anchored(base))),
+                None => edge_toml::decode(&name, &text)
+                    .map(|settings| Arc::new(settings.anchored(base).on_host(&host_name()))),
             }
         }
         Err(reason) => Err(vec![path_problem(edge_toml, &reason)]),
@@ -115,11 +116,16 @@ pub fn load_directory(path: &Path, cache: &mut Cache) -> Loaded {
         exclude: Vec::new(),
         namespace: "default".to_owned(),
     };
-    let settings = Arc::new(Settings { manifests: vec![manifest], ..Settings::default() });
+    let settings = Arc::new(Settings { manifests: vec![manifest], ..Settings::default() }.on_host(&host_name()));
     let name: Arc<str> = path.display().to_string().into();
     let load =
         Load { base: Path::new(""), name, cache, settings: &settings, problems: Vec::new(), watched: Vec::new() };
     load.run(true)
+}
+
+/// What this machine is called; empty where it does not say.
+pub fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
 fn text(bytes: Vec<u8>) -> Result<String, String> {
@@ -415,6 +421,8 @@ impl Load<'_> {
             kind: "kubernetes.io/tls".to_owned(),
             keys: vec!["tls.crt".to_owned(), "tls.key".to_owned()],
             contents: SecretContents::Tls { certificate, ca: None },
+            crl: None,
+            faults: BTreeMap::new(),
         };
         let meta = Meta {
             key: source.key.clone(),
@@ -424,7 +432,8 @@ impl Load<'_> {
             created: None,
             origin,
         };
-        let served = Served { object: AnyObject::Secret(Arc::new(Object { meta, spec })), key };
+        let served =
+            Served { object: AnyObject::Secret(Arc::new(Object { meta, spec })), key, password: None, texts: None };
         self.problems.extend(problems.iter().cloned());
         let known = KnownPair { source: source.clone(), stamps, served: served.clone(), problems };
         self.cache.pairs.insert(object, known);
@@ -506,7 +515,7 @@ fn merge(mut all: Vec<Served>, inputs: &mut Inputs, problems: &mut Vec<Problem>)
     keyed.sort_by(|(kind, begin, a), (other, begins, b)| {
         (kind, begin).cmp(&(other, begins)).then_with(|| a.object.meta().key.cmp(&b.object.meta().key))
     });
-    let mut keys = Keys::new();
+    let mut keys = Keys::default();
     let mut last: Option<(Kind, ObjectKey)> = None;
     let mut first = None;
     for (_, _, served) in keyed {
@@ -522,8 +531,8 @@ fn merge(mut all: Vec<Served>, inputs: &mut Inputs, problems: &mut Vec<Problem>)
             continue;
         }
         first = Some(origin.clone());
-        if let Some(key) = &served.key {
-            keys.insert(CertId(this.1.clone()), key.clone());
+        if served.key.is_some() || served.password.is_some() || served.texts.is_some() {
+            keys.put(&served.object.reference(), &served);
         }
         last = Some(this);
         served.object.insert(inputs);

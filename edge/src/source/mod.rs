@@ -12,6 +12,6 @@ mod tests;
 mod watch;
 
 pub use documents::{Served, Settled, settle};
-pub use files::{Cache, Loaded, load, load_directory};
-pub use secret::{KeyMaterial, Keys};
+pub use files::{Cache, Loaded, host_name, load, load_directory};
+pub use secret::{KeyMaterial, Keys, PasswordText, Texts};
 pub use watch::Watcher;

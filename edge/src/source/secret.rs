@@ -1,26 +1,136 @@
 //! Secrets and ConfigMaps to facts: PEM and X.509 are read here, private keys leave on their own way. Bytes of a
-//! manifest flow in; out flow objects without anything secret, and [`KeyMaterial`] for those that can be served.
-//! Standards: RFC 7468 (PEM), RFC 5280 (X.509).
+//! manifest flow in; out flow objects without anything secret, and [`Material`] for those that can be served.
+//! Standards: RFC 7468 (PEM), RFC 5280 (X.509), Kubernetes' `kubernetes.io/basic-auth`.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use edge_config::announce::Password;
 use edge_config::core::{
-    CaBundle, CertificateFacts, ConfigMap, KeyAlgorithm, RawConfigMap, RawSecret, Secret, SecretContents,
+    BASIC_AUTH_SECRET, CaBundle, CertificateFacts, ConfigMap, KeyAlgorithm, RawConfigMap, RawSecret, RevocationLists,
+    Secret, SecretContents, value_faults,
 };
-use edge_config::names::CertId;
-use rustls::pki_types::CertificateDer;
+use edge_config::issuer::SecretRef;
+use edge_config::names::{CertId, Kind, ObjectKey, ObjectRef};
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use x509_parser::oid_registry as oid;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 use zeroize::Zeroizing;
 
+use super::documents::Served;
 use crate::certs::table::{CertEntry, CertFacts, Origin};
 
-/// The keys of every Secret that can be served.
-pub type Keys = BTreeMap<CertId, Arc<KeyMaterial>>;
+/// Everything secret of the objects that are served. It travels beside them and is in none of them.
+#[derive(Debug, Clone, Default)]
+pub struct Keys {
+    /// Of every Secret that can be served.
+    pub certificates: BTreeMap<CertId, Arc<KeyMaterial>>,
+    /// Of Secrets of type `kubernetes.io/basic-auth`, and of BGPPeers that have theirs in the open.
+    passwords: BTreeMap<ObjectRef, Arc<PasswordText>>,
+    /// Values of other Secrets of files, for issuers. Those of the API server are asked for one by one.
+    texts: BTreeMap<ObjectKey, Arc<Texts>>,
+}
+
+/// The values of a Secret by name.
+pub type Texts = BTreeMap<String, Arc<PasswordText>>;
+
+impl Keys {
+    pub fn get(&self, id: &CertId) -> Option<&Arc<KeyMaterial>> {
+        self.certificates.get(id)
+    }
+
+    /// The text of a password that came with objects. `None` too for one in a file, which is read by who uses it.
+    pub fn password(&self, place: &Password) -> Option<&Arc<PasswordText>> {
+        match place {
+            Password::File(_) => None,
+            Password::Secret(key) => self.password_of(&ObjectRef::new(Kind::Secret, key.clone())),
+            Password::Inline(key) => self.password_of(&ObjectRef::new(Kind::BGPPeer, key.clone())),
+        }
+    }
+
+    /// A member of a Secret that is in a file; `None`: no file has the Secret.
+    pub fn text(&self, reference: &SecretRef) -> Option<Result<Arc<PasswordText>, String>> {
+        let SecretRef { secret, key } = reference;
+        let text = self.texts.get(secret)?.get(&**key);
+        Some(text.cloned().ok_or_else(|| format!("Secret {secret} has no member {key}")))
+    }
+
+    pub fn password_of(&self, object: &ObjectRef) -> Option<&Arc<PasswordText>> {
+        self.passwords.get(object)
+    }
+
+    /// Notes what is secret of an object, and forgets what was.
+    pub fn put(&mut self, object: &ObjectRef, served: &Served) {
+        self.remove(object);
+        if let Some(key) = &served.key {
+            self.certificates.insert(CertId(object.key.clone()), Arc::clone(key));
+        }
+        if let Some(password) = &served.password {
+            self.passwords.insert(object.clone(), Arc::clone(password));
+        }
+        if let Some(texts) = &served.texts {
+            self.texts.insert(object.key.clone(), Arc::clone(texts));
+        }
+    }
+
+    pub fn remove(&mut self, object: &ObjectRef) {
+        if object.kind == Kind::Secret {
+            self.certificates.remove(&CertId(object.key.clone()));
+            self.texts.remove(&object.key);
+        }
+        if matches!(object.kind, Kind::Secret | Kind::BGPPeer) {
+            self.passwords.remove(object);
+        }
+    }
+
+    /// Adds those of another source.
+    pub fn extend(&mut self, others: &Self) {
+        self.certificates.extend(others.certificates.iter().map(|(id, key)| (id.clone(), Arc::clone(key))));
+        self.passwords.extend(others.passwords.iter().map(|(object, text)| (object.clone(), Arc::clone(text))));
+        self.texts.extend(others.texts.iter().map(|(secret, texts)| (secret.clone(), Arc::clone(texts))));
+    }
+
+    /// Whether both hold the very same material: what did not change on disk is not read again.
+    pub fn is_same(&self, other: &Self) -> bool {
+        fn all<K: Eq, T>(a: &BTreeMap<K, Arc<T>>, b: &BTreeMap<K, Arc<T>>) -> bool {
+            a.len() == b.len() && a.iter().zip(b).all(|((k, a), (l, b))| k == l && Arc::ptr_eq(a, b))
+        }
+        all(&self.certificates, &other.certificates)
+            && all(&self.passwords, &other.passwords)
+            && all(&self.texts, &other.texts)
+    }
+}
+
+/// A password as it was supplied. The bytes are wiped when the last user lets go.
+#[derive(PartialEq, Eq)]
+pub struct PasswordText(Zeroizing<Vec<u8>>);
+
+impl PasswordText {
+    pub fn new(text: Vec<u8>) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PasswordText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// What is secret of a Secret and of use.
+#[derive(Debug, Default)]
+pub(super) struct Material {
+    pub(super) key: Option<Arc<KeyMaterial>>,
+    pub(super) password: Option<Arc<PasswordText>>,
+    pub(super) texts: Option<Arc<Texts>>,
+}
 
 /// A chain and its private key, as they were supplied and ready for TLS. The private bytes are wiped when the last
 /// user lets go.
@@ -38,16 +148,33 @@ impl fmt::Debug for KeyMaterial {
 
 /// A bundle of more anchors than this is refused.
 const MAX_ANCHORS: usize = 1024;
+/// And of more lists of revoked certificates; each handshake looks for the one that it needs.
+const MAX_LISTS: usize = 64;
 
 /// Splits a Secret into what may be known and what may not.
-pub(super) fn read(mut raw: RawSecret) -> (Secret, Option<Arc<KeyMaterial>>) {
+pub(super) fn read(mut raw: RawSecret) -> (Secret, Material) {
     let keys: Vec<String> = raw.values.keys().cloned().collect();
     let ca = raw.values.get("ca.crt").map(|bundle| ca_bundle(bundle));
+    let crl = raw.values.get("ca.crl").map(|lists| revocation_lists(lists));
     let is_pair =
         raw.kind == "kubernetes.io/tls" || (raw.values.contains_key("tls.crt") && raw.values.contains_key("tls.key"));
     let mut values: BTreeMap<String, Zeroizing<Vec<u8>>> =
         std::mem::take(&mut raw.values).into_iter().map(|(key, value)| (key, Zeroizing::new(value))).collect();
-    let (contents, material) = if is_pair {
+    let has_password = raw.kind == BASIC_AUTH_SECRET;
+    let password = has_password.then(|| values.remove("password")).flatten();
+    let password = password.map(|text| Arc::new(PasswordText(text)));
+    // An account's key may lie in `tls.key`, without a certificate.
+    let is_certificate = is_pair && values.get("tls.crt").is_some_and(|chain| !chain.is_empty());
+    // Of those that are read as texts; the others are judged by what they hold.
+    let faults = match is_certificate || has_password {
+        true => BTreeMap::new(),
+        false => value_faults(&raw.kind, values.iter().map(|(name, text)| (name, text.as_slice()))),
+    };
+    let texts = (!is_certificate && !has_password).then(|| {
+        let texts = values.iter().map(|(name, text)| (name.clone(), Arc::new(PasswordText(text.clone()))));
+        Arc::new(texts.collect::<Texts>())
+    });
+    let (contents, key) = if is_pair {
         let pair = match (values.remove("tls.crt"), values.remove("tls.key")) {
             (Some(chain), Some(key)) => pair(chain.to_vec(), key),
             (None, _) => Err("tls.crt is missing".to_owned()),
@@ -60,7 +187,7 @@ pub(super) fn read(mut raw: RawSecret) -> (Secret, Option<Arc<KeyMaterial>>) {
     } else {
         (ca.map_or(SecretContents::Other, SecretContents::Ca), None)
     };
-    (Secret { kind: std::mem::take(&mut raw.kind), keys, contents }, material)
+    (Secret { kind: std::mem::take(&mut raw.kind), keys, contents, crl, faults }, Material { key, password, texts })
 }
 
 /// Reads a chain and a key that must belong to its leaf.
@@ -145,9 +272,34 @@ pub(super) fn ca_bundle(pem: &[u8]) -> CaBundle {
     CaBundle(Ok(anchors))
 }
 
+/// The lists of revoked certificates in a PEM text. Those that could not be used at a handshake are refused here.
+fn revocation_lists(pem: &[u8]) -> RevocationLists {
+    let mut lists: Vec<Arc<[u8]>> = Vec::new();
+    for list in CertificateRevocationListDer::pem_slice_iter(pem) {
+        let list = match list {
+            Ok(list) => list,
+            Err(fault) => return RevocationLists(Err(format!("ca.crl is no PEM: {}", one_line(&fault)))),
+        };
+        if let Err(fault) = webpki::BorrowedCertRevocationList::from_der(&list) {
+            let number = lists.len() + 1;
+            return RevocationLists(Err(format!("ca.crl: list {number} cannot be used: {}", one_line(&fault))));
+        }
+        lists.push(list.as_ref().into());
+        if lists.len() > MAX_LISTS {
+            return RevocationLists(Err(format!("ca.crl holds more than {MAX_LISTS} lists")));
+        }
+    }
+    if lists.is_empty() {
+        return RevocationLists(Err("ca.crl holds no PEM block X509 CRL".to_owned()));
+    }
+    RevocationLists(Ok(lists))
+}
+
 /// A ConfigMap without its values, but with the bundle that may be referred to.
 pub(super) fn read_config_map(raw: &RawConfigMap) -> ConfigMap {
-    ConfigMap::new(&raw.values, raw.values.get("ca.crt").map(|bundle| ca_bundle(bundle)))
+    let ca = raw.values.get("ca.crt").map(|bundle| ca_bundle(bundle));
+    let crl = raw.values.get("ca.crl").map(|lists| revocation_lists(lists));
+    ConfigMap::new(&raw.values, ca, crl)
 }
 
 #[cfg(test)]
@@ -162,7 +314,37 @@ mod tests {
 
     fn secret(kind: &str, values: &[(&str, &str)]) -> (Secret, Option<Arc<KeyMaterial>>) {
         let values = values.iter().map(|(key, value)| (key.to_string(), value.as_bytes().to_vec())).collect();
-        read(RawSecret { kind: kind.to_owned(), values })
+        let (secret, material) = read(RawSecret { kind: kind.to_owned(), values });
+        (secret, material.key)
+    }
+
+    #[test]
+    fn passwords_are_kept_of_their_type_only() {
+        for (kind, is_kept) in [("kubernetes.io/basic-auth", true), ("Opaque", false), ("kubernetes.io/tls", false)] {
+            let values = BTreeMap::from([("password".to_owned(), b"s3cret\n".to_vec())]);
+            let (secret, material) = read(RawSecret { kind: kind.to_owned(), values });
+            assert_eq!(material.password.as_ref().map(|text| text.bytes()), is_kept.then_some(&b"s3cret\n"[..]));
+            assert_eq!(secret.keys, ["password"]);
+            let printed = format!("{secret:?} {material:?}");
+            assert!(!printed.contains("s3cret"), "{printed}");
+        }
+    }
+
+    #[test]
+    fn texts_are_kept_of_secrets_without_certificate() {
+        let (chain, key) = certificate(&rcgen::PKCS_ECDSA_P256_SHA256);
+        for (kind, values, kept) in [
+            ("Opaque", vec![("token", "t0ken"), ("password", "p")], Some("password token")),
+            ("Opaque", vec![("tls.key", key.as_str())], Some("tls.key")),
+            ("kubernetes.io/tls", vec![("tls.crt", chain.as_str()), ("tls.key", &key)], None),
+            ("kubernetes.io/basic-auth", vec![("password", "p")], None),
+        ] {
+            let values = values.iter().map(|(name, text)| (name.to_string(), text.as_bytes().to_vec())).collect();
+            let (_, material) = read(RawSecret { kind: kind.to_owned(), values });
+            let names = material.texts.as_ref().map(|texts| texts.keys().cloned().collect::<Vec<_>>().join(" "));
+            assert_eq!(names.as_deref(), kept, "{kind}");
+            assert!(!format!("{material:?}").contains("t0ken"));
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use edge_config::names::{Kind, ObjectKey, ObjectRef};
@@ -108,7 +109,9 @@ pub(super) fn encode_assignments(assignments: &BTreeMap<ObjectRef, Vec<IpAddr>>)
 
 pub(super) fn decode_assignments(payload: &[u8]) -> Option<BTreeMap<ObjectRef, Vec<IpAddr>>> {
     if let Ok(whole) = serde_json::from_slice::<Assignments>(payload) {
-        let known = whole.assigned.into_iter().filter(|_| whole.version == ASSIGNMENTS_VERSION);
+        // What a later version means by the same words is not known.
+        (whole.version == ASSIGNMENTS_VERSION).then_some(())?;
+        let known = whole.assigned.into_iter();
         return Some(known.filter_map(|(object, ips)| Some((ObjectRef::parse(&object)?, ips))).collect());
     }
     let first: BTreeMap<String, Vec<IpAddr>> = serde_json::from_slice(payload).ok()?;
@@ -122,4 +125,15 @@ pub(super) fn encode_addresses(addresses: &[(IpAddr, String)]) -> Zeroizing<Vec<
 
 pub(super) fn decode_addresses(payload: &[u8]) -> Option<Vec<(IpAddr, String)>> {
     serde_json::from_slice(payload).ok()
+}
+
+/// Seconds since 1970 at which somebody asked this edge to leave; `null`: nobody does.
+pub(super) fn encode_drain(since: Option<SystemTime>) -> Zeroizing<Vec<u8>> {
+    let seconds = since.map(|since| since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
+    Zeroizing::new(serde_json::to_vec(&seconds).expect("a number is JSON"))
+}
+
+pub(super) fn decode_drain(payload: &[u8]) -> Option<SystemTime> {
+    let seconds: Option<u64> = serde_json::from_slice(payload).ok()?;
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds?))
 }

@@ -1,5 +1,5 @@
-//! What Edge remembers: certificates with their keys, the internal CA, VIP assignments, addresses it added, and the
-//! session secret.
+//! What Edge remembers: certificates with their keys, the internal CA, VIP assignments, addresses it added, the session
+//! secret, ACME accounts and orders with their keys, and whether it was told to drain.
 //!
 //! In: typed values. Out: the same values after any crash; errors are values and never stop traffic. Everything is held
 //! in memory for reading; every record is written twice, to sled (`state/`) and as a plain file (`copies/`), and a
@@ -8,39 +8,42 @@
 //!
 //! All methods that write wait for the disk: call them from a control thread, never from a proxy worker.
 
+pub mod backup;
 mod content;
 mod copies;
 mod database;
+mod disk;
+mod opening;
 mod record;
+mod seal;
 #[cfg(test)]
 mod tests;
+mod unseal;
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
+use std::fs;
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
+use edge_config::issuer::IssuerId;
 use edge_config::names::{CertId, ObjectKey, ObjectRef};
 use zeroize::Zeroizing;
 
-pub use content::{SessionSecret, StoredCertificate};
-use content::{decode_addresses, decode_assignments, encode_addresses, encode_assignments};
-use copies::Copies;
-pub(crate) use copies::{private_directory, sync_directory, write_whole};
-use database::{Database, DatabaseError};
-use record::{Keyspace, Record};
+use crate::control::holds::Holds;
+use crate::control::maintenance::Closures;
 
-/// How long the directory or the database may be somebody else's before it counts as in use.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
-const LOCK_PAUSE: Duration = Duration::from_millis(10);
+pub use content::{SessionSecret, StoredCertificate};
+use content::{decode_addresses, decode_assignments, decode_drain, encode_addresses, encode_assignments, encode_drain};
+pub(crate) use copies::{private_directory, sync_directory, write_whole};
+use disk::Disk;
+use opening::{open_directory, open_disk};
+use record::Keyspace;
+pub use seal::Sealing;
+
 /// The key of keyspaces that hold one record.
 const ONLY: &str = "all";
-/// Directories of broken databases that are kept for a look; older ones are removed.
-const BROKEN_KEPT: u32 = 5;
 
 /// An open store and what there is to say about it. Opening cannot fail.
 pub struct StoreOpened {
@@ -64,18 +67,6 @@ struct Memory {
     records: BTreeMap<(Keyspace, String), Arc<Zeroizing<Vec<u8>>>>,
 }
 
-#[derive(Default)]
-struct Disk {
-    directory: Option<PathBuf>,
-    /// Locked for as long as the store lives: two daemons must not share a directory.
-    _lock: Option<File>,
-    database: Option<Database>,
-    copies: Option<Copies>,
-    sequence: u64,
-    /// Why one of the two sides is not written any more.
-    degraded: Option<String>,
-}
-
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// It is in memory and in use, but a restart forgets it.
@@ -88,11 +79,19 @@ pub enum StoreError {
 }
 
 impl Store {
-    /// Opens or creates the store in `directory`. Blocks on the disk.
+    /// Opens or creates the store in `directory`, with keys as they are. Blocks on the disk.
     pub fn open(directory: &Path) -> StoreOpened {
+        Self::open_sealed(directory, Sealing::Clear)
+    }
+
+    /// The same, with keys sealed.
+    pub fn open_sealed(directory: &Path, sealing: Sealing) -> StoreOpened {
         let mut notices = Vec::new();
+        if let Sealing::Unusable(reason) = &sealing {
+            notices.push(format!("{reason}; keys are kept in memory only, and sealed records stay as they are"));
+        }
         let (disk, memory) = match open_directory(directory) {
-            Ok(lock) => open_disk(directory, lock, &mut notices),
+            Ok(lock) => open_disk(directory, lock, sealing, &mut notices),
             Err(reason) => {
                 notices.push(format!(
                     "state directory {}: {reason}; certificates, keys and assignments are kept in memory only and \
@@ -178,6 +177,111 @@ impl Store {
         self.put_only(Keyspace::BoundAddresses, encode_addresses(addresses))
     }
 
+    /// Since when this edge is told to stay away from the network, over restarts; `None`: it is not.
+    pub fn drained_since(&self) -> Option<SystemTime> {
+        decode_drain(&self.only(Keyspace::Drain)?)
+    }
+
+    pub fn put_drained_since(&self, since: Option<SystemTime>) -> Result<(), StoreError> {
+        self.put_only(Keyspace::Drain, encode_drain(since))
+    }
+
+    /// What an operator says of endpoints, over restarts.
+    pub fn holds(&self) -> Holds {
+        self.only(Keyspace::Holds).and_then(|payload| serde_json::from_slice(&payload).ok()).unwrap_or_default()
+    }
+
+    pub fn put_holds(&self, holds: &Holds) -> Result<(), StoreError> {
+        // Addresses, words and times, for which this cannot fail.
+        self.put_only(Keyspace::Holds, Zeroizing::new(serde_json::to_vec(holds).unwrap_or_default()))
+    }
+
+    /// Hosts that an operator has closed, over restarts.
+    pub fn closures(&self) -> Closures {
+        self.only(Keyspace::Maintenance).and_then(|payload| serde_json::from_slice(&payload).ok()).unwrap_or_default()
+    }
+
+    pub fn put_closures(&self, closures: &Closures) -> Result<(), StoreError> {
+        // Texts, numbers and times, for which this cannot fail.
+        self.put_only(Keyspace::Maintenance, Zeroizing::new(serde_json::to_vec(closures).unwrap_or_default()))
+    }
+
+    /// The keys of TLS session tickets, as whoever makes them wrote them.
+    pub fn ticket_keys(&self) -> Option<Arc<Zeroizing<Vec<u8>>>> {
+        self.only(Keyspace::TicketKeys)
+    }
+
+    pub fn put_ticket_keys(&self, keys: Zeroizing<Vec<u8>>) -> Result<(), StoreError> {
+        self.put_only(Keyspace::TicketKeys, keys)
+    }
+
+    /// Accounts at ACME CAs, by the name of the issuer; what they say is the certificate side's.
+    pub fn accounts(&self) -> Vec<(String, Arc<Zeroizing<Vec<u8>>>)> {
+        self.all(Keyspace::Accounts)
+    }
+
+    pub fn put_account(&self, issuer: &IssuerId, record: Zeroizing<Vec<u8>>) -> Result<(), StoreError> {
+        self.put(Keyspace::Accounts, vec![(issuer.to_string(), record)])
+    }
+
+    /// Orders under way, each with its key.
+    pub fn orders(&self) -> Vec<(CertId, Arc<Zeroizing<Vec<u8>>>)> {
+        let orders = self.all(Keyspace::Orders).into_iter();
+        orders.map(|(key, record)| (CertId(ObjectKey::parse(&key)), record)).collect()
+    }
+
+    pub fn put_order(&self, id: &CertId, record: Zeroizing<Vec<u8>>) -> Result<(), StoreError> {
+        self.put(Keyspace::Orders, vec![(id.to_string(), record)])
+    }
+
+    pub fn remove_order(&self, id: &CertId) -> Result<(), StoreError> {
+        self.remove(Keyspace::Orders, vec![id.to_string()])
+    }
+
+    /// What CAs were asked and have said, as planning encodes it.
+    pub fn acme_memory(&self) -> Option<Arc<Zeroizing<Vec<u8>>>> {
+        self.only(Keyspace::AcmeMemory)
+    }
+
+    /// What was added to it since it was written whole, in order.
+    pub fn acme_memory_since(&self) -> Vec<(u64, Arc<Zeroizing<Vec<u8>>>)> {
+        let all = self.all(Keyspace::AcmeMemory).into_iter();
+        let mut since: Vec<_> = all.filter_map(|(key, bytes)| Some((key.parse().ok()?, bytes))).collect();
+        since.sort_by_key(|(number, _)| *number);
+        since
+    }
+
+    /// Writes a small part, so that not all is written again each time. Numbers grow.
+    pub fn put_acme_memory_since(&self, number: u64, part: Zeroizing<Vec<u8>>) -> Result<(), StoreError> {
+        self.put(Keyspace::AcmeMemory, vec![(number.to_string(), part)])
+    }
+
+    /// Writes the whole, in which all parts up to a number are.
+    pub fn put_acme_memory(&self, memory: Zeroizing<Vec<u8>>, up_to: u64) -> Result<(), StoreError> {
+        self.put_only(Keyspace::AcmeMemory, memory)?;
+        let since = self.acme_memory_since().into_iter().map(|(number, _)| number);
+        let old: Vec<String> = since.filter(|number| *number <= up_to).map(|number| number.to_string()).collect();
+        if old.is_empty() { Ok(()) } else { self.remove(Keyspace::AcmeMemory, old) }
+    }
+
+    /// Texts of Secrets that issuers need, as their reader encodes them.
+    pub fn secret_texts(&self) -> Option<Arc<Zeroizing<Vec<u8>>>> {
+        self.only(Keyspace::SecretTexts)
+    }
+
+    pub fn put_secret_texts(&self, texts: Zeroizing<Vec<u8>>) -> Result<(), StoreError> {
+        self.put_only(Keyspace::SecretTexts, texts)
+    }
+
+    /// Whether this edge held the Lease of its group last, as its reader encodes it.
+    pub fn tenure(&self) -> Option<Arc<Zeroizing<Vec<u8>>>> {
+        self.only(Keyspace::Tenure)
+    }
+
+    pub fn put_tenure(&self, tenure: Vec<u8>) -> Result<(), StoreError> {
+        self.put_only(Keyspace::Tenure, Zeroizing::new(tenure))
+    }
+
     /// The key that signs session cookies, made once. The second value is why it will not survive a restart.
     pub fn session_secret(&self) -> (SessionSecret, Option<StoreError>) {
         if let Some(secret) = self.only(Keyspace::SessionSecret).and_then(|payload| SessionSecret::decode(&payload)) {
@@ -232,14 +336,18 @@ impl Store {
         }
         let mut disk = self.disk();
         let mut encoded = Vec::with_capacity(records.len());
+        let mut refused = None;
         for (key, payload) in &records {
-            let record = Record { keyspace, sequence: disk.next_sequence(), key, payload };
-            encoded.push(Zeroizing::new(record.encode()));
+            match disk.encode(keyspace, key, payload) {
+                Ok(bytes) => encoded.push((key.as_str(), bytes)),
+                Err(reason) => refused = Some(reason),
+            }
         }
-        let bytes: Vec<(&str, &[u8])> =
-            records.iter().zip(&encoded).map(|((key, _), bytes)| (key.as_str(), bytes.as_slice())).collect();
-        let result = disk.put(keyspace, &bytes);
+        let bytes: Vec<(&str, &[u8])> = encoded.iter().map(|(key, bytes)| (*key, bytes.as_slice())).collect();
+        let written = if bytes.is_empty() { Ok(()) } else { disk.put(keyspace, &bytes) };
+        let result = refused.map_or(written, Err);
         drop(bytes);
+        drop(encoded);
         let mut keys = records.iter().map(|(key, _)| key.as_str()).take(3).collect::<Vec<_>>().join(", ");
         if records.len() > 3 {
             keys.push_str(&format!(" and {} more", records.len() - 3));
@@ -253,7 +361,8 @@ impl Store {
 
     fn remove(&self, keyspace: Keyspace, keys: Vec<String>) -> Result<(), StoreError> {
         let mut disk = self.disk();
-        let names: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let is_open = |key: &&str| !disk.locked.contains(&(keyspace, (*key).to_owned()));
+        let names: Vec<&str> = keys.iter().map(String::as_str).filter(is_open).collect();
         let result = disk.remove(keyspace, &names);
         let mut memory = self.0.memory.write().unwrap_or_else(PoisonError::into_inner);
         let what = format!("removal of {} {}", keyspace.name(), keys.join(", "));
@@ -266,274 +375,4 @@ impl Store {
     fn disk(&self) -> MutexGuard<'_, Disk> {
         self.0.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-impl Disk {
-    /// `Ok` when it is durable.
-    fn put(&mut self, keyspace: Keyspace, records: &[(&str, &[u8])]) -> Result<(), String> {
-        let database = match &mut self.database {
-            Some(database) => database.put(keyspace, records).map_err(|error| format!("database: {error}")),
-            None => Err("no database".into()),
-        };
-        let copies = match &self.copies {
-            Some(copies) => copies.put(keyspace, records).map_err(|error| format!("plain copy: {error}")),
-            None => Err("no directory of copies".into()),
-        };
-        self.outcome(database, copies)
-    }
-
-    fn remove(&mut self, keyspace: Keyspace, keys: &[&str]) -> Result<(), String> {
-        let database = match &mut self.database {
-            Some(database) => {
-                let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
-                database.remove(keyspace, &keys).map_err(|error| format!("database: {error}"))
-            }
-            None => Err("no database".into()),
-        };
-        let copies = match &self.copies {
-            Some(copies) => copies.remove(keyspace, keys).map_err(|error| format!("plain copy: {error}")),
-            None => Err("no directory of copies".into()),
-        };
-        self.outcome(database, copies)
-    }
-
-    fn outcome(&mut self, database: Result<(), String>, copies: Result<(), String>) -> Result<(), String> {
-        let copied = copies.is_ok();
-        let alone = self.copies.is_none() && database.is_ok();
-        let reason = match (database, copies) {
-            (Ok(()), Ok(())) => {
-                self.degraded = None;
-                return Ok(());
-            }
-            (Err(reason), Ok(())) | (Ok(()), Err(reason)) => reason,
-            _ if self.directory.is_none() => "no state directory".into(),
-            (Err(database), Err(copies)) => format!("{database}; {copies}"),
-        };
-        self.degraded = Some(reason.clone());
-        // The copy decides: a full disk is enough to keep sled from opening again, but not to keep files from being read.
-        if copied || alone { Ok(()) } else { Err(reason) }
-    }
-
-    /// Larger than any before, also than those of a database that could not be read this time: hence the clock.
-    fn next_sequence(&mut self) -> u64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = u64::try_from(since.as_micros()).unwrap_or(0);
-        self.sequence = now.max(self.sequence.saturating_add(1));
-        self.sequence
-    }
-}
-
-/// Creates the directory where needed, proves that it can be written, and locks it.
-fn open_directory(directory: &Path) -> Result<File, String> {
-    // 0755: the folders inside that hold secrets are 0700, and the internal CA's certificate is for everybody.
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(directory)
-        .map_err(|error| format!("cannot be created: {error}"))?;
-    let lock = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(directory.join("lock"))
-        .map_err(|error| format!("cannot be written: {error}"))?;
-    // Whoever held it a moment ago may still be on its way out: a daemon that was killed, or a child between fork and
-    // exec that inherited the lock.
-    let deadline = Instant::now() + LOCK_PATIENCE;
-    loop {
-        match lock.try_lock() {
-            Ok(()) => return Ok(lock),
-            Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_PAUSE),
-            Err(fs::TryLockError::WouldBlock) => return Err("is in use by another edged".into()),
-            Err(fs::TryLockError::Error(error)) => return Err(format!("cannot be locked: {error}")),
-        }
-    }
-}
-
-fn open_disk(directory: &Path, lock: File, notices: &mut Vec<String>) -> (Disk, Memory) {
-    let copies = match Copies::open(directory.join("copies"), notices) {
-        Ok(copies) => Some(copies),
-        Err(error) => {
-            notices.push(format!("{}: {error}; no second copies are kept", directory.join("copies").display()));
-            None
-        }
-    };
-    let (mut database, in_database) = open_database(directory, notices);
-    let mut unusable = Vec::new();
-    let mut newest: BTreeMap<(Keyspace, String), Newest> = BTreeMap::new();
-    let mut sequence = 0;
-    for (keyspace, key, bytes) in in_database {
-        match record::decode(&bytes) {
-            Ok(record) if record.keyspace == keyspace && record.key.as_bytes() == key => {
-                sequence = sequence.max(record.sequence);
-                newest.insert((keyspace, record.key.into()), Newest::new(record.sequence, bytes, Side::Database));
-            }
-            found => {
-                let error = found.err().map_or_else(|| "a record of another key".into(), |error| error.to_string());
-                let name = String::from_utf8_lossy(&key);
-                notices.push(format!("database: {} {name}: removed: {error}", keyspace.name()));
-                unusable.push((keyspace, key));
-            }
-        }
-    }
-    if let Some(database) = &mut database {
-        for (keyspace, key) in unusable {
-            if let Err(error) = database.remove(keyspace, &[&key]) {
-                notices.push(format!("database: {}: {error}", keyspace.name()));
-            }
-        }
-    }
-    for keyspace in Keyspace::ALL {
-        for bytes in copies.iter().flat_map(|copies| copies.read(keyspace, notices)) {
-            let Ok(record) = record::decode(&bytes) else { continue };
-            sequence = sequence.max(record.sequence);
-            let key = (keyspace, record.key.to_owned());
-            match newest.get_mut(&key) {
-                Some(held) if held.sequence > record.sequence => {}
-                Some(held) if held.sequence == record.sequence => held.side = Side::Both,
-                _ => drop(newest.insert(key, Newest::new(record.sequence, bytes, Side::Copy))),
-            }
-        }
-    }
-    let mut disk =
-        Disk { directory: Some(directory.into()), _lock: Some(lock), database, copies, sequence, degraded: None };
-    if disk.database.is_none() {
-        disk.degraded = Some("no database".into());
-    } else if disk.copies.is_none() {
-        disk.degraded = Some("no directory of copies".into());
-    }
-    repair(&mut disk, &newest, notices);
-    let mut memory = Memory::default();
-    for (key, held) in newest {
-        if let Ok(record) = record::decode(&held.bytes) {
-            memory.records.insert(key, Arc::new(Zeroizing::new(record.payload.to_vec())));
-        }
-    }
-    (disk, memory)
-}
-
-/// The newest whole version of a record and where it was found.
-struct Newest {
-    sequence: u64,
-    bytes: Zeroizing<Vec<u8>>,
-    side: Side,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Database,
-    Copy,
-    Both,
-}
-
-impl Newest {
-    fn new(sequence: u64, bytes: Vec<u8>, side: Side) -> Self {
-        Self { sequence, bytes: Zeroizing::new(bytes), side }
-    }
-}
-
-/// Writes each record to the side that lacks it or has an older one.
-fn repair(disk: &mut Disk, newest: &BTreeMap<(Keyspace, String), Newest>, notices: &mut Vec<String>) {
-    for keyspace in Keyspace::ALL {
-        let lacking = |side: Side| -> Vec<(&str, &[u8])> {
-            let of_keyspace = newest.iter().filter(|((of, _), held)| *of == keyspace && held.side == side);
-            of_keyspace.map(|((_, key), held)| (key.as_str(), held.bytes.as_slice())).collect()
-        };
-        let only_copied = lacking(Side::Copy);
-        if let Some(database) = disk.database.as_mut().filter(|_| !only_copied.is_empty()) {
-            match database.put(keyspace, &only_copied) {
-                Ok(()) => notices.push(format!(
-                    "database: {} of {} restored from plain copies",
-                    only_copied.len(),
-                    keyspace.name()
-                )),
-                Err(error) => {
-                    notices.push(format!("database: {} not restored: {error}", keyspace.name()));
-                    disk.degraded = Some(format!("database: {error}"));
-                }
-            }
-        }
-        let only_stored = lacking(Side::Database);
-        if let Some(copies) = disk.copies.as_ref().filter(|_| !only_stored.is_empty()) {
-            match copies.put(keyspace, &only_stored) {
-                Ok(()) => {
-                    notices.push(format!("plain copies: {} of {} written again", only_stored.len(), keyspace.name()));
-                }
-                Err(error) => {
-                    notices.push(format!("plain copies: {} not written: {error}", keyspace.name()));
-                    disk.degraded = Some(format!("plain copy: {error}"));
-                }
-            }
-        }
-    }
-}
-
-/// Opens the database; one that will not open is moved aside for a fresh one.
-fn open_database(directory: &Path, notices: &mut Vec<String>) -> (Option<Database>, Vec<database::Found>) {
-    let path = directory.join("state");
-    if let Err(error) = copies::private_directory(&path, notices)
-        && error.kind() != io::ErrorKind::NotADirectory
-    {
-        notices.push(format!("{}: {error}; only plain copies are kept", path.display()));
-        return (None, Vec::new());
-    }
-    let until = Instant::now() + LOCK_PATIENCE;
-    let error = loop {
-        match Database::open(&path) {
-            Ok((database, found)) => return (Some(database), found),
-            // A child between fork and exec shares our locks for that long.
-            Err(DatabaseError::InUse) if Instant::now() < until => std::thread::sleep(LOCK_PAUSE),
-            Err(error) => break error,
-        }
-    };
-    if !error.blames_files() {
-        notices.push(format!("{}: {error}; only plain copies are kept", path.display()));
-        return (None, Vec::new());
-    }
-    let aside = match move_aside(directory, &path) {
-        Ok(aside) => aside,
-        Err(moving) => {
-            notices.push(format!(
-                "{}: will not open ({error}) and cannot be moved aside ({moving}); only plain copies are kept",
-                path.display()
-            ));
-            return (None, Vec::new());
-        }
-    };
-    notices.push(format!(
-        "{}: will not open ({error}); moved to {} and rebuilt from the plain copies",
-        path.display(),
-        aside.display()
-    ));
-    let fresh = copies::private_directory(&path, notices).map_err(Into::into).and_then(|()| Database::open(&path));
-    match fresh {
-        Ok((database, found)) => (Some(database), found),
-        Err(error) => {
-            notices.push(format!(
-                "{}: a fresh database cannot be made: {error}; only plain copies are kept",
-                path.display()
-            ));
-            (None, Vec::new())
-        }
-    }
-}
-
-/// Renames to `state.broken-<n>`, n growing, and removes all but the newest few.
-fn move_aside(directory: &Path, path: &Path) -> io::Result<PathBuf> {
-    let mut numbers: Vec<u32> = fs::read_dir(directory)?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_prefix("state.broken-")?.parse().ok())
-        .collect();
-    numbers.sort_unstable();
-    let next = numbers.last().map_or(1, |last| last.saturating_add(1));
-    let aside = directory.join(format!("state.broken-{next}"));
-    fs::rename(path, &aside)?;
-    let surplus = (numbers.len() + 1).saturating_sub(BROKEN_KEPT as usize);
-    for number in numbers.into_iter().take(surplus) {
-        let old = directory.join(format!("state.broken-{number}"));
-        // Best effort: a leftover costs disk space only. It is a file where somebody had put one.
-        let _ = fs::remove_dir_all(&old).or_else(|_| fs::remove_file(&old));
-    }
-    sync_directory(directory)?;
-    Ok(aside)
 }

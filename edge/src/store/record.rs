@@ -20,11 +20,41 @@ pub(super) enum Keyspace {
     Assignments,
     BoundAddresses,
     SessionSecret,
+    Drain,
+    TicketKeys,
+    /// At ACME CAs, by issuer.
+    Accounts,
+    /// Under way at ACME CAs, by certificate.
+    Orders,
+    /// What CAs were asked and said, for planning.
+    AcmeMemory,
+    /// Of Secrets of the API server, that issuers need.
+    SecretTexts,
+    /// Whether this edge held the Lease of its group last.
+    Tenure,
+    /// What an operator says of endpoints.
+    Holds,
+    /// Hosts that an operator has closed.
+    Maintenance,
 }
 
 impl Keyspace {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Certificates, Self::InternalCa, Self::Assignments, Self::BoundAddresses, Self::SessionSecret];
+    pub(super) const ALL: [Self; 14] = [
+        Self::Certificates,
+        Self::InternalCa,
+        Self::Assignments,
+        Self::BoundAddresses,
+        Self::SessionSecret,
+        Self::Drain,
+        Self::TicketKeys,
+        Self::Accounts,
+        Self::Orders,
+        Self::AcmeMemory,
+        Self::SecretTexts,
+        Self::Tenure,
+        Self::Holds,
+        Self::Maintenance,
+    ];
 
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -33,14 +63,52 @@ impl Keyspace {
             Self::Assignments => "assignments",
             Self::BoundAddresses => "bound-addresses",
             Self::SessionSecret => "session-secret",
+            Self::Drain => "drain",
+            Self::TicketKeys => "ticket-keys",
+            Self::Accounts => "accounts",
+            Self::Orders => "orders",
+            Self::AcmeMemory => "acme-memory",
+            Self::SecretTexts => "secret-texts",
+            Self::Tenure => "tenure",
+            Self::Holds => "holds",
+            Self::Maintenance => "maintenance",
         }
     }
 
     /// Largest payload, in bytes.
     pub(super) fn limit(self) -> usize {
         match self {
-            Self::Certificates | Self::InternalCa | Self::SessionSecret => 256 << 10,
-            Self::Assignments | Self::BoundAddresses => 4 << 20,
+            Self::Certificates
+            | Self::InternalCa
+            | Self::SessionSecret
+            | Self::Drain
+            | Self::TicketKeys
+            | Self::Accounts
+            | Self::Orders
+            | Self::Tenure
+            | Self::Holds => 256 << 10,
+            Self::Assignments | Self::BoundAddresses | Self::SecretTexts | Self::Maintenance => 4 << 20,
+            Self::AcmeMemory => 32 << 20,
+        }
+    }
+
+    /// Whether its payloads hold keys.
+    pub(super) fn is_secret(self) -> bool {
+        match self {
+            Self::Certificates
+            | Self::InternalCa
+            | Self::SessionSecret
+            | Self::TicketKeys
+            | Self::Accounts
+            | Self::Orders
+            | Self::SecretTexts => true,
+            Self::Assignments
+            | Self::BoundAddresses
+            | Self::Drain
+            | Self::AcmeMemory
+            | Self::Tenure
+            | Self::Holds
+            | Self::Maintenance => false,
         }
     }
 }
@@ -150,7 +218,7 @@ pub(super) fn file_name(key: &str) -> String {
     format!("{}-{sum}.rec", readable.trim_start_matches('.'))
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text

@@ -1,5 +1,6 @@
 use edge_config::names::Kind;
 
+use super::record::Record;
 use super::*;
 
 fn opened(directory: &Path) -> Store {
@@ -72,9 +73,11 @@ fn assignments_of_the_first_version_are_read() {
     store.put_assignments(&expected).unwrap();
     drop(store);
     assert_eq!(opened(directory.path()).assignments(), expected);
-    // Nothing is made up for a version to come.
-    let later = br#"{"version": 3, "assigned": {"Gateway a/b": ["192.0.2.7"]}}"#;
-    assert_eq!(super::content::decode_assignments(later), Some(BTreeMap::new()));
+    // Nothing is made up for a version to come, nor for one that never was.
+    for version in [0, 1, 3] {
+        let other = format!(r#"{{"version": {version}, "assigned": {{"Gateway a/b": ["192.0.2.7"]}}}}"#);
+        assert_eq!(super::content::decode_assignments(other.as_bytes()), None, "version {version}");
+    }
     assert_eq!(super::content::decode_assignments(b"[]"), None);
 }
 
@@ -174,4 +177,31 @@ fn a_public_file_is_readable_by_all_and_replaced_whole() {
     store.put_public_file("internal-ca.crt", b"two").unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"two");
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+}
+
+#[test]
+fn parts_of_what_planning_remembers_are_there_until_the_whole_has_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = |bytes: &Zeroizing<Vec<u8>>| String::from_utf8(bytes.to_vec()).unwrap();
+    let since = |store: &Store| -> Vec<(u64, String)> {
+        store.acme_memory_since().iter().map(|(number, bytes)| (*number, text(bytes))).collect()
+    };
+    let part = |text: &str| Zeroizing::new(text.as_bytes().to_vec());
+    {
+        let store = Store::open(directory.path()).store;
+        store.put_acme_memory(part("whole"), 0).unwrap();
+        for number in [9, 10, 11] {
+            store.put_acme_memory_since(number, part(&format!("part {number}"))).unwrap();
+        }
+    }
+    let store = Store::open(directory.path()).store;
+    assert_eq!(text(&store.acme_memory().unwrap()), "whole");
+    assert_eq!(since(&store), [(9, "part 9".into()), (10, "part 10".into()), (11, "part 11".into())]);
+    // Written while the eleventh was on its way.
+    store.put_acme_memory(part("whole of ten"), 10).unwrap();
+    assert_eq!(since(&store), [(11, "part 11".into())]);
+    store.put_acme_memory(part("whole of ten"), 11).unwrap();
+    drop(store);
+    let store = Store::open(directory.path()).store;
+    assert_eq!((text(&store.acme_memory().unwrap()), since(&store).len()), ("whole of ten".to_owned(), 0));
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -10,27 +10,28 @@ use edge_config::core::ServiceType;
 use edge_config::inputs::{Inputs, Meta};
 use edge_config::names::{Kind, ObjectRef};
 use edge_config::problem::{Problem, Severity};
-use edge_config::reach;
 use edge_config::settings::Settings;
-use edge_config::snapshot::{Endpoint, EndpointSet, EndpointState, Endpoints};
+use edge_config::snapshot::Transport;
 use tokio::time::Instant;
 
 use super::cluster::{Files, Joined};
+use super::endpoints::names;
 use super::{CERTIFICATES_PATIENCE, DISK_PATIENCE, LIVE_PATIENCE, Serving, Supervisor};
-use crate::certs::{self, CertsWanted};
+use crate::certs;
 use crate::control::world::Reloaded;
 use crate::kubernetes::{Changes, SOURCE};
 use crate::memory;
+use crate::proxy::challenges::responders;
 use crate::proxy::generation::Generation;
 use crate::proxy::limits::Limits;
 use crate::proxy::tls::table::{TlsSubject, tls_table};
-use crate::reach::{PROBES, ReachObserved, ReachWanted, Way};
-use crate::resolve::{self, Resolved};
-use crate::source::{self, Keys, Loaded};
+use crate::source::{self, Loaded};
 use crate::vip::AddressesObserved;
 
 /// How long what changes left behind is kept for the next ones.
 const TIDY: Duration = Duration::from_secs(5);
+/// The least time until the program's text is taken out of the page table again.
+const FORGET: Duration = Duration::from_secs(600);
 
 impl Supervisor {
     /// The first generation: like a reload, but there is nothing to compare with.
@@ -50,6 +51,7 @@ impl Supervisor {
         self.inbox.held = None;
         self.settle().await;
         memory::give_back();
+        self.seen.untidy_since = Some(Instant::now());
         let status = self.status_line();
         tracing::info!("{status}");
         self.tell(self.notifier.ready(&status));
@@ -94,9 +96,7 @@ impl Supervisor {
         self.watcher.set(&loaded.watched);
         let Loaded { inputs, keys, problems, .. } = loaded;
         self.wanted.files = Files { inputs, keys, problems };
-        if let Some(kubernetes) = &self.kubernetes {
-            kubernetes.refer(self.wanted.files.secrets());
-        }
+        self.name_secrets();
     }
 
     /// Takes what the API server says now.
@@ -139,59 +139,8 @@ impl Supervisor {
         }
     }
 
-    /// Endpoints moved and nothing else: what is served stays the same generation.
-    fn move_endpoints(&mut self) {
-        let inputs = self.wanted.cluster.with_endpoints(&self.wanted.files, &self.wanted.inputs);
-        let inputs = Arc::new(inputs);
-        let compiled = &self.wanted.compiled;
-        let endpoints = self.wanted.compiler.endpoints(&inputs, &compiled.snapshot);
-        // Workers see at a glance what did not change.
-        let is_same = endpoints.iter().zip(&compiled.endpoints).all(|(now, before)| Arc::ptr_eq(now, before));
-        self.wanted.inputs = inputs;
-        if !is_same {
-            let compiled = edge_config::Compiled {
-                snapshot: Arc::clone(&compiled.snapshot),
-                report: compiled.report.clone(),
-                endpoints,
-                assigned: compiled.assigned.clone(),
-            };
-            self.wanted.compiled = Arc::new(compiled);
-            self.tell_reach();
-            self.publish();
-        }
-        self.show();
-    }
-
-    /// What is to be reached now.
-    fn tell_reach(&self) {
-        let Serving { inputs, compiled, settings, .. } = &self.wanted;
-        let endpoints = &compiled.endpoints;
-        self.reach.set(ReachWanted {
-            settings: settings.reach.clone(),
-            routes: reach::pod_routes(inputs, endpoints),
-            probes: reach::probes(inputs, &compiled.snapshot, endpoints, PROBES),
-        });
-    }
-
-    pub(super) fn take_reach(&mut self, observed: Arc<ReachObserved>) {
-        let before = std::mem::replace(&mut self.seen.reach, observed);
-        if before.way != self.seen.reach.way {
-            self.publish();
-        }
-        self.show();
-    }
-
-    /// The endpoints that workers connect to: names resolved, and node ports in the place of Pods where they have to be.
-    pub(super) fn reached_endpoints(&self) -> Endpoints {
-        let endpoints = resolved_endpoints(&self.wanted.compiled.endpoints, &self.seen.resolved);
-        match self.seen.reach.way {
-            Way::Direct | Way::PodRoute => endpoints,
-            Way::NodePort => reach::by_node_ports(&self.wanted.inputs, &self.wanted.compiled.snapshot, &endpoints).0,
-        }
-    }
-
     /// Decides what is served now, from all sources, and serves it.
-    async fn settle(&mut self) {
+    pub(super) async fn settle(&mut self) {
         let mut clock = Stopwatch::start();
         let joined = match &self.kubernetes {
             Some(_) => self.wanted.cluster.join(&self.wanted.files),
@@ -204,11 +153,12 @@ impl Supervisor {
         inputs.assigned = self.store.assignments();
         if let Some(kubernetes) = &self.kubernetes {
             inputs.published = kubernetes.mirror().published(announced(&inputs));
+            inputs.cert_manager = kubernetes.coexistence().borrow().cert_manager;
         }
         // After a SIGHUP the watch tells of the same change once more, and then there is nothing to compile.
         if self.wanted.generation > 0
             && inputs.is_identical(&self.wanted.inputs)
-            && are_same(&keys, &self.wanted.keys)
+            && keys.is_same(&self.wanted.keys)
             && *problems == *self.wanted.problems
             && self.seen.failed_sockets.is_empty()
         {
@@ -228,7 +178,7 @@ impl Supervisor {
         let settings = &self.wanted.settings;
 
         let unchanged = self.wanted.generation > 0
-            && are_same(&keys, &self.wanted.keys)
+            && keys.is_same(&self.wanted.keys)
             // The compiler gives an equal one back as the same.
             && Arc::ptr_eq(&compiled.snapshot, &self.wanted.compiled.snapshot)
             && compiled.endpoints == self.wanted.compiled.endpoints
@@ -247,17 +197,21 @@ impl Supervisor {
 
         clock.lap("compare_ms");
         let snapshot = &self.wanted.compiled.snapshot;
-        let vips: BTreeSet<_> = snapshot.vips.iter().map(|vip| vip.address).collect();
+        // What an election decides about is added by whoever wins it.
+        let elected: BTreeSet<_> = snapshot.announce.l2.iter().flat_map(|group| &group.vips).copied().collect();
+        let all = snapshot.vips.iter().map(|vip| vip.address);
+        let vips: BTreeSet<_> = all.filter(|address| !elected.contains(address)).collect();
         self.seen.addresses = self.addresses.set(&self.wanted.settings.vips, vips).await;
         self.resolver.set(&names(&self.wanted.compiled.endpoints));
-        let placeholder = self.wanted.settings.certificates.placeholder;
-        let wanted = CertsWanted::of(snapshot, &self.wanted.inputs.secrets, &self.wanted.keys, placeholder);
-        let ticket = self.certs.set(wanted);
+        self.name_secrets();
+        self.name_texts();
+        let ticket = self.certs.set(self.certs_wanted());
         self.wait_for_certificates(ticket).await;
 
         clock.lap("actors_ms");
         self.wanted.generation += 1;
         self.wanted.since = SystemTime::now();
+        self.seen.kernel.1 = Instant::now();
         self.publish();
         clock.lap("publish_ms");
         // The answer to a reload is the truth: it is given when the workers serve what it says.
@@ -290,12 +244,14 @@ impl Supervisor {
         self.logging.set_level(now.log.level);
         let fixed = [
             ("[state] directory", before.state_directory != now.state_directory),
+            ("[state] key_file", before.state_key_file != now.state_key_file),
             ("[proxy] workers", before.proxy.workers != now.proxy.workers),
             ("[proxy] io", before.proxy.io != now.proxy.io),
             ("[access_log] path", before.access_log != now.access_log),
             ("[log] format", before.log.format != now.log.format),
             ("[control]", before.control != now.control),
             ("[kubernetes]", before.kubernetes != now.kubernetes),
+            ("[fleet]", before.fleet != now.fleet),
         ];
         for (key, changed) in fixed {
             if changed {
@@ -344,11 +300,17 @@ impl Supervisor {
         self.seen.certs_applied = published.applied;
         self.seen.certs = Arc::clone(&published.observed);
         self.wanted.table = Arc::clone(&published.table);
+        if let Some(kubernetes) = &self.kubernetes {
+            kubernetes.offer(Arc::clone(&published.offers));
+        }
     }
 
     pub(super) fn take_certificates(&mut self, published: certs::Published) {
+        let is_news = !self.wanted.table.is_same(&published.table);
         self.note_certificates(&published);
-        self.publish();
+        if is_news {
+            self.publish();
+        }
         self.show();
     }
 
@@ -363,41 +325,42 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn take_resolved(&mut self, name: resolve::Name, resolved: Arc<Resolved>) {
-        if let Some(error) = &resolved.error {
-            tracing::warn!("{error}");
-        }
-        self.seen.resolved.insert(name, resolved);
-        self.publish();
-        self.show();
-    }
-
     pub(super) fn look(&mut self) {
+        self.pulse.beat();
+        self.look_at_kernel();
         self.proxy.forget();
+        let kept = self.kept();
         if let Some(saver) = &mut self.saver {
-            saver.look(&self.wanted.cluster);
+            saver.look(&self.wanted.cluster, kept);
         }
         if self.seen.untidy_since.is_some_and(|since| since.elapsed() >= TIDY) {
             self.seen.untidy_since = None;
             memory::give_back();
+            if self.seen.text_forgotten.is_none_or(|last| last.elapsed() >= FORGET) {
+                self.seen.text_forgotten = Some(Instant::now());
+                memory::forget_text();
+            }
         }
         if !self.seen.failed_sockets.is_empty() {
             self.publish();
         }
         self.show();
-        if self.notifier.watchdog_interval().is_some() {
+        // A worker that never moves again keeps every VIP withdrawn: then systemd's remedy is the right one.
+        let stands_still = self.announcer.observed().guard.failing.is_some();
+        if self.notifier.watchdog_interval().is_some() && !stands_still {
             self.tell(self.notifier.alive());
         }
     }
 
     /// Hands the current generation with everything that belongs to it to the workers.
-    fn publish(&mut self) {
+    pub(super) fn publish(&mut self) {
         if self.wanted.generation == 0 {
             return;
         }
+        self.refresh_secrets();
         let snapshot = &self.wanted.compiled.snapshot;
         let records = self.wanted.settings.proxy.tls_records;
-        let (table, reasons) = tls_table(snapshot, &self.wanted.table, records, Some(&self.wanted.tls));
+        let (table, reasons) = tls_table(snapshot, &self.wanted.table, records, &self.tickets, Some(&self.wanted.tls));
         self.wanted.tls = Arc::new(table);
         self.seen.tls_reasons = reasons
             .into_iter()
@@ -417,14 +380,29 @@ impl Supervisor {
                 TlsSubject::SystemTrust => format!("the system's CA certificates: {}", reason.text),
             })
             .collect();
+        let responders: Arc<[SocketAddr]> = match self.wanted.settings.certificates.http01_responder {
+            true => responders(&self.wanted.compiled.snapshot).into(),
+            false => Arc::default(),
+        };
         let generation = Generation {
             number: self.wanted.generation,
             snapshot: Arc::clone(&self.wanted.compiled.snapshot),
             endpoints: Arc::new(self.reached_endpoints()),
             tls: Arc::clone(&self.wanted.tls),
+            secrets: Arc::clone(&self.wanted.secrets),
             limits: Limits::of(&self.wanted.settings.proxy),
+            responders: Arc::clone(&responders),
+            maintenance: self.closed.table.clone(),
         };
         let failures = self.proxy.publish(generation);
+        let (failures, unheard): (Vec<_>, Vec<_>) = failures
+            .into_iter()
+            .partition(|failure| failure.transport != Transport::Tcp || !responders.contains(&failure.address));
+        // Nobody asked for these sockets by name; they are tried again when something else changes.
+        self.seen.unheard = unheard
+            .into_iter()
+            .map(|failure| format!("challenges of http-01 are not answered on {}: {}", failure.address, failure.error))
+            .collect();
         let failed: BTreeMap<_, _> = failures
             .into_iter()
             .map(|failure| ((failure.address, failure.transport), failure.error.to_string()))
@@ -475,41 +453,4 @@ impl fmt::Display for Stopwatch {
         }
         Ok(())
     }
-}
-
-/// Whether both hold the very same material: what did not change on disk is not read again.
-fn are_same(a: &Keys, b: &Keys) -> bool {
-    a.len() == b.len()
-        && a.iter().zip(b).all(|((id, material), (other, known))| id == other && Arc::ptr_eq(material, known))
-}
-
-/// The DNS names among the endpoints.
-fn names(endpoints: &Endpoints) -> BTreeSet<resolve::Name> {
-    let name = |set: &Arc<EndpointSet>| match &**set {
-        EndpointSet::Dns { host, port } => Some((host.clone(), *port)),
-        EndpointSet::Addresses(_) => None,
-    };
-    endpoints.iter().filter_map(name).collect()
-}
-
-/// Endpoints with every DNS name replaced by the addresses that it has now.
-pub(super) fn resolved_endpoints(
-    endpoints: &Endpoints,
-    resolved: &BTreeMap<resolve::Name, Arc<Resolved>>,
-) -> Endpoints {
-    let one = |set: &Arc<EndpointSet>| match &**set {
-        EndpointSet::Addresses(_) => Arc::clone(set),
-        EndpointSet::Dns { host, port } => {
-            let known = resolved.get(&(host.clone(), *port));
-            let addresses = known.map(|resolved| resolved.addresses.as_slice()).unwrap_or_default();
-            let endpoint = |address: &std::net::SocketAddr| Endpoint {
-                address: *address,
-                state: EndpointState::Ready,
-                target: host.clone(),
-                node: "".into(),
-            };
-            Arc::new(EndpointSet::Addresses(addresses.iter().map(endpoint).collect()))
-        }
-    };
-    endpoints.iter().map(one).collect()
 }

@@ -6,14 +6,19 @@ use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use edge_config::inputs::Inputs;
-use edge_config::names::{CertId, Kind, ObjectKey, ObjectRef};
+use edge_config::inputs::{Inputs, Outdated};
+use edge_config::names::{Kind, ObjectKey, ObjectRef};
 use edge_config::problem::{Problem, Severity};
 use tokio::time::Instant;
 
-use crate::kubernetes::{Changes, Entry, Restored, last_good, secrets_of};
+use crate::certs::SecretTexts;
+use crate::kubernetes::{Changes, Entry, Restored, Tenure, last_good, secrets_of, texts};
 use crate::memory;
 use crate::source::Keys;
+use crate::store::{Store, StoreError};
+
+/// So many changes at once are a list, and no list comes for long after it.
+const BULK: usize = 1000;
 
 /// What files say, kept to be put together with the cluster again.
 #[derive(Debug, Default)]
@@ -26,14 +31,8 @@ pub(super) struct Files {
 impl Files {
     /// The Secrets that objects of files name and files do not hold.
     pub(super) fn secrets(&self) -> BTreeSet<ObjectKey> {
-        let kinds = [
-            Kind::Gateway,
-            Kind::ListenerSet,
-            Kind::BackendTLSPolicy,
-            Kind::Issuer,
-            Kind::ClusterIssuer,
-            Kind::Certificate,
-        ];
+        let kinds =
+            [Kind::Gateway, Kind::ListenerSet, Kind::BackendTLSPolicy, Kind::Issuer, Kind::Certificate, Kind::BGPPeer];
         let objects = kinds.into_iter().flat_map(|kind| self.inputs.of_kind(kind));
         let secrets = objects.flat_map(|object| secrets_of(&object));
         secrets.filter(|secret| !self.inputs.secrets.contains_key(secret)).collect()
@@ -62,6 +61,7 @@ pub(super) struct Cluster {
     /// Of objects that have any.
     problems: BTreeMap<ObjectRef, Arc<Entry>>,
     unusable: BTreeMap<ObjectRef, String>,
+    outdated: BTreeMap<ObjectRef, Outdated>,
     /// Whether anything is known at all: from the API server, or from the disk.
     pub(super) is_known: bool,
 }
@@ -72,6 +72,7 @@ impl Cluster {
         for (object, entry) in restored {
             cluster.set(object.clone(), Some(Arc::clone(entry)));
         }
+        cluster.inputs.pack();
         cluster
     }
 
@@ -79,8 +80,12 @@ impl Cluster {
     pub(super) fn take(&mut self, changes: Changes) -> bool {
         let only_endpoints = self.is_known && changes.objects.keys().all(|object| object.kind == Kind::EndpointSlice);
         self.is_known = true;
+        let is_bulk = changes.objects.len() > BULK;
         for (object, entry) in changes.objects {
             self.set(object, entry);
+        }
+        if is_bulk {
+            self.inputs.pack();
         }
         only_endpoints
     }
@@ -88,18 +93,18 @@ impl Cluster {
     fn set(&mut self, object: ObjectRef, entry: Option<Arc<Entry>>) {
         self.problems.remove(&object);
         self.unusable.remove(&object);
-        if object.kind == Kind::Secret {
-            self.keys.remove(&CertId(object.key.clone()));
-        }
+        self.outdated.remove(&object);
+        self.keys.remove(&object);
         let Some(entry) = entry else {
             self.inputs.remove(&object);
             return;
         };
+        if let Some(outdated) = &entry.outdated {
+            self.outdated.insert(object.clone(), Outdated::clone(outdated));
+        }
         match &entry.served {
             Ok(served) => {
-                if let Some(key) = &served.key {
-                    self.keys.insert(CertId(object.key.clone()), Arc::clone(key));
-                }
+                self.keys.put(&object, served);
                 served.object.clone().put(&mut self.inputs);
             }
             Err(reason) => {
@@ -126,9 +131,7 @@ impl Cluster {
             }
         }
         for object in &twice {
-            if object.kind == Kind::Secret {
-                keys.remove(&CertId(object.key.clone()));
-            }
+            keys.remove(object);
             let place = inputs.meta(object).map(|meta| meta.origin.to_string()).unwrap_or_default();
             problems.push(Problem {
                 severity: Severity::Error,
@@ -137,12 +140,19 @@ impl Cluster {
                 message: format!("is there twice; the one at {place} is in effect"),
             });
         }
-        keys.extend(files.keys.iter().map(|(id, key)| (id.clone(), Arc::clone(key))));
+        keys.extend(&files.keys);
         // What one source breaks, another may still define.
         let broken = files.inputs.unusable.iter().chain(&self.unusable);
         let broken = broken.filter(|(object, _)| inputs.meta(object).is_none());
         inputs.unusable = broken.map(|(object, reason)| (object.clone(), reason.clone())).collect();
+        inputs.outdated = self.outdated_beside(files);
         Joined { inputs, keys, problems }
+    }
+
+    /// Those of its objects that serve in their last good version and are in no file.
+    fn outdated_beside(&self, files: &Files) -> BTreeMap<ObjectRef, Outdated> {
+        let outdated = self.outdated.iter().filter(|(object, _)| files.inputs.meta(object).is_none());
+        outdated.map(|(object, outdated)| (object.clone(), outdated.clone())).collect()
     }
 
     /// The endpoints as they are now within inputs that are otherwise the same.
@@ -152,6 +162,7 @@ impl Cluster {
         for slice in files.inputs.of_kind(Kind::EndpointSlice) {
             slice.put(&mut inputs);
         }
+        inputs.outdated = self.outdated_beside(files);
         inputs
     }
 }
@@ -159,27 +170,63 @@ impl Cluster {
 /// Between two writes of the last good objects.
 const PERIOD: Duration = Duration::from_secs(10);
 
+/// What is kept beside the objects of the API server.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Kept {
+    pub(super) texts: Arc<SecretTexts>,
+    pub(super) tenure: Tenure,
+}
+
+impl Kept {
+    /// What the store holds of it.
+    pub(super) fn read(store: &Store) -> Self {
+        let texts = store.secret_texts().map(|kept| texts::decode(&kept)).unwrap_or_default();
+        Self { texts: Arc::new(texts), tenure: store.tenure().map(|kept| Tenure::decode(&kept)).unwrap_or_default() }
+    }
+
+    /// Makes the store hold what is another than before.
+    fn write(&mut self, new: &Self, store: &Store) -> Result<(), StoreError> {
+        if self.tenure != new.tenure {
+            store.put_tenure(new.tenure.encode())?;
+            self.tenure = new.tenure;
+        }
+        let at_hand = new.texts.iter().filter(|(_, text)| text.is_ok());
+        let texts: SecretTexts = at_hand.map(|(reference, text)| (reference.clone(), text.clone())).collect();
+        if texts != *self.texts {
+            store.put_secret_texts(texts::encode(&texts))?;
+            self.texts = Arc::new(texts);
+        }
+        Ok(())
+    }
+}
+
 /// Keeps the last good objects on disk, on a thread of its own: a disk that hangs holds up nothing but itself.
 pub(super) struct Saver {
-    jobs: Option<std::sync::mpsc::SyncSender<(Inputs, Keys)>>,
+    jobs: Option<std::sync::mpsc::SyncSender<(Inputs, Keys, Kept)>>,
     thread: Option<JoinHandle<()>>,
     trouble: Arc<std::sync::Mutex<Option<String>>>,
     is_due: bool,
     last: Option<Instant>,
+    /// As it was handed over last.
+    tenure: Tenure,
 }
 
 impl Saver {
-    pub(super) fn start(state_directory: &std::path::Path) -> std::io::Result<Self> {
-        let (jobs, inbox) = std::sync::mpsc::sync_channel::<(Inputs, Keys)>(1);
+    /// `kept`: what the store holds.
+    pub(super) fn start(state_directory: &std::path::Path, store: Store, mut kept: Kept) -> std::io::Result<Self> {
+        let (jobs, inbox) = std::sync::mpsc::sync_channel::<(Inputs, Keys, Kept)>(1);
+        let tenure = kept.tenure;
         let trouble = Arc::new(std::sync::Mutex::new(None));
         let tell = Arc::clone(&trouble);
         let mut writer = last_good::Writer::new(state_directory);
         let thread = std::thread::Builder::new().name("last-good".to_owned()).spawn(move || {
-            for (inputs, keys) in inbox {
+            for (inputs, keys, new) in inbox {
                 let outcome = writer.write(&inputs, &keys);
                 drop((inputs, keys));
                 memory::give_back();
-                let reason = outcome.err().map(|error| format!("the last good objects are not on disk: {error}"));
+                let outcome = outcome.map_err(|error| format!("the last good objects are not on disk: {error}"));
+                let beside = kept.write(&new, &store).map_err(|error| format!("what goes with them is not: {error}"));
+                let reason = outcome.and(beside).err();
                 let mut known = tell.lock().unwrap_or_else(PoisonError::into_inner);
                 if let (Some(reason), false) = (&reason, *known == reason) {
                     tracing::warn!("kubernetes: {reason}");
@@ -187,7 +234,7 @@ impl Saver {
                 *known = reason;
             }
         })?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread), trouble, is_due: false, last: None })
+        Ok(Self { jobs: Some(jobs), thread: Some(thread), trouble, is_due: false, last: None, tenure })
     }
 
     pub(super) fn note(&mut self) {
@@ -195,18 +242,19 @@ impl Saver {
     }
 
     /// Hands over what is new, not too often.
-    pub(super) fn look(&mut self, cluster: &Cluster) {
+    pub(super) fn look(&mut self, cluster: &Cluster, kept: Kept) {
         let is_time = self.last.is_none_or(|last| last.elapsed() >= PERIOD);
-        if self.is_due && is_time {
-            self.save(cluster);
+        if (self.is_due || kept.tenure != self.tenure) && is_time {
+            self.save(cluster, kept);
         }
     }
 
-    fn save(&mut self, cluster: &Cluster) {
+    fn save(&mut self, cluster: &Cluster, kept: Kept) {
         let Some(jobs) = &self.jobs else { return };
+        let tenure = kept.tenure;
         // Full: the disk is slow, and the next look brings newer objects anyway.
-        if jobs.try_send((cluster.inputs.clone(), cluster.keys.clone())).is_ok() {
-            self.is_due = false;
+        if jobs.try_send((cluster.inputs.clone(), cluster.keys.clone(), kept)).is_ok() {
+            (self.is_due, self.tenure) = (false, tenure);
             self.last = Some(Instant::now());
         }
     }
@@ -217,9 +265,9 @@ impl Saver {
     }
 
     /// Writes what is new and ends the thread.
-    pub(super) fn stop(mut self, cluster: &Cluster) {
-        if self.is_due {
-            self.save(cluster);
+    pub(super) fn stop(mut self, cluster: &Cluster, kept: Kept) {
+        if self.is_due || kept.tenure != self.tenure {
+            self.save(cluster, kept);
         }
         self.jobs = None;
         if let Some(thread) = self.thread.take()

@@ -7,12 +7,18 @@
 
 mod apply;
 mod cluster;
+mod endpoints;
+mod holds;
+mod leave;
+mod maintenance;
+mod network;
 mod observe;
 mod signals;
 mod start;
+mod texts;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -22,23 +28,35 @@ use edge_config::problem::Problem;
 use edge_config::settings::Settings;
 use edge_config::snapshot::Transport;
 use edge_config::{Compiled, Compiler};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use self::cluster::{Cluster, Files, Saver};
+use crate::certs::command::CertCommand;
 use crate::certs::table::CertTable;
 use crate::certs::{self, Certs, CertsObserved};
 use crate::control::api;
+use crate::control::holds::{Ask, Holds};
+use crate::control::maintenance::Closures;
 use crate::control::world::{Command, Reloaded, World};
+use crate::fleet::Fleet;
 use crate::kubernetes::{Changes, Kubernetes, Reporting};
 use crate::logging::Logging;
+use crate::moment;
 use crate::notify::Notifier;
+use crate::proxy::authorities::trouble::Told;
+use crate::proxy::secrets::Secrets;
 use crate::proxy::tls::table::TlsTable;
+use crate::proxy::tls::tickets::Tickets;
 use crate::proxy::{self, Proxy, access_log};
+use crate::pulse::Pulse;
 use crate::reach::{Reach, ReachObserved};
 use crate::resolve::{self, Resolved, Resolver};
 use crate::source::{self, Keys, Watcher};
 use crate::store::Store;
+use crate::vip::announcer::Announcer;
+use crate::vip::gate::{Gate, Stance};
+use crate::vip::road::Roads;
 use crate::vip::{Addresses, AddressesObserved};
 
 /// Why the daemon did not start. Everything later is a condition, not an error.
@@ -61,6 +79,10 @@ pub enum StartError {
     Runtime(#[source] std::io::Error),
     #[error("cannot start the threads of the Kubernetes API")]
     Kubernetes(#[source] std::io::Error),
+    #[error("cannot start the thread that speaks with other edges")]
+    Fleet(#[source] std::io::Error),
+    #[error("cannot start the thread that tells the network")]
+    Network(#[source] std::io::Error),
     #[error("cannot start the thread that watches files")]
     Watch(#[source] std::io::Error),
 }
@@ -79,8 +101,22 @@ enum Event {
     Cluster(Changes),
     /// Addresses in the status of objects changed.
     Published,
+    /// Texts of Secrets changed, or what is seen of cert-manager.
+    Heard(texts::Heard),
     /// The first generation waits no longer for the API server.
     Begin,
+    Drain(oneshot::Sender<Result<(), String>>),
+    Undrain(oneshot::Sender<Result<(), String>>),
+    /// Something about single endpoints.
+    Hold(Ask, oneshot::Sender<Result<Holds, String>>),
+    /// Something about a host.
+    Close(crate::control::maintenance::Ask, oneshot::Sender<Result<Closures, String>>),
+    /// The certificate thread answers it.
+    Certificate(CertCommand),
+    /// What is seen of the network, or of who guards it, changed.
+    Network,
+    /// A hold-down or a step of leaving is over.
+    Due,
     /// Time to look at what changes without an event: health, acknowledgements, sockets that failed.
     Look,
     ReopenLogs,
@@ -101,8 +137,13 @@ struct Inbox {
     cluster: Option<mpsc::Receiver<Changes>>,
     /// Counts changes of addresses in the status of its objects.
     moves: Option<watch::Receiver<u64>>,
+    beside: Option<texts::Beside>,
     /// Until when the first generation waits for the API server.
     held: Option<Instant>,
+    /// Tells that something about the network is new.
+    network: Arc<Notify>,
+    /// When a hold-down or a step of leaving is over.
+    due: Option<Instant>,
     look: tokio::time::Interval,
 }
 
@@ -111,7 +152,16 @@ impl Inbox {
         tokio::select! {
             biased;
             Some(event) = self.signals.recv() => event,
-            Some(Command::Reload { reply }) = self.commands.recv() => Event::Reload(Some(reply)),
+            Some(command) = self.commands.recv() => match command {
+                Command::Reload { reply } => Event::Reload(Some(reply)),
+                Command::Drain { reply } => Event::Drain(reply),
+                Command::Undrain { reply } => Event::Undrain(reply),
+                Command::Hold { ask, reply } => Event::Hold(ask, reply),
+                Command::Close { ask, reply } => Event::Close(ask, reply),
+                Command::Certificate(command) => Event::Certificate(command),
+            },
+            () = self.network.notified() => Event::Network,
+            () = moment::reached(self.due) => Event::Due,
             Some(published) = self.certificates.recv() => Event::Certificates(published),
             Some(update) = self.resolved.recv() => Event::Resolved(update),
             Ok(()) = self.reach.changed() => Event::Reach(self.reach.borrow_and_update().clone()),
@@ -121,7 +171,8 @@ impl Inbox {
             Some(()) = self.files.recv() => Event::Reload(None),
             Some(changes) = receive(&mut self.cluster) => Event::Cluster(changes),
             () = moved(&mut self.moves) => Event::Published,
-            () = due(self.held) => Event::Begin,
+            heard = texts::heard(&mut self.beside) => Event::Heard(heard),
+            () = moment::reached(self.held) => Event::Begin,
         }
     }
 }
@@ -143,15 +194,10 @@ async fn moved(moves: &mut Option<watch::Receiver<u64>>) {
     }
 }
 
-async fn due(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
-        None => std::future::pending().await,
-    }
-}
-
 /// Health of endpoints and acknowledgements change without an event; the world follows at this pace.
 const LOOK: Duration = Duration::from_secs(1);
+/// Settings of the kernel change without an event, and seldom.
+const KERNEL: Duration = Duration::from_secs(30);
 /// The watches give up waiting for kinds before the supervisor gives up waiting for them.
 const HELD_BEYOND: Duration = Duration::from_secs(2);
 /// How long a reload waits for certificates that are being made before it publishes without them.
@@ -170,9 +216,24 @@ pub struct Supervisor {
     watcher: Watcher,
     proxy: Proxy,
     certs: Certs,
+    /// Told to who orders certificates.
+    roads: Roads,
+    fleet: Fleet,
+    /// Keys of TLS sessions, which outlive generations.
+    tickets: Tickets,
     addresses: Addresses,
     resolver: Resolver,
     reach: Reach,
+    announcer: Announcer,
+    /// Beats as long as events are taken.
+    pulse: Pulse,
+    gate: Gate,
+    /// On the way out, by command or because edged stops.
+    leaving: Option<leave::Leaving>,
+    /// What an operator says of endpoints.
+    holds: Arc<Holds>,
+    /// Hosts that an operator has closed.
+    closed: maintenance::Closed,
     kubernetes: Option<Kubernetes>,
     /// What is said in the API.
     reporting: Option<Reporting>,
@@ -200,6 +261,8 @@ struct Serving {
     since: SystemTime,
     table: Arc<CertTable>,
     tls: Arc<TlsTable>,
+    /// Texts that policies name.
+    secrets: Arc<Secrets>,
 }
 
 /// What the actors and the workers said last.
@@ -212,9 +275,19 @@ struct Seen {
     addresses: Arc<AddressesObserved>,
     resolved: BTreeMap<resolve::Name, Arc<Resolved>>,
     reach: Arc<ReachObserved>,
+    /// How each VIP stands with the network.
+    stances: BTreeMap<IpAddr, Stance>,
+    /// The last time that the guard withdrew everything.
+    undone: u64,
+    /// Settings of the kernel that are in the way, and when they are looked at again.
+    kernel: (Vec<String>, Instant),
     failed_sockets: BTreeMap<(SocketAddr, Transport), String>,
     tls_reasons: Vec<String>,
+    /// Where challenges cannot be answered, and why.
+    unheard: Vec<String>,
     store_notices: Vec<String>,
+    /// Of those whom policies ask.
+    authorities: Told,
     /// When `edge.toml` was read without a fault last.
     sources_good: Option<SystemTime>,
     sources_error: Option<String>,
@@ -222,6 +295,7 @@ struct Seen {
     restored: Option<SystemTime>,
     /// Since when changes leave memory behind that nobody uses.
     untidy_since: Option<Instant>,
+    text_forgotten: Option<Instant>,
 }
 
 impl Supervisor {
@@ -242,7 +316,33 @@ impl Supervisor {
                 Event::Reach(observed) => self.take_reach(observed),
                 Event::Cluster(changes) => self.take_cluster(changes).await,
                 Event::Published => self.take_published().await,
+                Event::Heard(heard) => self.take_heard(heard).await,
                 Event::Begin => self.begin().await,
+                Event::Drain(reply) => {
+                    let answer = self.drain().await;
+                    // Whoever asked may be gone by now.
+                    let _ = reply.send(answer);
+                }
+                Event::Undrain(reply) => {
+                    let answer = self.undrain().await;
+                    let _ = reply.send(answer);
+                }
+                Event::Hold(ask, reply) => {
+                    let answer = self.hold(ask).await;
+                    let _ = reply.send(answer);
+                }
+                Event::Close(ask, reply) => {
+                    let answer = self.close(ask).await;
+                    let _ = reply.send(answer);
+                }
+                Event::Certificate(command) => self.certs.door().send(command),
+                Event::Network => self.show(),
+                Event::Due => {
+                    self.step_out();
+                    self.lapse_holds().await;
+                    self.lapse_closures().await;
+                    self.show();
+                }
                 Event::Look => self.look(),
                 Event::ReopenLogs => {
                     if let Some(log) = self.proxy.log() {
@@ -255,28 +355,28 @@ impl Supervisor {
         self.stop().await;
     }
 
-    async fn stop(self) {
+    async fn stop(mut self) {
         let deadline = self.wanted.settings.proxy.drain_timeout;
         tracing::info!(connections = self.proxy.connections(), "draining");
-        self.tell(self.notifier.stopping(deadline + Duration::from_secs(5)));
-        let mut world = World::clone(&self.worlds.borrow());
-        let mut observed = crate::control::observed::Observed::clone(&world.observed);
-        let now = SystemTime::now();
-        observed.drain = Some(crate::control::observed::Drain { since: now, until: now + deadline });
-        world.observed = Arc::new(observed);
-        self.worlds.send_replace(Arc::new(world));
+        self.tell(self.notifier.stopping(self.announcer.patience() + deadline + Duration::from_secs(5)));
+        self.leave_for_good(deadline).await;
 
+        let mut kept = self.kept();
         if let Some(reporting) = self.reporting {
+            let leadership = reporting.leadership();
             reporting.stop().await;
+            kept.tenure = leadership.tenure();
         }
         drop(self.kubernetes);
         if let Some(saver) = self.saver {
-            saver.stop(&self.wanted.cluster);
+            saver.stop(&self.wanted.cluster, kept);
         }
         self.proxy.drain(deadline).await;
+        self.announcer.stop().await;
         self.addresses.stop().await;
         self.proxy.stop();
         self.reach.stop().await;
+        drop(self.fleet);
         drop(self.certs);
         drop(self.stop_api);
         if let Some(api) = self.api

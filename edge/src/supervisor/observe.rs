@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
+use edge_config::inputs::Meta;
 use edge_config::problem::Severity;
 use edge_config::reach;
 use edge_config::snapshot::{EndpointSet, UpstreamKey};
@@ -11,17 +13,29 @@ use edge_config::snapshot::{EndpointSet, UpstreamKey};
 use super::Supervisor;
 use super::cluster::Saver;
 use crate::control::observed::{
-    CollectionState, Observed, ReachState, SocketState, SourceState, UpstreamState, VipState,
+    CollectionState, Network, Observed, ReachState, SocketState, SourceState, UpstreamState, VipState,
 };
 use crate::control::span;
 use crate::control::world::World;
 use crate::kubernetes::Reporting;
 use crate::reach::Way;
-use crate::vip::{AddressState, Withheld, wanted_vips};
+use crate::vip::AddressState;
+use crate::vip::gate::Stance;
+use crate::vip::road::Road;
 
 impl Supervisor {
     /// Shows the world as it is now, if anything about it is new.
-    pub(super) fn show(&self) {
+    pub(super) fn show(&mut self) {
+        let snapshot = &self.wanted.compiled.snapshot;
+        let of_rules = snapshot.rules.iter().filter_map(|rule| rule.policy.as_deref());
+        let of_listeners = snapshot.listeners.iter().filter_map(|listener| listener.policy.as_deref());
+        let policies = of_rules.chain(of_listeners).filter_map(|policy| policy.security.as_deref());
+        let now = Instant::now();
+        self.seen.authorities.settle(self.proxy.authorities().known().troubles(policies, now), now);
+        let mut observed = self.observed();
+        let endpoints = Arc::new(self.reached_endpoints());
+        self.tell_network(&observed, &endpoints);
+        self.put_network(&mut observed);
         let wanted = &self.wanted;
         let world = World {
             edge: self.seen.edge.clone(),
@@ -30,9 +44,9 @@ impl Supervisor {
             since: wanted.since,
             inputs: Arc::clone(&wanted.inputs),
             compiled: Arc::clone(&wanted.compiled),
-            endpoints: Arc::new(self.reached_endpoints()),
+            endpoints,
             problems: Arc::clone(&wanted.problems),
-            observed: Arc::new(self.observed()),
+            observed: Arc::new(observed),
         };
         self.worlds.send_if_modified(|shown| {
             let is_new = shown.generation != world.generation
@@ -46,6 +60,18 @@ impl Supervisor {
         });
     }
 
+    /// What stands for policies that cannot be read.
+    fn unreadable(&self) -> impl Iterator<Item = String> {
+        let inputs = &self.wanted.inputs;
+        let security = inputs.security_policies.values().map(|policy| (&policy.meta, &policy.spec.unreadable));
+        let clients = inputs.client_traffic_policies.values().map(|policy| (&policy.meta, &policy.spec.unreadable));
+        let line = |kind: &str, (meta, why): (&Meta, &Option<String>)| {
+            why.as_ref().map(|why| format!("{kind} {} closes what it is about: {why}", meta.key))
+        };
+        let security = security.filter_map(move |policy| line("SecurityPolicy", policy));
+        security.chain(clients.filter_map(move |policy| line("ClientTrafficPolicy", policy)))
+    }
+
     fn observed(&self) -> Observed {
         let snapshot = &self.wanted.compiled.snapshot;
         let workers = self.proxy.metrics().len();
@@ -57,9 +83,21 @@ impl Supervisor {
         notices.extend(self.seen.addresses.notices.iter().cloned());
         notices.extend(self.seen.reach.notices.iter().cloned());
         notices.extend(self.seen.tls_reasons.iter().cloned());
+        notices.extend(self.seen.unheard.iter().cloned());
+        let troubles = Arc::clone(self.seen.authorities.lines());
+        notices.extend(troubles.iter().map(|(policy, line)| format!("{policy}: {line}")));
+        notices.extend(self.unreadable());
+        notices.extend(self.seen.kernel.0.iter().map(|finding| format!("kernel: {finding}")));
         notices.extend(self.proxy.deaf());
         notices.extend(self.reporting.as_ref().and_then(Reporting::trouble));
-        let mut observed = Observed {
+        let fleet = self.fleet.observed();
+        notices.extend(fleet.iter().flat_map(|fleet| fleet.notices()));
+        if let Some(kubernetes) = &self.kubernetes {
+            let beside = kubernetes.coexistence();
+            let beside = beside.borrow();
+            notices.extend(beside.cert_manager.is_some().then(|| beside.why.clone()));
+        }
+        Observed {
             offline: false,
             workers: u32::try_from(workers).unwrap_or(u32::MAX),
             acknowledged: u32::try_from(acknowledged).unwrap_or(u32::MAX),
@@ -78,13 +116,38 @@ impl Supervisor {
                 .collect(),
             vips: BTreeMap::new(),
             certificates: self.seen.certs.certificates.clone(),
+            acme: self.seen.certs.acme.clone(),
             upstreams: self.upstreams(),
             sources: self.sources(),
             notices,
-            drain: None,
+            drain: self.leaving.map(|leaving| leaving.observed()),
+            holds: Arc::clone(&self.holds),
+            closures: Arc::clone(&self.closed.closures),
+            network: Network::default(),
+            fleet,
+            troubles,
+        }
+    }
+
+    /// What became of the VIPs, now that the network was told.
+    fn put_network(&self, observed: &mut Observed) {
+        observed.network = Network {
+            stances: self.seen.stances.clone(),
+            addresses: Arc::clone(&self.seen.addresses),
+            ..self.announcer.observed()
         };
-        observed.vips = self.vips(&observed);
-        observed
+        observed.notices.extend(observed.network.notices());
+        observed.vips = self
+            .seen
+            .stances
+            .iter()
+            .map(|(address, stance)| (*address, self.vip(observed, *address, stance)))
+            .collect();
+        let bgp = self.wanted.compiled.snapshot.announce.bgp.as_ref();
+        let road =
+            |(address, state): (&IpAddr, &VipState)| (*address, Road::of(*address, state, bgp, &observed.network));
+        let roads = observed.vips.iter().map(road).collect();
+        *self.roads.write().unwrap_or_else(PoisonError::into_inner) = roads;
     }
 
     fn sources(&self) -> Vec<SourceState> {
@@ -135,18 +198,16 @@ impl Supervisor {
         vec![files, cluster]
     }
 
-    fn vips(&self, observed: &Observed) -> BTreeMap<IpAddr, VipState> {
-        let judged = wanted_vips(&self.wanted.compiled.snapshot, &self.seen.addresses, observed);
-        let state = |address: IpAddr, verdict: Result<(), Withheld>| match verdict {
-            Ok(()) => VipState::Bound { announced: None },
-            Err(reason) => match self.seen.addresses.addresses.get(&address) {
-                Some(AddressState::Ours { .. } | AddressState::Present { .. }) => {
-                    VipState::Withheld(reason.to_string())
-                }
-                Some(AddressState::Failed(_)) | None => VipState::Failed(reason.to_string()),
-            },
-        };
-        judged.into_iter().map(|(vip, verdict)| (vip.address, state(vip.address, verdict))).collect()
+    fn vip(&self, observed: &Observed, address: IpAddr, stance: &Stance) -> VipState {
+        match (stance, self.seen.addresses.addresses.get(&address)) {
+            (Stance::Announced | Stance::Leaving, _) => {
+                VipState::Bound { announced: observed.network.announced(address) }
+            }
+            (stance, Some(AddressState::Ours { .. } | AddressState::Present { .. })) => {
+                VipState::Withheld(stance.to_string())
+            }
+            (stance, Some(AddressState::Failed(_)) | None) => VipState::Failed(stance.to_string()),
+        }
     }
 
     fn upstreams(&self) -> BTreeMap<UpstreamKey, UpstreamState> {

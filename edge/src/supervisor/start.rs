@@ -1,34 +1,45 @@
 //! From a path to a running daemon. Everything that can fail at the start fails here, before a socket is open.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use edge_config::Compiler;
 use edge_config::problem::Severity;
 use edge_config::settings::{AccessLog, IoBackend, Settings};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::cluster::{Cluster, Files, Saver};
+use super::cluster::{Cluster, Files, Kept, Saver};
+use super::leave::Leaving;
+use super::texts::Beside;
 use super::{HELD_BEYOND, Inbox, LOOK, Seen, Serving, StartError, Supervisor, signals};
+use crate::certs::edges::Orders;
+use crate::certs::ordering::Means;
 use crate::certs::{Certs, CertsSettings};
 use crate::control::api::{self, Api, Sockets};
 use crate::control::world::{self, World};
-use crate::kubernetes::{Kubernetes, Reporting, last_good};
+use crate::fleet::{self, Fleet, Who};
+use crate::kubernetes::{Kubernetes, Leadership, Reporting, last_good};
 use crate::logging::Logging;
 use crate::notify::Notifier;
+use crate::proxy::authorities::trouble::Told;
 use crate::proxy::filters::session::Tokens;
 use crate::proxy::generation::Generation;
 use crate::proxy::io::Backend;
 use crate::proxy::limits::Limits;
+use crate::proxy::tls::tickets::Tickets;
 use crate::proxy::{Proxy, ProxyOptions, access_log, metrics};
+use crate::pulse::{Pulse, Vitals};
 use crate::reach::Reach;
 use crate::resolve::Resolver;
 use crate::source::{self, Keys, Watcher};
-use crate::store::Store;
+use crate::store::{Sealing, Store};
 use crate::vip::Addresses;
+use crate::vip::announcer::Announcer;
+use crate::vip::gate::Gate;
+use crate::vip::road::Roads;
 
 /// Runs the daemon until it is told to stop.
 pub fn run(config: &Path) -> Result<(), StartError> {
@@ -61,12 +72,15 @@ fn open(
         tracing::warn!(%error, "systemd cannot be told anything");
         Notifier::silent()
     });
-    let opened = Store::open(&settings.state_directory);
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let sealing = Sealing::find(settings.state_key_file.as_deref(), credentials.as_deref());
+    let opened = Store::open_sealed(&settings.state_directory, sealing);
     for notice in &opened.notices {
         tracing::warn!("store: {notice}");
     }
     let store = opened.store;
-    let edge = host_name();
+    // A source has put the name of the host there where nobody said one.
+    let edge: Box<str> = settings.edge.name.as_deref().unwrap_or("edge").into();
 
     let (worlds, commands, handle) = world::channels(World::empty(&edge, started));
     let sockets = Sockets::bind(&settings.control.socket, settings.control.metrics)?;
@@ -76,24 +90,55 @@ fn open(
     let (signal, signal_inbox) = mpsc::channel(8);
     signals::watch(signal).map_err(StartError::Signals)?;
 
+    let network = Arc::new(Notify::new());
+    let tickets = Tickets::random();
+    let leadership = Arc::new(OnceLock::new());
+    let fleet = Fleet::start(fleet::Start {
+        settings: settings.fleet.clone(),
+        name: edge.to_string(),
+        who: who_decides(&settings, &leadership),
+        tickets: tickets.clone(),
+        store: store.clone(),
+        changed: Arc::clone(&network),
+    })
+    .map_err(StartError::Fleet)?;
+
+    let proxy = start_proxy(&settings, &store)?;
+    fleet.count(Arc::clone(proxy.ledger()));
+    let roads = Roads::default();
+    let means = Means { board: Arc::clone(proxy.board()), edges: fleet.edges(), roads: Arc::clone(&roads) };
     let (publish, certificates) = mpsc::unbounded_channel();
     let certs_settings = CertsSettings { internal_ca: settings.certificates.internal_ca.clone() };
-    let certs = Certs::start(store.clone(), certs_settings, move |published| {
+    let certs = Certs::start(store.clone(), certs_settings, means, move |published| {
         // The supervisor is gone only when the daemon stops.
         let _ = publish.send(published);
     })
     .map_err(StartError::Certificates)?;
+    fleet.attach(Arc::new(certs.door()));
     let addresses = Addresses::start(store.clone());
     let reach = Reach::start();
+    let leaving = store.drained_since().map(Leaving::resumed);
+    let holds = Arc::new(store.holds());
+    let closed = super::maintenance::Closed::of(store.closures());
 
-    let proxy = start_proxy(&settings, &store)?;
+    if leaving.is_some() {
+        tracing::warn!("drained, as it was told before the restart: nothing is announced until edgectl undrain");
+        proxy.leave(true);
+    }
+    let pulse = Pulse::default();
+    let vitals = Vitals { supervisor: pulse.clone(), workers: proxy.pulses().to_vec() };
+    let announcer =
+        Announcer::start(run_directory(&settings), vitals, Arc::clone(&network)).map_err(StartError::Network)?;
     let workers = proxy.metrics().to_vec();
+    let checks = Arc::clone(proxy.checks());
+    let authorities = Arc::clone(proxy.authorities());
     let dropped = proxy.log().map(access_log::AccessLog::dropped_counter);
     let mut api_server = None;
     let mut cluster = Cluster::default();
     let mut restored = None;
     let mut store_notices = opened.notices;
     let mut saver = None;
+    let kept = Kept::read(&store);
     if let Some(kubernetes) = &settings.kubernetes {
         let found = last_good::read(&settings.state_directory);
         for notice in found.notices {
@@ -102,19 +147,28 @@ fn open(
         }
         cluster = Cluster::of(&found.objects);
         restored = found.written.filter(|_| cluster.is_known);
-        saver = Some(Saver::start(&settings.state_directory).map_err(StartError::Kubernetes)?);
-        api_server = Some(Kubernetes::start(kubernetes, found.objects).map_err(StartError::Kubernetes)?);
+        saver =
+            Some(Saver::start(&settings.state_directory, store.clone(), kept.clone()).map_err(StartError::Kubernetes)?);
+        api_server = Some(
+            Kubernetes::start(kubernetes, found.objects, Arc::clone(&kept.texts)).map_err(StartError::Kubernetes)?,
+        );
     }
     let (kubernetes, changes) = api_server.unzip();
     let reporting = match (&kubernetes, &settings.kubernetes) {
         (Some(kubernetes), Some(settings)) if settings.write_status => {
-            Some(Reporting::start(kubernetes, &handle.world, settings, &edge))
+            Some(Reporting::start(kubernetes, &handle.world, settings, &edge, kept.tenure))
         }
         _ => None,
     };
+    if let Some(reporting) = &reporting {
+        // It is set once, here.
+        let _ = leadership.set(reporting.leadership());
+    }
     let written = reporting.as_ref().map(Reporting::counters);
     let metrics = Arc::new(move |text: &mut metrics::Text| {
         metrics::write(&workers, dropped.as_ref().map_or(0, |dropped| dropped()), text);
+        checks.write(text);
+        authorities.tally.write(&authorities.known(), text);
         if let Some(written) = &written {
             written.write(text);
         }
@@ -136,6 +190,9 @@ fn open(
         reach: reach.observed(),
         cluster: changes,
         moves: kubernetes.as_ref().map(|kubernetes| kubernetes.mirror().moves()),
+        beside: kubernetes.as_ref().map(Beside::of),
+        network: Arc::clone(&network),
+        due: None,
         held: patience.map(|patience| Instant::now() + patience + HELD_BEYOND),
         look,
     };
@@ -148,9 +205,18 @@ fn open(
         watcher,
         proxy,
         certs,
+        roads,
+        fleet,
+        tickets,
         addresses,
         resolver: Resolver::new(resolved),
         reach,
+        announcer,
+        pulse,
+        gate: Gate::default(),
+        leaving,
+        holds,
+        closed,
         kubernetes,
         reporting,
         saver,
@@ -163,7 +229,7 @@ fn open(
             cluster,
             settings,
             inputs: Arc::default(),
-            keys: Keys::new(),
+            keys: Keys::default(),
             problems: Arc::new([]),
             compiled: Arc::default(),
             compiler: Compiler::default(),
@@ -171,6 +237,7 @@ fn open(
             since: started,
             table: Arc::default(),
             tls: Arc::default(),
+            secrets: Arc::default(),
         },
         seen: Seen {
             started,
@@ -180,15 +247,34 @@ fn open(
             addresses: Arc::default(),
             resolved: BTreeMap::new(),
             reach: Arc::default(),
+            stances: BTreeMap::new(),
+            undone: 0,
+            kernel: (Vec::new(), Instant::now()),
             failed_sockets: BTreeMap::new(),
             tls_reasons: Vec::new(),
+            unheard: Vec::new(),
             store_notices,
+            authorities: Told::default(),
             sources_good: Some(started),
             sources_error: None,
             restored,
             untidy_since: None,
+            text_forgotten: None,
         },
     })
+}
+
+/// Edges that keep Leases follow them: what the API server says is one answer for all of a group.
+fn who_decides(settings: &Settings, leadership: &Arc<OnceLock<Leadership>>) -> Who {
+    let keeps_leases = settings.kubernetes.as_ref().is_some_and(|kubernetes| kubernetes.write_status);
+    let leadership = Arc::clone(leadership);
+    match keeps_leases {
+        false => Who::Votes,
+        true => Who::Lease(Arc::new(move || match leadership.get() {
+            Some(leadership) => leadership.orders(),
+            None => Orders::Unknown("the Lease is not read yet".to_owned()),
+        })),
+    }
 }
 
 fn start_proxy(settings: &Settings, store: &Store) -> Result<Proxy, StartError> {
@@ -216,13 +302,17 @@ fn start_proxy(settings: &Settings, store: &Store) -> Result<Proxy, StartError> 
         snapshot: Arc::default(),
         endpoints: Arc::default(),
         tls: Arc::default(),
+        secrets: Arc::default(),
         limits: Limits::of(&settings.proxy),
+        responders: Arc::default(),
+        maintenance: None,
     };
     Ok(Proxy::start(options, first)?)
 }
 
-/// What this edge calls itself in status.
-fn host_name() -> Box<str> {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    if name.trim().is_empty() { "edge".into() } else { name.trim().into() }
+/// Where sockets between Edge's own processes are: beside the control socket.
+fn run_directory(settings: &Settings) -> PathBuf {
+    let beside = settings.control.socket.parent().unwrap_or(Path::new("."));
+    // Others than edged are told of it. An error: there is no working directory any more, and nothing better to say.
+    std::path::absolute(beside).unwrap_or_else(|_| beside.to_owned())
 }

@@ -76,7 +76,7 @@ impl Addresses {
         let owner = Owner {
             ours: store.bound_addresses().into_iter().collect(),
             store,
-            settings: VipSettings { bind: BindVips::Never, interface: String::new() },
+            settings: VipSettings { bind: BindVips::Never, interface: String::new(), ..VipSettings::default() },
             wanted: None,
             netlink: None,
             publish,
@@ -164,12 +164,13 @@ impl Owner {
                     resync = resync.min(Instant::now() + SETTLE);
                 }
                 () = sleep_until(resync) => {
-                    self.apply().await;
-                    // Our own change is reported too; without this it would start another round for ever.
+                    // What is reported from here on may have come after the look. A change of our own is reported, too,
+                    // and costs a second look, which finds nothing to do.
+                    resync = Instant::now() + RESYNC;
                     if let Some(changes) = &mut changes {
                         while changes.try_recv().is_ok() {}
                     }
-                    resync = Instant::now() + RESYNC;
+                    self.apply().await;
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! The only file that knows rtnetlink: lists, adds and removes host addresses, and tells when something changed.
+//! The addresses in the kernel, by rtnetlink: lists, adds and removes host addresses, and tells when something changed.
 //!
 //! Each request has a deadline. Errors are lines for users.
 
@@ -11,9 +11,15 @@ use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope,
 };
 use rtnetlink::packet_route::link::LinkAttribute;
-use rtnetlink::{Handle, MulticastGroup, new_connection, new_multicast_connection};
+use rtnetlink::{Handle, MulticastGroup, new_connection};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+
+use crate::netlink;
+
+mod link;
+
+pub(super) use link::{Link, ours};
 
 /// Marks our addresses (IFA_PROTO, Linux 5.18): what the list of the store calls ours but does not bear this mark was
 /// added again by somebody else. 1 to 3 belong to the kernel.
@@ -35,6 +41,8 @@ pub(super) struct Listed {
     pub(super) protocol: Option<u8>,
     /// IPv6: somebody else on the link has this address.
     pub(super) duplicate: bool,
+    /// IPv6: the kernel still asks whether somebody else has it.
+    pub(super) tentative: bool,
 }
 
 impl Listed {
@@ -140,24 +148,7 @@ impl Drop for Netlink {
 
 /// A channel of capacity 1 that is filled whenever an address or a link changed; `None` without that right.
 pub(super) fn changes() -> Option<(mpsc::Receiver<()>, tokio::task::JoinHandle<()>)> {
-    let groups = [MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr, MulticastGroup::Link];
-    let (connection, _, mut messages) = new_multicast_connection(&groups).ok()?;
-    let (sender, receiver) = mpsc::channel(1);
-    let task = tokio::spawn(async move {
-        let forward = async {
-            while messages.next().await.is_some() {
-                // Full means that a change is already noted.
-                if let Err(mpsc::error::TrySendError::Closed(())) = sender.try_send(()) {
-                    break;
-                }
-            }
-        };
-        tokio::select! {
-            () = connection => {}
-            () = forward => {}
-        }
-    });
-    Some((receiver, task))
+    netlink::changes(&[MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr, MulticastGroup::Link])
 }
 
 async fn within<T>(work: impl Future<Output = Result<T, rtnetlink::Error>>) -> Result<T, NetlinkError> {
@@ -204,17 +195,21 @@ fn message(address: IpAddr, index: u32) -> AddressMessage {
 }
 
 fn listed(message: &AddressMessage, interface: String) -> Option<Listed> {
-    let (mut local, mut peer, mut protocol, mut duplicate) = (None, None, None, false);
+    let (mut local, mut peer, mut protocol) = (None, None, None);
+    let (mut duplicate, mut tentative) = (false, false);
     for attribute in &message.attributes {
         match attribute {
             AddressAttribute::Local(address) => local = Some(*address),
             AddressAttribute::Address(address) => peer = Some(*address),
             AddressAttribute::Protocol(found) => protocol = Some(u8::from(*found)),
-            AddressAttribute::Flags(flags) => duplicate = flags.contains(AddressFlags::Dadfailed),
+            AddressAttribute::Flags(flags) => {
+                duplicate = flags.contains(AddressFlags::Dadfailed);
+                tentative = flags.contains(AddressFlags::Tentative);
+            }
             _ => {}
         }
     }
     // On a point-to-point link ADDRESS is the other end.
     let address = local.or(peer).filter(|address| *address != IpAddr::V6(Ipv6Addr::UNSPECIFIED))?;
-    Some(Listed { address, prefix: message.header.prefix_len, interface, protocol, duplicate })
+    Some(Listed { address, prefix: message.header.prefix_len, interface, protocol, duplicate, tentative })
 }

@@ -86,8 +86,7 @@ fn nothing_that_can_be_read_in_two_ways_reaches_a_backend() {
             if let Err(fault) = judge(case, &rig, &recorder) {
                 faults.push(format!("{} [{}]: {fault}", case.rule, case.name));
                 // What may be late of it belongs to it.
-                std::thread::sleep(Duration::from_millis(50));
-                recorder.take();
+                recorder.take_all();
             }
         }
         // Whatever was on its way to the backend is there by now.
@@ -129,7 +128,7 @@ fn judge(case: &Case, rig: &Rig, recorder: &Recorder) -> Result<(), String> {
         Want::Forwarded(_) | Want::Redirected(_) => client.head(),
         Want::Refused(_) | Want::CutOff(_) | Want::Closed | Want::After(_) => client.rest(),
     };
-    received.extend(recorder.take());
+    received.extend(recorder.take_all());
     let text = received.escape_ascii().to_string();
     let fault = |what: &str| Err(format!("{what}: client {answer:?}, backend {text:?}"));
     let status = |status: u16| answer.starts_with(&format!("HTTP/1.1 {status} "));

@@ -4,37 +4,70 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
+use rustix::net::{RecvFlags, recv};
+
+use crate::rig::wait_for;
+
 pub struct Recorder {
     pub address: SocketAddr,
-    bytes: Arc<Mutex<Vec<u8>>>,
+    log: Arc<Mutex<Log>>,
+}
+
+#[derive(Default)]
+struct Log {
+    bytes: Vec<u8>,
+    /// All that were ever accepted, with the other end of each.
+    connections: Vec<(SocketAddr, TcpStream)>,
 }
 
 impl Recorder {
     pub fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let bytes = Arc::new(Mutex::new(Vec::new()));
-        let log = Arc::clone(&bytes);
+        let log = Arc::<Mutex<Log>>::default();
+        let shared = Arc::clone(&log);
         std::thread::spawn(move || {
-            while let Ok((stream, _)) = listener.accept() {
-                let log = Arc::clone(&log);
+            while let Ok((stream, peer)) = listener.accept() {
+                shared.lock().unwrap().connections.push((peer, stream.try_clone().unwrap()));
+                let log = Arc::clone(&shared);
                 std::thread::spawn(move || record(stream, &log));
             }
         });
-        Self { address, bytes }
+        Self { address, log }
     }
 
     /// What has come since the last look.
     pub fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut *self.bytes.lock().unwrap())
+        std::mem::take(&mut self.log.lock().unwrap().bytes)
+    }
+
+    /// The same, once nothing that was sent before is still on its way to us.
+    pub fn take_all(&self) -> Vec<u8> {
+        // Connections are accepted in their order.
+        let last = TcpStream::connect(self.address).unwrap();
+        let own = last.local_addr().unwrap();
+        wait_for(|| {
+            let log = self.log.lock().unwrap();
+            log.connections.iter().any(|(peer, _)| *peer == own) && log.connections.iter().all(|(_, one)| is_read(one))
+        });
+        self.take()
     }
 }
 
-fn record(mut stream: TcpStream, log: &Mutex<Vec<u8>>) {
+/// Whether the kernel holds nothing of a connection that was not read.
+fn is_read(stream: &TcpStream) -> bool {
+    !matches!(recv(stream, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT), Ok((1.., _)))
+}
+
+fn record(mut stream: TcpStream, log: &Mutex<Log>) {
     let mut held = Vec::new();
     let mut piece = [0; 65536];
-    while let Ok(count @ 1..) = stream.read(&mut piece) {
-        log.lock().unwrap().extend_from_slice(&piece[..count]);
+    while let Ok(1..) = stream.peek(&mut [0; 1]) {
+        // Read and written down in one step.
+        let mut log = log.lock().unwrap();
+        let Ok(count @ 1..) = stream.read(&mut piece) else { return };
+        log.bytes.extend_from_slice(&piece[..count]);
+        drop(log);
         held.extend_from_slice(&piece[..count]);
         if is_whole(&held) {
             held.clear();

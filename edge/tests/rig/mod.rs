@@ -2,8 +2,8 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)] // each test file uses its part; a failure here fails the test
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use edge::proxy::access_log::AccessLog;
 use edge::proxy::filters::session::Tokens;
 use edge::proxy::io::{Backend as IoBackend, uring};
 use edge::proxy::limits::Limits;
+use edge::proxy::secrets::Secrets;
 use edge::proxy::{BindFailure, Generation, Proxy, ProxyOptions};
 use edge_config::hosts::HostMap;
 use edge_config::matching::{PathMatch, RouteMatch, RouteTable};
@@ -18,7 +19,8 @@ use edge_config::names::{HostPattern, Kind, ObjectKey, ObjectRef};
 use edge_config::settings::PathPolicy;
 use edge_config::snapshot::*;
 
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// Nothing that a test waits for takes longer, on the slowest machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs a test on every back end of this machine.
 pub fn on_both(test: impl Fn(IoBackend)) {
@@ -114,6 +116,32 @@ impl Rig {
         wait_for(|| self.proxy.live() >= number);
     }
 
+    /// The same with texts of Secrets.
+    pub fn publish_guarded(&self, endpoint: SocketAddr, secrets: &Arc<Secrets>, edit: impl FnOnce(&mut Snapshot)) {
+        let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
+        let (mut snapshot, endpoints) =
+            snapshot(self.address, vec![("", rule(0)), ("/open", rule(0))], vec![vec![endpoint]]);
+        edit(&mut snapshot);
+        let generation = generation(number, snapshot, endpoints, self.limits);
+        let generation = Generation { secrets: Arc::clone(secrets), ..generation };
+        assert!(self.proxy.publish(generation).is_empty());
+        wait_for(|| self.proxy.live() >= number);
+    }
+
+    /// The same for rules and endpoints.
+    pub fn publish_as(
+        &self,
+        rules: Vec<(&str, Rule)>,
+        upstreams: Vec<Vec<SocketAddr>>,
+        edit: impl FnOnce(&mut Snapshot),
+    ) {
+        let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
+        let (mut snapshot, endpoints) = snapshot(self.address, rules, upstreams);
+        edit(&mut snapshot);
+        assert!(self.proxy.publish(generation(number, snapshot, endpoints, self.limits)).is_empty());
+        wait_for(|| self.proxy.live() >= number);
+    }
+
     /// Publishes a listener with one rule for each host.
     pub fn publish_hosts(&self, hosts: &[&str], rules: Vec<Rule>, upstreams: Vec<Vec<SocketAddr>>) {
         let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
@@ -145,8 +173,13 @@ impl Rig {
     }
 }
 
+/// An address at which nobody listens. The host is nobody else's, in this process or another: a port of 127.0.0.1 could be
+/// given to the next who asks for any before it is bound here, and listeners of two proxies would share it.
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let [.., last] = (NEXT.fetch_add(1, Ordering::Relaxed) % 250 + 1).to_be_bytes();
+    TcpListener::bind((Ipv4Addr::new(127, 128 | (high & 0x3f), low, last), 0)).unwrap().local_addr().unwrap()
 }
 
 pub fn wait_for(mut condition: impl FnMut() -> bool) {
@@ -158,7 +191,16 @@ pub fn wait_for(mut condition: impl FnMut() -> bool) {
 }
 
 fn generation(number: u64, snapshot: Snapshot, endpoints: Endpoints, limits: Limits) -> Generation {
-    Generation { number, snapshot: Arc::new(snapshot), endpoints: Arc::new(endpoints), tls: Arc::default(), limits }
+    Generation {
+        number,
+        snapshot: Arc::new(snapshot),
+        endpoints: Arc::new(endpoints),
+        tls: Arc::default(),
+        secrets: Arc::default(),
+        limits,
+        responders: Arc::default(),
+        maintenance: None,
+    }
 }
 
 pub fn object(kind: Kind, name: &str) -> ObjectRef {
@@ -176,6 +218,8 @@ pub fn backend(upstream: u32, weight: u32) -> Backend {
         reference: format!("Service default/s{upstream}:80").into(),
         target: Target::Upstream(UpstreamId(upstream)),
         filters: Arc::default(),
+        balance: None,
+        fallback: false,
     }
 }
 
@@ -191,6 +235,7 @@ pub fn forward(backends: Vec<Backend>) -> Rule {
         retry: None,
         session: None,
         balance: Balance::RoundRobin,
+        policy: None,
     }
 }
 
@@ -210,6 +255,7 @@ fn snapshot(address: SocketAddr, rules: Vec<(&str, Rule)>, upstreams: Vec<Vec<So
             number: address.port(),
             sources: None,
             proxy_protocol: None,
+            keepalive: None,
             serve: PortServe::Http { hosts },
         }],
         listeners: vec![Listener {
@@ -217,12 +263,14 @@ fn snapshot(address: SocketAddr, rules: Vec<(&str, Rule)>, upstreams: Vec<Vec<So
             name: "http".into(),
             port: address.port(),
             hostname: HostPattern::Any,
+            policy: None,
             client: ClientSettings {
                 trusted_hops: 0,
                 idle_timeout: Duration::from_secs(60),
                 head_timeout: Duration::from_secs(10),
                 buffer_limit: None,
                 path: Default::default(),
+                ..ClientSettings::default()
             },
             serve: ListenerServe::Http { routes },
         }],
@@ -233,7 +281,9 @@ fn snapshot(address: SocketAddr, rules: Vec<(&str, Rule)>, upstreams: Vec<Vec<So
                 protocol: UpstreamProtocol::Http1,
                 proxy_protocol: None,
                 tls: None,
+                policy: None,
             })
+            .map(Arc::new)
             .collect(),
         ..Snapshot::default()
     };

@@ -12,6 +12,7 @@ use edge::proxy::filters::session::Tokens;
 use edge::proxy::io::Backend as IoBackend;
 use edge::proxy::limits::Limits;
 use edge::proxy::tls::table::{TlsReason, TlsTable, tls_table};
+use edge::proxy::tls::tickets::Tickets;
 use edge::proxy::tls::{install_provider, provider};
 use edge::proxy::{Generation, Proxy, ProxyOptions};
 use edge_config::hosts::HostMap;
@@ -154,19 +155,26 @@ pub fn listener(name: &str, host: &str, serve: ListenerServe) -> Listener {
         name: name.into(),
         port: 443,
         hostname: pattern(host),
+        policy: None,
         client: ClientSettings {
             trusted_hops: 0,
             idle_timeout: Duration::from_secs(60),
             head_timeout: Duration::from_secs(10),
             buffer_limit: None,
             path: Default::default(),
+            ..ClientSettings::default()
         },
         serve,
     }
 }
 
 pub fn terminate(certificates: &[&str], client_validation: ClientValidation) -> Terminate {
-    Terminate { certificates: certificates.iter().map(|name| cert_id(name)).collect(), client_validation }
+    Terminate {
+        certificates: certificates.iter().map(|name| cert_id(name)).collect(),
+        client_validation,
+        demands: None,
+        parameters: None,
+    }
 }
 
 /// Routes of an HTTPS listener: host patterns with the rule that takes everything below them.
@@ -198,11 +206,12 @@ pub fn snapshot(address: SocketAddr, listeners: Vec<Listener>, rules: Vec<Rule>,
             number: address.port(),
             sources: None,
             proxy_protocol: None,
+            keepalive: None,
             serve: PortServe::Tls { names },
         }],
         listeners,
         rules: rules.into_iter().map(Arc::new).collect(),
-        upstreams,
+        upstreams: upstreams.into_iter().map(Arc::new).collect(),
         ..Snapshot::default()
     }
 }
@@ -219,7 +228,13 @@ pub fn in_clear(address: SocketAddr, rules: Vec<Rule>, upstreams: Vec<Upstream>)
 
 pub fn upstream(index: u32, protocol: UpstreamProtocol, tls: Option<UpstreamTls>) -> Upstream {
     let object = object(Kind::Service, &format!("s{index}"));
-    Upstream { key: UpstreamKey { object, port: 80, variant: "".into() }, protocol, proxy_protocol: None, tls }
+    Upstream {
+        key: UpstreamKey { object, port: 80, variant: "".into() },
+        protocol,
+        proxy_protocol: None,
+        tls,
+        policy: None,
+    }
 }
 
 pub struct SecureRig {
@@ -227,6 +242,7 @@ pub struct SecureRig {
     pub address: SocketAddr,
     number: AtomicU64,
     tls: Mutex<Arc<TlsTable>>,
+    tickets: Tickets,
     limits: Limits,
 }
 
@@ -239,17 +255,32 @@ impl SecureRig {
         install_provider();
         let tokens = Tokens::new(b"test").unwrap();
         let options = ProxyOptions { workers: 2, backend: Some(backend), tokens, log: None };
-        let first =
-            Generation { number: 0, snapshot: Arc::default(), endpoints: Arc::default(), tls: Arc::default(), limits };
+        let first = Generation {
+            number: 0,
+            snapshot: Arc::default(),
+            endpoints: Arc::default(),
+            tls: Arc::default(),
+            secrets: Arc::default(),
+            limits,
+            responders: Arc::default(),
+            maintenance: None,
+        };
         let proxy = Proxy::start(options, first).unwrap();
-        Self { proxy, address: free_address(), number: AtomicU64::new(0), tls: Mutex::default(), limits }
+        Self {
+            proxy,
+            address: free_address(),
+            number: AtomicU64::new(0),
+            tls: Mutex::default(),
+            tickets: Tickets::random(),
+            limits,
+        }
     }
 
     /// Publishes and waits until it is live.
     pub fn publish(&self, snapshot: Snapshot, certificates: &CertTable, endpoints: &[SocketAddr]) -> Vec<TlsReason> {
         let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
         let mut before = self.tls.lock().unwrap();
-        let (table, reasons) = tls_table(&snapshot, certificates, RECORDS.get(), Some(&**before));
+        let (table, reasons) = tls_table(&snapshot, certificates, RECORDS.get(), &self.tickets, Some(&**before));
         *before = Arc::new(table);
         let endpoint = |address: &SocketAddr| {
             let (target, node) = Default::default();
@@ -261,7 +292,10 @@ impl SecureRig {
             snapshot: Arc::new(snapshot),
             endpoints: Arc::new(endpoints.iter().map(endpoint).collect()),
             tls: Arc::clone(&before),
+            secrets: Arc::default(),
             limits: self.limits,
+            responders: Arc::default(),
+            maintenance: None,
         });
         assert!(failures.is_empty(), "{failures:?}");
         wait_for(|| self.proxy.live() >= number);

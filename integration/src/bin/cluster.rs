@@ -9,12 +9,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use edge_integration::cluster::process::{await_within, interrupt};
+use edge_integration::cluster::process::{await_within, end_on_signals};
 use edge_integration::cluster::suite::Run;
 use edge_integration::cluster::{Channel, Cluster};
 use edge_integration::edged::workspace;
 use edge_integration::netns;
-use tokio::signal::unix::{SignalKind, signal};
 
 const USAGE: &str =
     "usage: cluster [--prefix TEXT] [--parallel N] up|node|control-plane|conformance [REGEX] [-- SUITE-FLAG…]
@@ -43,7 +42,7 @@ fn main() -> ExitCode {
         eprintln!("cluster: network namespaces are not to be had: {why}");
         return ExitCode::FAILURE;
     }
-    std::thread::spawn(watch_signals);
+    end_on_signals();
     let dir = workspace().join("target/conformance").join(&options.prefix);
     let mut cluster = Cluster::start(&options.prefix, &dir);
     cluster.define(Channel::Experimental);
@@ -97,19 +96,6 @@ fn stay(cluster: &mut Cluster) -> ExitCode {
         cluster.must_live();
         None
     })
-}
-
-/// The first signal undoes everything; a second one leaves at once.
-fn watch_signals() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let (mut int, mut term) = (signal(SignalKind::interrupt()).unwrap(), signal(SignalKind::terminate()).unwrap());
-        for _ in 0..2 {
-            tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
-            interrupt();
-        }
-        std::process::exit(130);
-    });
 }
 
 fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {

@@ -7,12 +7,11 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use edge_integration::cluster::process::interrupt;
+use edge_integration::cluster::process::end_on_signals;
 use edge_integration::edged::workspace;
 use edge_integration::netns;
 use edge_integration::trials::findings::millis;
 use edge_integration::trials::{Field, Findings, faults, flip, outage, pair, probe, quarantine};
-use tokio::signal::unix::{SignalKind, signal};
 
 const USAGE: &str = "usage: kubernetes-demo [--prefix TEXT] [--routes N] [--samples N] [--churn PER-SECOND]
                        [--flip MINUTES] [--outage MINUTES] [TRIAL…]
@@ -88,7 +87,7 @@ fn main() -> ExitCode {
         eprintln!("kubernetes-demo: network namespaces are not to be had: {why}");
         return ExitCode::FAILURE;
     }
-    std::thread::spawn(watch_signals);
+    end_on_signals();
     let dir = workspace().join("target/kubernetes-demo").join(&options.prefix);
     let mut field = Field::raise(&options.prefix, &dir, options.routes, false);
     let mut findings = Findings::default();
@@ -122,7 +121,7 @@ fn direct(field: &mut Field, options: &Options, findings: &mut Findings) {
     }
     let minutes = |minutes: f64| Duration::from_secs_f64(minutes * 60.0);
     if options.wants("flip") {
-        flip::flip(field, minutes(options.flip), findings);
+        flip::flip(field, minutes(options.flip), flip::IN_TIME, findings);
     }
     if options.wants("broken") {
         quarantine::broken_routes(field, 100, findings);
@@ -148,17 +147,4 @@ fn faulty(field: &mut Field, options: &Options, findings: &mut Findings) {
     if options.wants("quarrel") {
         faults::quarrel(field, Duration::from_secs(60), findings);
     }
-}
-
-/// The first signal undoes everything; a second one leaves at once.
-fn watch_signals() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let (mut int, mut term) = (signal(SignalKind::interrupt()).unwrap(), signal(SignalKind::terminate()).unwrap());
-        for _ in 0..2 {
-            tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
-            interrupt();
-        }
-        std::process::exit(130);
-    });
 }

@@ -20,7 +20,20 @@ use crate::lab::block_on;
 use crate::netns::{Namespace, run_in};
 use crate::pki::{self, Authority, Leaf, Pair};
 
-const SERVICES: &str = "10.96.0.0/16";
+const SERVICES: &str = "10.96.0.0/16,fd96::/108";
+
+/// In what API servers differ.
+#[derive(Debug, Clone, Copy)]
+pub struct Server {
+    /// Whether a watch may begin with a list. Never with an etcd before 3.5; and where it is switched off.
+    pub streams_lists: bool,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self { streams_lists: true }
+    }
+}
 
 pub struct ControlPlane {
     // Dropped in this order.
@@ -31,6 +44,7 @@ pub struct ControlPlane {
     program: PathBuf,
     dir: PathBuf,
     ca: Authority,
+    server: Server,
 }
 
 /// Where the API server listens.
@@ -40,7 +54,7 @@ pub fn server() -> String {
 
 impl ControlPlane {
     /// Returns when the API server is ready and the controllers work. The directory keeps keys, database and logs.
-    pub fn start(inside: &Namespace, program: &Path, dir: &Path) -> Self {
+    pub fn start(inside: &Namespace, program: &Path, dir: &Path, server: Server) -> Self {
         pki::install_provider();
         let ca = Authority::new("edge-rig").unwrap();
         std::fs::write(dir.join("ca.crt"), &ca.certificate).unwrap();
@@ -57,13 +71,13 @@ impl ControlPlane {
 
         let run = |name: &str, arguments: &[String]| process(inside.name(), program, dir, name, arguments);
         let etcd = run("etcd", &etcd(dir));
-        let mut apiserver = run("kube-apiserver", &apiserver(dir));
+        let mut apiserver = run("kube-apiserver", &apiserver(dir, server));
         let admin = dir.join("admin.kubeconfig");
         ask(inside.name(), &mut apiserver, "the API server is ready", &admin, ready);
         let mut controllers = run("kube-controller-manager", &self::controllers(dir));
         ask(inside.name(), &mut controllers, "the controllers work", &admin, accounts);
         let (namespace, program, dir) = (inside.name().to_owned(), program.to_owned(), dir.to_owned());
-        Self { controllers, apiserver: Some(apiserver), etcd: Some(etcd), namespace, program, dir, ca }
+        Self { controllers, apiserver: Some(apiserver), etcd: Some(etcd), namespace, program, dir, ca, server }
     }
 
     /// Takes the API server away, as a crash would; etcd and the controllers stay.
@@ -75,7 +89,8 @@ impl ControlPlane {
 
     /// Brings it back, and returns when it is ready.
     pub fn start_apiserver(&mut self) {
-        let mut process = process(&self.namespace, &self.program, &self.dir, "kube-apiserver", &apiserver(&self.dir));
+        let mut process =
+            process(&self.namespace, &self.program, &self.dir, "kube-apiserver", &apiserver(&self.dir, self.server));
         ask(&self.namespace, &mut process, "the API server is ready again", &self.admin(), ready);
         self.apiserver = Some(process);
     }
@@ -137,7 +152,7 @@ fn etcd(dir: &Path) -> [String; 2] {
     [format!("--data-dir={}", dir.join("etcd").display()), "--unsafe-no-fsync".to_owned()]
 }
 
-fn apiserver(dir: &Path) -> Vec<String> {
+fn apiserver(dir: &Path, server: Server) -> Vec<String> {
     let path = |name: &str| dir.join(name).display().to_string();
     vec![
         "--etcd-servers=http://127.0.0.1:2379".to_owned(),
@@ -156,6 +171,7 @@ fn apiserver(dir: &Path) -> Vec<String> {
         format!("--service-account-signing-key-file={}", path("service-accounts.key")),
         format!("--service-cluster-ip-range={SERVICES}"),
         "--allow-privileged=true".to_owned(),
+        format!("--feature-gates=WatchList={}", server.streams_lists),
     ]
 }
 

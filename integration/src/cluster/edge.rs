@@ -18,6 +18,9 @@ pub const CLASS: &str = "gateway-conformance";
 pub const CONTROLLER: &str = "edge.internal/gateway-controller";
 /// Addresses that Gateways get.
 const POOL: &str = "10.99.0.1-10.99.0.199";
+/// The pool of both IP families, for who names it.
+pub const BOTH_FAMILIES: &str = "both-families";
+const POOL_OF_BOTH: [&str; 2] = ["10.99.0.210-10.99.0.219", "fd99::1-fd99::ff"];
 /// An address that is only given to who asks for it.
 pub const USABLE: &str = "10.99.0.250";
 /// An address that Edge has not.
@@ -32,8 +35,9 @@ pub struct EdgeHost {
 }
 
 impl EdgeHost {
-    /// Starts it with rights and a class of its own; returns when it answers on its control socket.
-    pub fn start(cluster: &Cluster) -> Self {
+    /// Starts it with rights and a class of its own, and more in its configuration; returns when it answers on its control
+    /// socket.
+    pub fn start(cluster: &Cluster, more: &str) -> Self {
         // No more than these: a right that is missing fails a scenario.
         for rights in ["edge-read.yaml", "edge-write.yaml"] {
             cluster.apply_file(&workspace().join("manifests").join(rights));
@@ -41,7 +45,7 @@ impl EdgeHost {
         cluster.apply("edge-class", &class(CLASS));
         let dir = cluster.dir();
         let kubeconfig = cluster.control.kubeconfig("edge");
-        Self::run(&cluster.fabric.edge, dir, &toml(dir, &kubeconfig))
+        Self::run(&cluster.fabric.edge, dir, &[&toml(dir, &kubeconfig), more].concat())
     }
 
     /// Starts one on a host with a configuration that places its state, its socket and its log in this directory.
@@ -81,7 +85,13 @@ impl EdgeHost {
 
     /// Ends it, by force where `patience` is zero, and starts it again.
     pub fn restart(&mut self, patience: Duration) {
+        self.restart_after(patience, || ());
+    }
+
+    /// The same, with something done in between.
+    pub fn restart_after(&mut self, patience: Duration, between: impl FnOnce()) {
         self.process.stop(patience);
+        between();
         let _ = std::fs::remove_file(&self.socket);
         self.process = daemon(&self.inside, &self.config, &self.log);
         let socket = &self.socket;
@@ -110,6 +120,8 @@ spec:
 /// How edges of the rig are configured.
 pub fn toml(dir: &Path, kubeconfig: &Path) -> String {
     let (dir, kubeconfig) = (dir.display(), kubeconfig.display());
+    // `debug` tells how long each step of a change took.
+    let level = std::env::var("EDGE_LOG_LEVEL").unwrap_or_else(|_| "info".to_owned());
     format!(
         r#"[state]
 directory = "{dir}/state"
@@ -129,6 +141,11 @@ name = "on-request"
 addresses = ["{USABLE}/32"]
 auto_assign = false
 
+[[pool]]
+name = "{BOTH_FAMILIES}"
+addresses = {POOL_OF_BOTH:?}
+auto_assign = false
+
 [vips]
 interface = "lo"
 
@@ -136,7 +153,7 @@ interface = "lo"
 socket = "{dir}/edged.sock"
 
 [log]
-level = "info"
+level = "{level}"
 format = "human"
 "#
     )

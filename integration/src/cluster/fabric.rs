@@ -7,11 +7,12 @@
 //! ```
 //!
 //! The client reaches VIPs through the edge by a static route and nothing else of the cluster; the edge reaches Pods
-//! through the node. Addresses are the same in every rig: namespaces keep rigs apart.
+//! through the node. Hosts have an IPv6 address with the same end, and there are VIPs of IPv6; Pods have none. Addresses are
+//! the same in every rig: namespaces keep rigs apart.
 
 #![allow(clippy::panic, clippy::unwrap_used)]
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::netns::Namespace;
 
@@ -21,10 +22,19 @@ pub const EDGE: Ipv4Addr = Ipv4Addr::new(10, 91, 0, 20);
 /// Of an edge beside the first one.
 pub const OTHER_EDGE: Ipv4Addr = Ipv4Addr::new(10, 91, 0, 21);
 pub const NODE: Ipv4Addr = Ipv4Addr::new(10, 91, 0, 30);
+/// The node by IPv6.
+pub const NODE6: Ipv6Addr = by_ipv6(NODE);
 pub const POD_CIDR: &str = "10.244.0.0/24";
 pub const POD_BRIDGE: &str = "pods0";
 /// All VIPs, as the client's route has them.
 pub const VIPS: &str = "10.99.0.0/24";
+pub const VIPS6: &str = "fd99::/64";
+
+/// The IPv6 address of a host: its last octet, read as hexadecimal digits, in the network of all hosts.
+const fn by_ipv6(host: Ipv4Addr) -> Ipv6Addr {
+    let octet = host.octets()[3] as u16;
+    Ipv6Addr::new(0xfd91, 0, 0, 0, 0, 0, 0, octet / 100 * 256 + octet / 10 % 10 * 16 + octet % 10)
+}
 
 pub struct Fabric {
     pub client: Namespace,
@@ -46,6 +56,7 @@ impl Fabric {
         let node = host(prefix, "node", NODE, &control);
 
         client.ip(&format!("route add {VIPS} via {EDGE}")).unwrap();
+        client.ip(&format!("route add {VIPS6} via {}", by_ipv6(EDGE))).unwrap();
         edge.ip(&format!("route add {POD_CIDR} via {NODE}")).unwrap();
         node.ip(&format!("link add {POD_BRIDGE} type bridge")).unwrap();
         node.ip(&format!("addr add 10.244.0.1/24 dev {POD_BRIDGE}")).unwrap();
@@ -69,5 +80,6 @@ fn host(prefix: &str, role: &str, address: Ipv4Addr, switch: &Namespace) -> Name
     switch.ip(&format!("link set {role} master lan up")).unwrap();
     host.ip(&format!("addr add {address}/24 dev eth0")).unwrap();
     host.ip("link set eth0 up").unwrap();
+    host.ip(&format!("addr add {}/64 dev eth0 nodad", by_ipv6(address))).unwrap();
     host
 }

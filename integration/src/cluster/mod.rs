@@ -8,6 +8,7 @@
 pub mod control;
 pub mod edge;
 pub mod fabric;
+pub mod objects;
 pub mod process;
 pub mod suite;
 
@@ -17,7 +18,7 @@ use std::sync::OnceLock;
 
 use rustix::process::Signal;
 
-use self::control::ControlPlane;
+use self::control::{ControlPlane, Server};
 use self::edge::EdgeHost;
 use self::fabric::{Fabric, NODE, POD_BRIDGE, POD_CIDR};
 use self::process::{Process, Program};
@@ -84,12 +85,17 @@ impl Cluster {
     /// A control plane without a node, without definitions, without an edge. What it writes is kept in `dir`, emptied
     /// first.
     pub fn start(prefix: &str, dir: &Path) -> Self {
+        Self::start_with(prefix, dir, Server::default())
+    }
+
+    /// The same with an API server of some kind.
+    pub fn start_with(prefix: &str, dir: &Path, server: Server) -> Self {
         let programs = Programs::ready();
         let _ = std::fs::remove_dir_all(dir);
         std::fs::create_dir_all(dir).unwrap();
         let dir = dir.canonicalize().unwrap();
         let fabric = Fabric::new(prefix);
-        let control = ControlPlane::start(&fabric.control, &programs.control_plane(), &dir);
+        let control = ControlPlane::start(&fabric.control, &programs.control_plane(), &dir, server);
         Self { edge: None, node: None, control, fabric, programs, dir }
     }
 
@@ -148,7 +154,17 @@ impl Cluster {
 
     /// The edge with Kubernetes as its source.
     pub fn start_edge(&mut self) {
-        self.edge = Some(EdgeHost::start(self));
+        self.start_edge_with("");
+    }
+
+    /// The same with more in its configuration.
+    pub fn start_edge_with(&mut self, more: &str) {
+        self.edge = Some(EdgeHost::start(self, more));
+    }
+
+    /// The edge, to ask it something.
+    pub fn edge_seen(&self) -> &EdgeHost {
+        self.edge.as_ref().expect("the edge was started")
     }
 
     pub fn edge(&mut self) -> &mut EdgeHost {

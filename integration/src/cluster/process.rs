@@ -14,6 +14,7 @@ use std::sync::{Mutex, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// What a control plane may take on a machine that does other things as well.
 pub const LIMIT: Duration = Duration::from_secs(120);
@@ -21,8 +22,24 @@ pub const LIMIT: Duration = Duration::from_secs(120);
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Makes every wait of the rig panic, so that everything is undone on the way out.
-pub fn interrupt() {
+fn interrupt() {
     INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// From now on the first signal to end undoes everything, and a second one leaves at once.
+pub fn end_on_signals() {
+    std::thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut int = signal(SignalKind::interrupt()).unwrap();
+            let mut term = signal(SignalKind::terminate()).unwrap();
+            for _ in 0..2 {
+                tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
+                interrupt();
+            }
+            std::process::exit(130);
+        });
+    });
 }
 
 pub fn check_interrupt() {
@@ -69,11 +86,18 @@ impl Program {
         self
     }
 
-    /// The command line that runs it inside a namespace, as the child itself: neither program in front forks.
+    /// The command line that runs it inside a namespace, or inside none where that has no name, as the child itself:
+    /// neither program in front forks.
     pub fn command(&self, inside: &str) -> Command {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{}", inside));
-        command.args(["setpriv", "--pdeathsig", "KILL"]).arg(&self.path).args(&self.arguments);
+        let mut command = match inside {
+            "" => Command::new("setpriv"),
+            inside => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net=/run/netns/{inside}")).arg("setpriv");
+                command
+            }
+        };
+        command.args(["--pdeathsig", "KILL"]).arg(&self.path).args(&self.arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null());
         command

@@ -136,7 +136,7 @@ fn fault(field: &mut Field, index: usize, case: &Case, time: Duration, findings:
     block_on(async { field.objects().await.delete(Plural::HttpRoutes, HOME, &route).await });
 }
 
-/// Watches that are open and say nothing: they are found dead after 70 to 100 seconds.
+/// Watches that are open and say nothing: they are found dead after 33 to 48 seconds.
 fn silence(field: &mut Field, findings: &mut Findings) {
     let what = "fault: watches that fall silent";
     let host = format!("silent.{DOMAIN}");
@@ -146,7 +146,7 @@ fn silence(field: &mut Field, findings: &mut Findings) {
     field.await_status(&host, 200);
     let served = began.elapsed();
     field.tell("clear");
-    let most = Duration::from_secs(120);
+    let most = Duration::from_secs(60);
     findings.check(
         format!("{what}: a change during it is served"),
         format!("after {:.0} s", served.as_secs_f64()),

@@ -165,10 +165,11 @@ async fn status(connection: &mut Option<Connection>, address: SocketAddr, host: 
 pub fn rest(field: &mut Field, time: Duration, most: u64, findings: &mut Findings) {
     let before = field.writes();
     super::outage::pass(field, time);
+    // Before the counters are read: to write the whole page of metrics of thousands of routes takes memory for a moment.
+    let memory = field.memory();
     let written = super::field::more(&before, &field.writes());
     let what = format!("{} routes at rest for {:.0} s", field.routes, time.as_secs_f64());
     findings.check(format!("{what}: writes of status"), written.to_string(), "0", written == 0);
-    let memory = field.memory();
     findings.check(
         format!("{what}: RSS of edged"),
         format!("{:.1} MiB", memory as f64 / 1024.0),

@@ -237,7 +237,7 @@ pub(super) fn of_service<'a>(service: &ServiceState<'a>) -> Claim<'a> {
 /// leave them out, these wishes.
 fn families(spec: &ServiceSpec) -> Result<Families, Fault> {
     let policy = spec.ip_family_policy.clone().unwrap_or_default();
-    let list = if spec.cluster_ips.is_empty() { spec.cluster_ip.as_slice() } else { &spec.cluster_ips };
+    let list: &[Box<str>] = if spec.cluster_ips.is_empty() { spec.cluster_ip.as_slice() } else { &spec.cluster_ips };
     let cluster: Vec<Family> = list.iter().filter_map(|text| text.parse().ok()).map(Family::of).collect();
     let asked = spec.ip_families.iter().filter_map(|family| match family {
         IpFamily::V4 => Some(Family::V4),

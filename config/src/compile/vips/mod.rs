@@ -8,6 +8,7 @@
 mod claims;
 mod pools;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -18,7 +19,8 @@ use crate::core::PortProtocol;
 use crate::names::{Kind, ObjectRef};
 use crate::report::{Condition, ObjectReport};
 use claims::{Claim, Families, Family, Sharing, Want};
-use pools::{Pool, is_unicast};
+pub(super) use pools::Pool;
+use pools::is_unicast;
 
 /// A port of somebody that another has on an address which both share from before. Neither moves for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,12 +51,12 @@ impl Refused {
 }
 
 /// Gives everybody addresses.
-pub(super) fn assign(
-    context: &Context<'_>,
-    gateways: &mut [GatewayState<'_>],
-    services: &mut [ServiceState<'_>],
+pub(super) fn assign<'a>(
+    context: &Context<'a>,
+    gateways: &mut [GatewayState<'a>],
+    services: &mut [ServiceState<'a>],
     out: &mut Vec<(ObjectRef, ObjectReport)>,
-) {
+) -> Given<'a> {
     let pools = pools::pools(context, out);
     let of_gateways = gateways.iter().map(claims::of_gateway);
     let mut claims: Vec<Claim<'_>> = of_gateways.chain(services.iter().map(claims::of_service)).collect();
@@ -70,6 +72,11 @@ pub(super) fn assign(
     claims.iter_mut().for_each(|claim| table.explain(claim));
 
     let text = |pool: Option<&str>| pool.map_or_else(|| "spec.addresses".to_owned(), |name| format!("pool {name}"));
+    let mut given = Given { pools: Vec::new(), places: BTreeMap::new(), labels: BTreeMap::new() };
+    for claim in &claims {
+        given.places.extend(claim.addresses.iter().copied());
+        given.labels.insert(claim.object.clone(), claim.labels.clone());
+    }
     let mut claims = claims.into_iter().map(|mut claim| {
         claim.addresses.sort();
         claim
@@ -85,6 +92,29 @@ pub(super) fn assign(
         service.address_fault = claim.fault;
         service.note = claim.note;
         service.refused = claim.refused;
+    }
+    given.pools = pools;
+    given
+}
+
+/// What was given to whom, for those who select addresses by it.
+pub(super) struct Given<'a> {
+    pools: Vec<Pool<'a>>,
+    /// The name of the pool of each address.
+    places: BTreeMap<IpAddr, Option<&'a str>>,
+    labels: BTreeMap<ObjectRef, Cow<'a, BTreeMap<String, String>>>,
+}
+
+impl<'a> Given<'a> {
+    /// Where an address is from; `None` where `spec.addresses` was taken at its word.
+    pub fn pool(&self, address: IpAddr) -> Option<&Pool<'a>> {
+        let name = (*self.places.get(&address)?)?;
+        self.pools.iter().find(|pool| pool.name == name)
+    }
+
+    /// Of a Gateway or Service, as pools and advertisements see them.
+    pub fn labels(&self, owner: &ObjectRef) -> Option<&BTreeMap<String, String>> {
+        self.labels.get(owner).map(|labels| &**labels)
     }
 }
 
@@ -240,7 +270,8 @@ impl<'a> Table<'_, 'a> {
         let missing = [Family::V4, Family::V6].into_iter().find(|family| families.has(*family) && !claim.has(*family));
         let Some(family) = missing.filter(|_| families != Families::Either) else { return };
         let pool = self.pools.iter().find(|known| known.name == pool);
-        match pool.and_then(|pool| Some((self.free(pool, Some(family), claim)?, pool.name))) {
+        let open = pool.filter(|pool| !pool.is_disabled);
+        match open.and_then(|pool| Some((self.free(pool, Some(family), claim)?, pool.name))) {
             Some((address, pool)) => self.give(claim, address, Some(pool)),
             None if families == Families::Both => {
                 let name = pool.map_or("", |pool| pool.name);
@@ -261,20 +292,26 @@ impl<'a> Table<'_, 'a> {
             if !pool.serves(self.context, claim) {
                 return Err(format!("address pool {name} is not for this {}", claim.object.kind));
             }
+            if pool.is_disabled {
+                return Err(format!("address pool {name} is disabled"));
+            }
             let found = self.in_pools(&[pool], claim, families);
             return found.ok_or_else(|| format!("address pool {name} has no free {}left", wanted(families)));
         }
         let mut usable: Vec<&Pool<'a>> =
             pools.iter().filter(|pool| pool.auto_assign && pool.serves(self.context, claim)).collect();
+        let has_disabled = usable.iter().any(|pool| pool.is_disabled);
+        usable.retain(|pool| !pool.is_disabled);
         // A stable sort: equal ones stay in the order of edge.toml, then of names.
         usable.sort_by_key(|pool| pool.preference());
-        let (reserved, others): (Vec<_>, Vec<_>) = usable.iter().copied().partition(|pool| pool.is_reserved());
+        let (reserved, others): (Vec<_>, Vec<_>) = usable.iter().copied().partition(|pool| pool.is_for_somebody());
         let found = self.in_pools(&reserved, claim, families).or_else(|| self.in_pools(&others, claim, families));
         found.ok_or_else(|| match (pools.is_empty(), usable.is_empty()) {
             (true, _) if claim.object.kind == Kind::Service => {
                 "there is no address pool; add a [[pool]] or an IPAddressPool".to_owned()
             }
             (true, _) => "there is no address pool; add a [[pool]], an IPAddressPool or spec.addresses".to_owned(),
+            (_, true) if has_disabled => "every address pool that it may have an address of is disabled".to_owned(),
             (_, true) => format!(
                 "no address pool is assigned automatically to this {}; name one with the annotation \
                  metallb.io/address-pool",
@@ -358,6 +395,9 @@ impl<'a> Table<'_, 'a> {
         }
         if !pool.serves(self.context, claim) {
             return Err(format!("{address} is in pool {}, which is not for this {}", pool.name, claim.object.kind));
+        }
+        if pool.is_disabled && ports == Ports::Free {
+            return Err(format!("{address} is in pool {}, which is disabled", pool.name));
         }
         let is_service = matches!(claim.want, Want::Families(_));
         if let Some((other, Some(another))) = claim.addresses.first().filter(|_| is_service)

@@ -13,11 +13,17 @@ use crate::report::ObjectReport;
 use crate::settings::AddressRange;
 
 /// A pool in effect.
-pub(super) struct Pool<'a> {
+pub(in crate::compile) struct Pool<'a> {
     pub name: &'a str,
     ranges: Vec<AddressRange>,
     pub auto_assign: bool,
+    /// Nothing new is given from it.
+    pub is_disabled: bool,
+    /// Given only to who asks for them.
+    reserve: &'a [AddressRange],
     avoid_buggy: bool,
+    /// Of the object; pools of edge.toml have none.
+    pub labels: Option<&'a BTreeMap<String, String>>,
     allocation: Option<&'a ServiceAllocation>,
 }
 
@@ -26,9 +32,14 @@ impl Pool<'_> {
         self.ranges.iter().any(|range| range.contains(address)) && !(self.avoid_buggy && is_buggy(address))
     }
 
+    /// Whether all addresses between two are of it.
+    pub fn covers(&self, first: IpAddr, last: IpAddr) -> bool {
+        self.ranges.iter().any(|range| range.contains(first) && range.contains(last))
+    }
+
     /// MetalLB's serviceAllocation: one of the namespaces or their selectors, and one of the service selectors, must
     /// hold; an empty list does not ask for anything.
-    pub fn serves(&self, context: &Context<'_>, claim: &Claim<'_>) -> bool {
+    pub(super) fn serves(&self, context: &Context<'_>, claim: &Claim<'_>) -> bool {
         let Some(allocation) = self.allocation else { return true };
         let namespace = &*claim.object.key.namespace;
         let by_namespace = (allocation.namespaces.is_empty() && allocation.namespace_selectors.is_empty())
@@ -40,7 +51,7 @@ impl Pool<'_> {
     }
 
     /// Whether it is for somebody in particular: such pools go first.
-    pub fn is_reserved(&self) -> bool {
+    pub fn is_for_somebody(&self) -> bool {
         self.allocation.is_some()
     }
 
@@ -52,7 +63,7 @@ impl Pool<'_> {
 
     /// The first address of the family that is not refused. `cursors` says, per range, before which address the search
     /// can be left out, and is told how far it came.
-    pub fn first(
+    pub(super) fn first(
         &self,
         family: Option<Family>,
         cursors: &mut BTreeMap<IpAddr, IpAddr>,
@@ -65,6 +76,14 @@ impl Pool<'_> {
                 // Multicast ranges are huge and hold nothing else.
                 if candidate.is_multicast() {
                     return None;
+                }
+                if let Some(kept) = self.reserve.iter().find(|range| range.contains(candidate)) {
+                    if kept.last >= range.last {
+                        cursors.insert(range.first, range.last);
+                        return None;
+                    }
+                    candidate = next(kept.last)?;
+                    continue;
                 }
                 let unfit = !is_unicast(candidate) || (self.avoid_buggy && is_buggy(candidate));
                 if !unfit && !refused(candidate) {
@@ -108,8 +127,11 @@ pub(super) fn pools<'a>(context: &Context<'a>, out: &mut Vec<(ObjectRef, ObjectR
             name: &pool.name,
             ranges: pool.addresses.clone(),
             auto_assign: pool.auto_assign,
+            is_disabled: pool.disabled,
+            reserve: &pool.reserve,
             avoid_buggy: pool.avoid_buggy_ips,
-            allocation: None,
+            labels: None,
+            allocation: pool.allocation.as_ref(),
         };
         match clash(&pools, &candidate) {
             Some(why) => {
@@ -158,7 +180,10 @@ fn metallb_pool<'a>(meta: &'a Meta, spec: &'a IpAddressPoolSpec) -> Result<Pool<
         name: &meta.key.name,
         ranges,
         auto_assign: spec.auto_assign,
+        is_disabled: false,
+        reserve: &[],
         avoid_buggy: spec.avoid_buggy_ips,
+        labels: Some(&meta.labels),
         allocation: spec.service_allocation.as_ref(),
     })
 }

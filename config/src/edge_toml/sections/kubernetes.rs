@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{Section, Sink, namespace, path, set};
+use super::{Section, Sink, label, namespace, not_empty, path, selector, set};
+use crate::names::{Kind, ObjectKey};
 use crate::settings::{Credentials, KubernetesSettings, SecretScope};
-use crate::validate::{self, is_label_text, is_qualified_name};
+use crate::validate::{is_label, is_object_name};
 use crate::yaml::Quoted;
 
 /// Each namespace costs a watch per kind.
@@ -19,8 +20,7 @@ pub(super) fn kubernetes(mut section: Section<'_>, sink: &mut Sink<'_>) -> Optio
     let has_file = section.has("kubeconfig");
     let file = section.parsed(sink, "kubeconfig", path);
     let start = section.value_start("context");
-    let context = section
-        .parsed(sink, "context", |text| if text.is_empty() { Err("is empty".to_owned()) } else { Ok(text.to_owned()) });
+    let context = section.parsed(sink, "context", not_empty);
     if context.is_some() && !has_file {
         let message = format!("{} needs a file that has contexts", section.path("context"));
         sink.error(start..start, format!("{message}, expected {}", section.path("kubeconfig")));
@@ -36,10 +36,8 @@ pub(super) fn kubernetes(mut section: Section<'_>, sink: &mut Sink<'_>) -> Optio
         }
         settings.namespaces = namespaces.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
     }
-    settings.gateway_selector = section.parsed(sink, "gateway_selector", |text| {
-        label_selector(text).map_err(|why| format!("{} is no label selector: {why}", Quoted(text)))?;
-        Ok(text.to_owned())
-    });
+    settings.gateway_selector =
+        section.parsed(sink, "gateway_selector", |text| selector::parse(text).map(|_| text.to_owned()));
     let scopes = [("all", SecretScope::All), ("referenced", SecretScope::Referenced)];
     set(&mut settings.secrets, section.word(sink, "secrets", &scopes));
     let start = section.value_start("sync_timeout");
@@ -53,87 +51,17 @@ pub(super) fn kubernetes(mut section: Section<'_>, sink: &mut Sink<'_>) -> Optio
     settings.edge_name = section.parsed(sink, "edge_name", label);
     set(&mut settings.lease_namespace, section.parsed(sink, "lease_namespace", namespace));
     set(&mut settings.gateway_services, section.boolean(sink, "gateway_services"));
+    set(&mut settings.cert_manager_lease, section.parsed(sink, "cert_manager_lease", lease));
     section.finish(sink);
     is_enabled.then_some(settings)
 }
 
-/// A part of the names of Leases.
-fn label(text: &str) -> Result<String, String> {
-    if validate::is_label(text) { Ok(text.to_owned()) } else { Err(format!("{} is no DNS label", Quoted(text))) }
-}
-
-/// Checks a selector as `kubectl -l` takes it: `key`, `!key`, `key=value`, `key==value`, `key!=value`,
-/// `key in (a, b)`, `key notin (a, b)`, joined by commas.
-fn label_selector(text: &str) -> Result<(), String> {
-    let mut rest = text.trim();
-    if rest.is_empty() {
-        return Err("it is empty".to_owned());
-    }
-    loop {
-        rest = requirement(rest)?.trim_start();
-        match rest.strip_prefix(',') {
-            Some(more) => rest = more.trim_start(),
-            None if rest.is_empty() => return Ok(()),
-            None => return Err(format!("expected a comma before {}", Quoted(rest))),
+fn lease(text: &str) -> Result<ObjectKey, String> {
+    match text.split_once('/') {
+        // Leases have the names that Secrets may have.
+        Some((namespace, name)) if is_label(namespace) && is_object_name(Kind::Secret, name) => {
+            Ok(ObjectKey::new(namespace, name))
         }
-    }
-}
-
-/// Checks the first requirement and returns what follows it.
-fn requirement(text: &str) -> Result<&str, String> {
-    let (is_negated, text) = match text.strip_prefix('!') {
-        Some(text) => (true, text.trim_start()),
-        None => (false, text),
-    };
-    let (key, rest) = word(text);
-    if !is_qualified_name(key) {
-        return Err(format!("{} is no label name", Quoted(key)));
-    }
-    let rest = rest.trim_start();
-    if is_negated || rest.is_empty() || rest.starts_with(',') {
-        return Ok(rest);
-    }
-    for operator in ["==", "!=", "="] {
-        if let Some(rest) = rest.strip_prefix(operator) {
-            let (value, rest) = word(rest.trim_start());
-            return label_value(value).map(|()| rest);
-        }
-    }
-    let set = rest.strip_prefix("notin").or_else(|| rest.strip_prefix("in")).map(str::trim_start);
-    let Some(set) = set.and_then(|set| set.strip_prefix('(')) else {
-        return Err(format!("{} has no operator, expected =, ==, !=, in (…) or notin (…)", Quoted(key)));
-    };
-    let Some((values, rest)) = set.split_once(')') else { return Err("a parenthesis is not closed".to_owned()) };
-    values.split(',').try_for_each(|value| label_value(value.trim()))?;
-    Ok(rest)
-}
-
-fn label_value(value: &str) -> Result<(), String> {
-    if value.is_empty() || is_label_text(value) { Ok(()) } else { Err(format!("{} is no label value", Quoted(value))) }
-}
-
-fn word(text: &str) -> (&str, &str) {
-    let is_part = |character: char| character.is_ascii_alphanumeric() || "-_./".contains(character);
-    text.split_at(text.find(|character: char| !is_part(character)).unwrap_or(text.len()))
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn selectors() {
-        for text in [
-            "shard",
-            "!shard",
-            "shard=a",
-            "shard == a",
-            "shard!=",
-            "edge.internal/shard in (a, b),!draft",
-            "tier notin (x),a=b",
-        ] {
-            assert_eq!(super::label_selector(text), Ok(()), "{text}");
-        }
-        for text in ["", ",", "a=b,", "a b", "a in b", "a in (b", "a=(b)", "-a", "a>1", "a/b/c=d", "a=b c"] {
-            assert!(super::label_selector(text).is_err(), "{text}");
-        }
+        _ => Err(format!("{} is no Lease, expected \"namespace/name\"", Quoted(text))),
     }
 }

@@ -1,5 +1,7 @@
 //! From one request to one answer.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -12,12 +14,14 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Api, PATIENCE};
+use super::{Api, PATIENCE, certificates};
 use crate::control::diff::Effective;
 use crate::control::explain::{self, Question};
 use crate::control::metrics;
 use crate::control::objects;
+use crate::control::pools::{self, Edit};
 use crate::control::status;
+use crate::control::why;
 use crate::control::world::{Command, World};
 use crate::proxy::metrics::{Format, Text};
 
@@ -36,7 +40,7 @@ pub enum Access {
     Change,
 }
 
-type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Full<Bytes>>;
 
 pub async fn answer(api: &Api, access: Access, request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();
@@ -45,9 +49,12 @@ pub async fn answer(api: &Api, access: Access, request: Request<Incoming>) -> An
     if access == Access::Metrics && !matches!(path, "/metrics" | "/healthz" | "/readyz") {
         return error(StatusCode::NOT_FOUND, "not found: /metrics, /healthz and /readyz are here");
     }
-    let changes = matches!(path, "/v1/reload");
-    let asks = matches!(path, "/v1/explain");
-    let expected = if changes || asks { Method::POST } else { Method::GET };
+    let changes =
+        matches!(path, "/v1/reload" | "/v1/drain" | "/v1/undrain" | "/v1/endpoints/hold" | "/v1/maintenance/set");
+    let asks = matches!(path, "/v1/explain" | "/v1/pools/check");
+    let of_certificates = certificates::method(path);
+    let post = changes || asks || of_certificates == Some(Method::POST);
+    let expected = if post { Method::POST } else { Method::GET };
     if head.method != expected && !(head.method == Method::HEAD && expected == Method::GET) {
         let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, &format!("{path} takes {expected}"));
         answer
@@ -55,9 +62,13 @@ pub async fn answer(api: &Api, access: Access, request: Request<Incoming>) -> An
             .insert(ALLOW, HeaderValue::from_static(if expected == Method::GET { "GET, HEAD" } else { "POST" }));
         return answer;
     }
+    if of_certificates.is_some() {
+        return certificates::answer(api, access, path, body).await;
+    }
     let world = api.handle.now();
     match path {
         "/v1/status" => json(&status::status(&world, SystemTime::now())),
+        "/v1/why" => json(&why::all(&world)),
         "/v1/problems" => json(&world.findings()),
         "/v1/config" => json(&*world.inputs.settings),
         "/v1/routing" => json(&Effective::of(world.scene(), &world.compiled.assigned)),
@@ -65,10 +76,31 @@ pub async fn answer(api: &Api, access: Access, request: Request<Incoming>) -> An
             Ok(body) => explained(&world, &body),
             Err(answer) => answer,
         },
-        "/v1/reload" if access != Access::Change => {
-            error(StatusCode::FORBIDDEN, "a reload takes root, the user of edged, or a member of the socket's group")
-        }
-        "/v1/reload" => reload(&api.handle.commands).await,
+        "/v1/pools" => json(&pools::pools(&world.inputs, &world.compiled.report, &world.compiled.assigned)),
+        "/v1/pools/check" => match bounded(body).await {
+            Ok(body) => pools_checked(world, body).await,
+            Err(answer) => answer,
+        },
+        _ if changes && access != Access::Change => forbidden(),
+        "/v1/reload" => carried_out(&api.handle.commands, |reply| Command::Reload { reply }).await,
+        "/v1/drain" => carried_out(&api.handle.commands, |reply| Command::Drain { reply }).await,
+        "/v1/endpoints" => json(&*world.observed.holds),
+        "/v1/endpoints/hold" => match bounded(body).await {
+            Ok(body) => match serde_json::from_slice(&body) {
+                Ok(ask) => carried_out(&api.handle.commands, |reply| Command::Hold { ask, reply }).await,
+                Err(fault) => error(StatusCode::BAD_REQUEST, &fault.to_string()),
+            },
+            Err(answer) => answer,
+        },
+        "/v1/maintenance" => json(&*world.observed.closures),
+        "/v1/maintenance/set" => match bounded(body).await {
+            Ok(body) => match serde_json::from_slice(&body) {
+                Ok(ask) => carried_out(&api.handle.commands, |reply| Command::Close { ask, reply }).await,
+                Err(fault) => error(StatusCode::BAD_REQUEST, &fault.to_string()),
+            },
+            Err(answer) => answer,
+        },
+        "/v1/undrain" => carried_out(&api.handle.commands, |reply| Command::Undrain { reply }).await,
         "/metrics" => {
             let accept = head.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
             let format = Format::of_accept(accept);
@@ -87,14 +119,15 @@ pub async fn answer(api: &Api, access: Access, request: Request<Incoming>) -> An
             }
         },
         "/v1/objects" => json(&objects::counts(&world.inputs)),
-        path => match path.strip_prefix("/v1/objects/") {
-            Some(rest) => found(&world, rest),
-            None => error(StatusCode::NOT_FOUND, &format!("{path} is not here")),
+        path => match (path.strip_prefix("/v1/objects/"), path.strip_prefix("/v1/why/")) {
+            (Some(rest), _) => found(&world, rest),
+            (None, Some(address)) => why_of(&world, address),
+            (None, None) => error(StatusCode::NOT_FOUND, &format!("{path} is not here")),
         },
     }
 }
 
-async fn bounded(body: Incoming) -> Result<Bytes, Answer> {
+pub(super) async fn bounded(body: Incoming) -> Result<Bytes, Answer> {
     match tokio::time::timeout(PATIENCE, Limited::new(body, MAX_BODY).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(_)) => Err(error(StatusCode::PAYLOAD_TOO_LARGE, "the body is unfinished or larger than 64 KiB")),
@@ -110,6 +143,20 @@ fn explained(world: &World, body: &[u8]) -> Answer {
     match explain::explain(world.scene(), &question, SystemTime::now()) {
         Ok(explanation) => json(&explanation),
         Err(fault) => error(StatusCode::BAD_REQUEST, &fault.to_string()),
+    }
+}
+
+/// It compiles everything anew, so others are not made to wait for it.
+async fn pools_checked(world: Arc<World>, body: Bytes) -> Answer {
+    let edit: Edit = match serde_json::from_slice(&body) {
+        Ok(edit) => edit,
+        Err(fault) => return error(StatusCode::BAD_REQUEST, &format!("body: {fault}")),
+    };
+    let done = tokio::task::spawn_blocking(move || pools::dry_run(&world.inputs, &world.compiled, &edit)).await;
+    match done {
+        Ok(Ok(found)) => json(&found),
+        Ok(Err(faults)) => error(StatusCode::UNPROCESSABLE_ENTITY, &faults.join("\n")),
+        Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "the compile did not end"),
     }
 }
 
@@ -139,20 +186,51 @@ fn found(world: &World, rest: &str) -> Answer {
     }
 }
 
-async fn reload(commands: &mpsc::Sender<Command>) -> Answer {
-    let (reply, answer) = oneshot::channel();
-    if commands.try_send(Command::Reload { reply }).is_err() {
-        return error(StatusCode::SERVICE_UNAVAILABLE, "the supervisor does not take commands: it is busy or stopping");
-    }
-    match tokio::time::timeout(RELOAD, answer).await {
-        Ok(Ok(Ok(reloaded))) => json(&reloaded),
-        Ok(Ok(Err(reason))) => error(StatusCode::CONFLICT, &reason),
-        Ok(Err(_)) => error(StatusCode::SERVICE_UNAVAILABLE, "edged is stopping"),
-        Err(_) => error(StatusCode::GATEWAY_TIMEOUT, "the reload still runs after 60s; see edgectl status"),
+fn why_of(world: &World, address: &str) -> Answer {
+    let Ok(parsed) = address.parse::<IpAddr>() else {
+        return error(StatusCode::BAD_REQUEST, &format!("{address:?} is no IP address"));
+    };
+    match why::why(world.scene(), &world.edge, parsed) {
+        Some(found) => json(&found),
+        None => {
+            let known: Vec<String> = world.compiled.snapshot.vips.iter().map(|vip| vip.address.to_string()).collect();
+            let known =
+                if known.is_empty() { "there are none".to_owned() } else { format!("there are {}", known.join(", ")) };
+            error(StatusCode::NOT_FOUND, &format!("{parsed} is no VIP of this edge; {known}"))
+        }
     }
 }
 
-fn json(value: &impl Serialize) -> Answer {
+async fn carried_out<T: Serialize>(
+    commands: &mpsc::Sender<Command>,
+    command: impl FnOnce(oneshot::Sender<Result<T, String>>) -> Command,
+) -> Answer {
+    let (reply, answer) = oneshot::channel();
+    if commands.try_send(command(reply)).is_err() {
+        return busy();
+    }
+    patiently(answer).await.map_or_else(|answer| answer, |outcome| json(&outcome))
+}
+
+/// What came of a command; the error is the answer that says why nothing did.
+pub(super) async fn patiently<T>(answer: oneshot::Receiver<Result<T, String>>) -> Result<T, Answer> {
+    match tokio::time::timeout(RELOAD, answer).await {
+        Ok(Ok(Ok(outcome))) => Ok(outcome),
+        Ok(Ok(Err(reason))) => Err(error(StatusCode::CONFLICT, &reason)),
+        Ok(Err(_)) => Err(error(StatusCode::SERVICE_UNAVAILABLE, "edged is stopping")),
+        Err(_) => Err(error(StatusCode::GATEWAY_TIMEOUT, "it is still under way after 60s; see edgectl status")),
+    }
+}
+
+pub(super) fn busy() -> Answer {
+    error(StatusCode::SERVICE_UNAVAILABLE, "the supervisor does not take commands: it is busy or stopping")
+}
+
+pub(super) fn forbidden() -> Answer {
+    error(StatusCode::FORBIDDEN, "a change takes root, the user of edged, or a member of the socket's group")
+}
+
+pub(super) fn json(value: &impl Serialize) -> Answer {
     match serde_json::to_vec(value) {
         Ok(mut body) => {
             body.push(b'\n');
@@ -166,13 +244,13 @@ fn text(kind: &'static str, body: String) -> Answer {
     respond(StatusCode::OK, kind, body.into_bytes())
 }
 
-fn error(status: StatusCode, message: &str) -> Answer {
+pub(super) fn error(status: StatusCode, message: &str) -> Answer {
     let mut body = json!({ "error": message }).to_string().into_bytes();
     body.push(b'\n');
     respond(status, "application/json", body)
 }
 
-fn respond(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Answer {
+pub(super) fn respond(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::from(body)));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));

@@ -64,7 +64,7 @@ async fn exchange(mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite 
     stream.write_all(text.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     // What was not read of a refused request becomes a reset behind the answer.
-    let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await.unwrap();
+    let _ = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut answer)).await.unwrap();
     let answer = String::from_utf8(answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
@@ -109,7 +109,8 @@ async fn readiness_follows_the_world() {
     served.publish.send(Arc::new(world.clone())).unwrap();
     assert_eq!(served.get("/readyz").await.0, 200);
     let now = SystemTime::now();
-    observed.drain = Some(crate::control::observed::Drain { since: now, until: now });
+    observed.drain =
+        Some(crate::control::observed::Drain { since: now, step: crate::control::observed::DrainStep::Withdrawn });
     world.observed = Arc::new(observed);
     served.publish.send(Arc::new(world)).unwrap();
     assert_eq!(served.get("/readyz").await, (503, "draining\n".to_owned()));

@@ -3,8 +3,9 @@
 use edge_config::snapshot::{Action, Backend, Listener, Rule, StreamRoute, Target};
 
 use super::walk::Context;
-use super::{Answer, BackendStep, Kind, RuleStep, describe};
+use super::{Answer, BackendStep, Kind, RuleStep, access, clients, describe, limits, responses};
 use crate::control::view::State;
+use crate::proxy::exchange::gate::Policies;
 use crate::proxy::filters::{cors, redirect, rewrite};
 use crate::proxy::message::{RequestHead, ResponseHead};
 
@@ -23,12 +24,24 @@ pub fn rule(
         applies: describe::rule(rule),
         backends: Vec::new(),
     };
+    let security = access::of(rule, listener);
+    step.applies.extend(security.map(access::lines).unwrap_or_default());
+    let policies = Policies::of(rule, listener);
+    if let Some(protection) = policies.protection() {
+        step.applies.extend(limits::lines(protection, head, None));
+    }
+    step.applies.extend(policies.responses().map(responses::policy).unwrap_or_default());
     let mut response = ResponseHead::default();
-    if rule.filters.cors.as_ref().is_some_and(|policy| cors::answer_preflight(policy, head, &mut response)) {
+    let allowing = rule.filters.cors.as_ref().or_else(|| security?.cors.as_ref());
+    if allowing.is_some_and(|policy| cors::answer_preflight(policy, head, &mut response)) {
         let origin = context.question.field("origin").unwrap_or_default();
         let allowed = response.fields.first(b"access-control-allow-origin").is_some();
         let text = format!("preflight: origin {origin} is {}allowed", if allowed { "" } else { "not " });
         return (step, Answer::new(Kind::Preflight, response.status, text));
+    }
+    if let Some(why) = security.and_then(|security| security.closed.as_ref()) {
+        let status = if rule.grpc { 200 } else { 500 };
+        return (step, Answer::new(Kind::Error, status, why.to_string()));
     }
     let answer = match &rule.action {
         Action::Redirect(to) => match redirect::location(to, head, listener.port, prefix) {
@@ -36,6 +49,10 @@ pub fn rule(
             Err(error) => Answer::new(Kind::Error, 500, error.to_string()),
         },
         Action::Refuse { status, reason } => Answer::new(Kind::Error, *status, reason.to_string()),
+        Action::Respond(answer) => {
+            let text = format!("answered by the configuration: {}", responses::fixed(answer));
+            Answer::new(Kind::Direct, answer.status.unwrap_or(200), text)
+        }
         Action::Forward(backends) => {
             step.backends = steps(context, backends);
             if let Some(edit) = &rule.filters.rewrite {
@@ -61,7 +78,8 @@ pub fn stream(context: &Context<'_>, stream: &StreamRoute) -> (RuleStep, Answer)
     if answer.kind == Kind::Error {
         answer = Answer::new(Kind::Nothing, None, format!("{}: the connection is closed", answer.text));
     }
-    let step = RuleStep { route: stream.route.to_string(), rule: 0, rule_name: None, applies: Vec::new(), backends };
+    let applies = stream.admission.iter().flat_map(|admission| access::authorization(admission)).collect();
+    let step = RuleStep { route: stream.route.to_string(), rule: 0, rule_name: None, applies, backends };
     (step, answer)
 }
 
@@ -71,6 +89,18 @@ fn steps(context: &Context<'_>, backends: &[Backend]) -> Vec<BackendStep> {
     backends
         .iter()
         .map(|backend| {
+            let mut applies = describe::filters(&backend.filters);
+            applies.extend(backend.balance.as_ref().and_then(describe::balance));
+            if backend.fallback {
+                applies.push("for need: it takes what the others cannot, as far as these are not healthy".to_owned());
+            }
+            let snapshot = context.lookup.scene.snapshot;
+            if let Target::Upstream(id) = &backend.target
+                && let Some(upstream) = snapshot.upstreams.get(id.index())
+            {
+                applies.extend(clients::of_upstream(snapshot, upstream));
+                applies.extend(upstream.policy.as_ref().map(|policy| describe::policy(policy)).unwrap_or_default());
+            }
             let (upstream, refused) = match &backend.target {
                 Target::Upstream(id) => (context.backends.get(id.index()).cloned(), None),
                 Target::Invalid { status, reason } => (None, Some(format!("{status}: {reason}"))),
@@ -81,7 +111,7 @@ fn steps(context: &Context<'_>, backends: &[Backend]) -> Vec<BackendStep> {
                 share: (share(backend.weight) * 10.0).round() / 10.0,
                 upstream,
                 refused,
-                applies: describe::filters(&backend.filters),
+                applies,
             }
         })
         .collect()

@@ -10,8 +10,8 @@ use edge_config::names::{HostPattern, Kind as ObjectKind, ObjectRef};
 use edge_config::snapshot::{Listener, ListenerId, ListenerServe, Port, PortServe, RuleId, StreamRoute, Transport};
 
 use super::{
-    Answer, Asked, CANDIDATES, CandidateStep, Kind, ListenerStep, Question, SocketStep, Walk, answer, describe,
-    question,
+    Answer, Asked, CANDIDATES, CandidateStep, Kind, ListenerStep, Question, SocketStep, Walk, answer, clients,
+    describe, question,
 };
 use crate::control::observed::{SocketState, VipState};
 use crate::control::status::{Lookup, certificate_row, certificates_of, first_fault};
@@ -73,6 +73,7 @@ pub fn walk(context: &Context<'_>, port: &Port) -> (Walk, Vec<ObjectRef>) {
         sockets: sockets(context, port),
         listeners: Vec::new(),
         certificates: Vec::new(),
+        clients: Vec::new(),
         candidates: Vec::new(),
         omitted: 0,
         other_hosts: 0,
@@ -116,6 +117,7 @@ pub fn walk(context: &Context<'_>, port: &Port) -> (Walk, Vec<ObjectRef>) {
             concerned.push(listener.parent.clone());
             let ids = certificates_of(listener);
             walk.certificates = ids.iter().map(|id| certificate_row(context.lookup, id, context.now)).collect();
+            walk.clients = clients::of_listener(snapshot, listener);
             through(context, &mut walk, &mut concerned, (id, listener), map)
         }
     };
@@ -331,6 +333,12 @@ fn matched(
     if !is_path(head.path()) && head.path() != "*" {
         let text = format!("path {} is refused: a dot segment, an encoded slash or the like", asked.path);
         return Answer::new(Kind::Error, 400, text);
+    }
+    if let Some(closure) = context.lookup.scene.observed.closures.of(head.host()) {
+        let until = closure.until.map(|until| format!(" until {}", crate::control::span::rfc3339(until)));
+        let (host, until) = (&closure.host, until.unwrap_or_default());
+        let but = if closure.allow.is_empty() { "" } else { ", but for who is let in" };
+        return Answer::new(Kind::Error, 503, format!("{host} is in maintenance by command{until}{but}"));
     }
     let view = head.view();
     let rules = &context.lookup.scene.snapshot.rules;

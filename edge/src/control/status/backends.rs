@@ -10,11 +10,11 @@ use crate::control::observed::UpstreamState;
 use crate::control::span;
 use crate::control::view::{BackendRow, EndpointRow, Health, State};
 
-/// In the order of the snapshot's upstreams.
-pub fn backend_rows(lookup: &Lookup<'_>, now: SystemTime) -> Vec<BackendRow> {
+/// In the order of the snapshot's upstreams, one by one: thousands of them take megabytes.
+pub fn backend_rows(lookup: &Lookup<'_>, now: SystemTime) -> impl Iterator<Item = BackendRow> {
     let scene = lookup.scene;
     let rows = scene.snapshot.upstreams.iter().zip(&lookup.uses).enumerate();
-    rows.map(|(id, (upstream, used))| {
+    rows.map(move |(id, (upstream, used))| {
         let set = scene.endpoints.get(id).map(|set| &**set);
         let observed = scene.observed.upstreams.get(&upstream.key);
         let mut row = backend_row(upstream, set, observed, scene.observed.offline, now);
@@ -24,7 +24,6 @@ pub fn backend_rows(lookup: &Lookup<'_>, now: SystemTime) -> Vec<BackendRow> {
         }
         row
     })
-    .collect()
 }
 
 fn backend_row(
@@ -90,6 +89,8 @@ fn endpoint_row(endpoint: &Endpoint, observed: Option<&UpstreamState>, now: Syst
     let health = match endpoint.state {
         EndpointState::Ready => Health::up(),
         EndpointState::Draining => Health::new(State::Pending, "terminating"),
+        EndpointState::Drained => Health::new(State::Pending, "drained by an operator: edgectl endpoint list"),
+        EndpointState::Disabled => Health::new(State::Down, "disabled by an operator: edgectl endpoint list"),
     };
     EndpointRow {
         health: ejection(endpoint.address, observed, now).unwrap_or(health),

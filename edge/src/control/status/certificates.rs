@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
+use edge_acme::level::Level;
 use edge_config::names::CertId;
 use edge_config::snapshot::{WantedCertificate, WantedIssuer};
 
 use super::Lookup;
+use crate::certs::observed::AcmeState;
 use crate::control::observed::{CertificateSource, CertificateState};
 use crate::control::span;
 use crate::control::view::{CertificateRow, Health, State};
@@ -29,12 +31,30 @@ pub fn certificate_rows(lookup: &Lookup<'_>, now: SystemTime) -> BTreeMap<CertId
 pub fn certificate_row(lookup: &Lookup<'_>, id: &CertId, now: SystemTime) -> CertificateRow {
     let wanted = lookup.wanted.get(id).copied();
     let mut row = match lookup.scene.observed.certificates.get(id) {
-        Some(state) => at_hand(state, wanted, now),
+        Some(state) => {
+            let mut row = at_hand(state, wanted, now);
+            row.health = row.health.and(overdue(lookup, id));
+            row
+        }
         None => configured(lookup, id, wanted, now),
     };
     row.secret = id.to_string();
     row.used_by = lookup.users.get(id).cloned().unwrap_or_default();
     row
+}
+
+/// A renewal that does not come is told long before the end, whatever it waits for.
+fn overdue(lookup: &Lookup<'_>, id: &CertId) -> Health {
+    match lookup.scene.observed.acme.certificates.get(id) {
+        Some(acme) if acme.level > Level::Fine && acme.level != Level::Missing => {
+            Health::new(State::Degraded, acme.standing.clone())
+        }
+        // Also while it is tried again.
+        Some(AcmeState { failures: 1.., last_error: Some(error), .. }) => {
+            Health::new(State::Degraded, format!("not renewed: {}", error.text))
+        }
+        _ => Health::up(),
+    }
 }
 
 /// A certificate that edged holds.
@@ -50,9 +70,9 @@ fn at_hand(state: &CertificateState, wanted: Option<&WantedCertificate>, now: Sy
             };
             health = health.and(Health::new(State::Degraded, reason));
         }
-        CertificateSource::Issued(_) => {
+        CertificateSource::Issued(_) | CertificateSource::Kept(_) => {
             if let Some(error) = error {
-                health = health.and(Health::new(State::Degraded, format!("renewal failed: {error}")));
+                health = health.and(Health::new(State::Degraded, error));
             }
         }
         CertificateSource::Secret => {
@@ -70,7 +90,7 @@ fn at_hand(state: &CertificateState, wanted: Option<&WantedCertificate>, now: Sy
         health,
         source: match &state.source {
             CertificateSource::Secret => "Secret".to_owned(),
-            CertificateSource::Issued(by) => by.clone(),
+            CertificateSource::Issued(by) | CertificateSource::Kept(by) => by.clone(),
             CertificateSource::Placeholder => "placeholder".to_owned(),
         },
         names: state.names.clone(),
@@ -121,7 +141,9 @@ fn issuer(wanted: &WantedCertificate) -> String {
         WantedIssuer::Internal { instead_of: None } => "internal CA".to_owned(),
         WantedIssuer::Internal { instead_of: Some(other) } => format!("internal CA instead of {other}"),
         WantedIssuer::SelfSigned => "self-signed".to_owned(),
+        WantedIssuer::Acme(issuers) => issuers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", else "),
         WantedIssuer::Ca(id) => format!("CA {id}"),
+        WantedIssuer::Nobody { why } => format!("nobody: {why}"),
     }
 }
 

@@ -25,6 +25,12 @@ pub fn route_rows(lookup: &Lookup<'_>, backends: &[BackendRow]) -> Vec<RouteRow>
         .collect()
 }
 
+/// How the same routes are, and nothing else.
+pub fn route_states(lookup: &Lookup<'_>, backends: &[BackendRow]) -> impl Iterator<Item = State> {
+    let routes = lookup.scene.report.objects.iter().filter(|(object, _)| is_route(object.kind));
+    routes.map(move |(route, report)| health(lookup, route, report, backends).state)
+}
+
 pub fn is_route(kind: Kind) -> bool {
     matches!(kind, Kind::HTTPRoute | Kind::GRPCRoute | Kind::TLSRoute | Kind::TCPRoute | Kind::UDPRoute)
 }
@@ -97,7 +103,7 @@ fn served(lookup: &Lookup<'_>, route: &ObjectRef, rows: &[BackendRow]) -> Health
     let mut parts: Vec<(String, Health)> = Vec::new();
     for rule in lookup.rules.get(route).into_iter().flatten() {
         let health = match &rule.action {
-            Action::Redirect(_) => Health::up(),
+            Action::Redirect(_) | Action::Respond(_) => Health::up(),
             Action::Refuse { status, reason } => Health::new(State::Down, format!("answers {status}: {reason}")),
             Action::Forward(backends) => forwarded(backends, rows),
         };

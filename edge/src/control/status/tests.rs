@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::control::fixture::{ago, golden, now, world};
-use crate::control::observed::{CertificateSource, Drain, Observed, SourceState};
+use crate::control::observed::{CertificateSource, Drain, DrainStep, Observed, SourceState};
 use crate::ctl::args::Format;
 use crate::ctl::show::render;
 use crate::ctl::style::Style;
@@ -65,9 +65,9 @@ fn the_edge_itself() {
             "3 of 4 workers have not taken generation 12 yet",
         ),
         (
-            Box::new(|observed| observed.drain = Some(Drain { since: now(), until: now() })),
+            Box::new(|observed| observed.drain = Some(Drain { since: now(), step: DrainStep::Withdrawn })),
             State::Degraded,
-            "draining until",
+            "drained since",
         ),
         (
             Box::new(|observed| {
@@ -116,7 +116,7 @@ fn certificates_that_end() {
             "ends in 3d and comes from a Secret that Edge does not renew",
         ),
         (86_400 * 3, issued(), None, State::Up, ""),
-        (86_400 * 3, issued(), Some("disk full"), State::Degraded, "renewal failed: disk full"),
+        (86_400 * 3, issued(), Some("not renewed: disk full"), State::Degraded, "not renewed: disk full"),
         (-7_200, issued(), None, State::Down, "ended 2h ago"),
         (
             86_400,

@@ -51,6 +51,7 @@ fn walked(walk: &Walk, style: Style, all: bool) -> String {
         walk.certificates.iter().map(|row| certificate(row, style)).collect(),
         style,
     ));
+    out.push_str(&labelled("clients", walk.clients.clone(), style));
     out.push_str(&candidates(walk, style, all));
     if let Some(rule) = &walk.rule {
         out.push_str(&labelled("applies", rule.applies.clone(), style));
@@ -165,7 +166,7 @@ fn answer(answer: &Answer, style: Style) -> String {
     let text = match (answer.kind, answer.status) {
         (Kind::Backend, _) => style.good(&answer.text),
         (Kind::Redirect, _) => style.good(&answer.text),
-        (Kind::Preflight, Some(status)) => style.good(&format!("{status}: {}", answer.text)),
+        (Kind::Preflight | Kind::Direct, Some(status)) => style.good(&format!("{status}: {}", answer.text)),
         (_, Some(status)) => style.bad(&format!("{status}: {}", answer.text)),
         (_, None) => style.bad(&answer.text),
     };

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{View, plural, some};
 use crate::control::span;
 use crate::control::view::{Edge, Health, State, Status};
+use crate::control::why::ElectionRow;
 use crate::ctl::style::Style;
 use crate::ctl::table::{Cell, Table, one_line};
 use crate::reach::Way;
@@ -51,6 +52,50 @@ impl View for Status {
                 (&row.health, cells)
             }),
         );
+        if !self.peers.is_empty() {
+            section(
+                "PEERS",
+                &["STATE", "PEER", "ADDRESS", "ASN", "SESSION", "SINCE", "TOLD", "LOST", "REASON"],
+                rows(&self.peers, |row| {
+                    let cells = vec![
+                        Cell::text(&*row.peer),
+                        Cell::text(&*row.address),
+                        Cell::text(row.asn.map(|asn| asn.to_string()).unwrap_or_default()),
+                        Cell::text(match &row.bfd {
+                            None => row.session.clone(),
+                            Some(bfd) => format!("{}, bfd {bfd}", row.session),
+                        }),
+                        Cell::text(&*row.since),
+                        Cell::number(row.advertised),
+                        Cell::number(row.flaps),
+                    ];
+                    (&row.health, cells)
+                }),
+            );
+        }
+        if !self.routers.is_empty() {
+            section(
+                "VIRTUAL ROUTERS",
+                &["STATE", "GROUP", "INTERFACE", "VRID", "FAMILY", "ROLE", "SINCE", "PRIORITY", "LEADER", "REASON"],
+                rows(&self.routers, |row| (&row.health, router_cells(row))),
+            );
+        }
+        if let Some(fleet) = &self.fleet {
+            section(
+                "EDGES",
+                &["STATE", "EDGE", "ADDRESS", "ORDERS", "LAST EXCHANGE", "VERSION", "REASON"],
+                rows(&fleet.edges, |row| {
+                    let cells = vec![
+                        Cell::text(&*row.edge),
+                        Cell::text(if row.address.is_empty() { "this edge" } else { &*row.address }),
+                        Cell::text(if row.orders { format!("since {}", fleet.since) } else { String::new() }),
+                        Cell::text(row.last_exchange.clone().unwrap_or_default()),
+                        Cell::text(row.version.clone().unwrap_or_default()),
+                    ];
+                    (&row.health, cells)
+                }),
+            );
+        }
         section(
             "LISTENERS",
             &["STATE", "PARENT", "LISTENER", "PORT", "PROTOCOL", "HOSTNAME", "ROUTES", "REASON"],
@@ -118,6 +163,20 @@ impl View for Status {
         }
         out
     }
+}
+
+/// What an election is and how it stands.
+pub(super) fn router_cells(row: &ElectionRow) -> Vec<Cell> {
+    vec![
+        Cell::text(&*row.group),
+        Cell::text(&*row.interface),
+        Cell::number(row.router),
+        Cell::text(&*row.family),
+        Cell::text(&*row.role),
+        Cell::text(&*row.since),
+        Cell::number(row.priority.map(|priority| priority.to_string()).unwrap_or_default()),
+        Cell::text(row.leader.clone().unwrap_or_default()),
+    ]
 }
 
 fn edge(edge: &Edge, style: Style) -> String {

@@ -59,7 +59,7 @@ impl Counters {
         text.family(
             "edge_kubernetes_status_writes",
             MetricType::Counter,
-            "Writes of an object's status to the Kubernetes API, by kind and how they ended.",
+            "Writes to the Kubernetes API, of Secrets and of the status of all other kinds, by kind and how they ended.",
         );
         for ((kind, outcome), count) in &*self.writes.lock().unwrap_or_else(PoisonError::into_inner) {
             text.sample(&[("kind", kind), ("result", &outcome.as_str())], *count);

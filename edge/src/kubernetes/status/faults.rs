@@ -20,7 +20,7 @@ pub fn new_faults(kind: Kind, before: &Value, changed: &Map<String, Value>, cont
     let mut found = Vec::new();
     let whole = |name: &str| changed.get(name).unwrap_or(&Value::Null);
     match kind {
-        Kind::GatewayClass | Kind::Gateway | Kind::ListenerSet => {
+        Kind::GatewayClass | Kind::Gateway | Kind::ListenerSet | Kind::Backend => {
             add(&mut found, "", &before["conditions"], whole("conditions"));
             for listener in list(whole("listeners")) {
                 let name = listener["name"].as_str().unwrap_or_default();
@@ -61,18 +61,21 @@ pub fn new_faults(kind: Kind, before: &Value, changed: &Map<String, Value>, cont
 
 /// The first fault of a set of conditions, in the order in which one explains the other.
 fn add(found: &mut Vec<Fault>, place: &str, before: &Value, now: &Value) {
-    const ORDER: [(&str, &str); 5] = [
+    const ORDER: [(&str, &str); 6] = [
         ("Conflicted", "True"),
         ("Accepted", "False"),
         ("ResolvedRefs", "False"),
         ("Programmed", "False"),
         ("PartiallyInvalid", "True"),
+        ("CertificateReady", "False"),
     ];
     let of = |conditions: &Value, kind: &str, bad: &str| {
         let all = list(conditions).iter();
         // A whole that merely sums its listeners up says nothing new.
         let is_told = |one: &&Value| {
-            !["Pending", "ListenersNotResolved", "ListenersNotValid"].iter().any(|reason| one["reason"] == *reason)
+            !["Pending", "Issuing", "ListenersNotResolved", "ListenersNotValid"]
+                .iter()
+                .any(|reason| one["reason"] == *reason)
         };
         all.filter(|one| one["type"] == kind && one["status"] == bad).find(is_told).cloned()
     };

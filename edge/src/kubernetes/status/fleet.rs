@@ -268,6 +268,7 @@ mod tests {
             vips: [(address, VipState { bound: Ok(()), announced: Ok(()) })].into(),
             certificates: [(id.clone(), CertificateState::Present)].into(),
             pending: BTreeMap::new(),
+            troubles: BTreeMap::new(),
         };
         let mut bad = good.clone();
         bad.sockets.insert(socket, Err("in use".into()));

@@ -9,6 +9,7 @@
 //! greater … MUST NOT perform the update"), RouteStatus.Parents, PolicyStatus.Ancestors; metav1.Condition.
 
 use edge_config::names::{Kind, ObjectRef};
+use edge_config::report::CONDITION_TYPES;
 use serde_json::{Map, Value, json};
 
 /// Who writes, and when.
@@ -25,17 +26,6 @@ pub struct Author<'a> {
 /// Whether a reference in an object of a namespace leads to something that this edge reads.
 pub type IsKnown<'a> = dyn Fn(&str, &Value) -> bool + 'a;
 
-/// The condition types that Edge writes, wherever. One of them that is no longer wanted is removed.
-const OWN_CONDITIONS: [&str; 7] = [
-    "Accepted",
-    "Programmed",
-    "ResolvedRefs",
-    "Conflicted",
-    "OverlappingTLSConfig",
-    "InsecureFrontendValidationMode",
-    "PartiallyInvalid",
-];
-
 /// Names of our own have this prefix, so nobody else's condition type begins with it.
 const OWN_PREFIX: &str = "edge.internal/";
 
@@ -43,6 +33,8 @@ const OWN_PREFIX: &str = "edge.internal/";
 const MOST_CONDITIONS: usize = 8;
 const PARENTS: (&str, usize) = ("parentRef", 32);
 const ANCESTORS: (&str, usize) = ("ancestorRef", 16);
+/// Entries that are told apart by their controller alone.
+const CONTROLLERS: (&str, usize) = ("controllerName", 16);
 const MOST_LISTENERS: usize = 64;
 const MOST_ADDRESSES: usize = 16;
 const MOST_FEATURES: usize = 64;
@@ -65,11 +57,26 @@ impl Author<'_> {
                 put("parents", self.entries(home, list(&seen["parents"]), entries, &PARENTS));
             }
             (
-                Kind::BackendTLSPolicy | Kind::ClientTrafficPolicy | Kind::BackendTrafficPolicy | Kind::SecurityPolicy,
+                Kind::BackendTLSPolicy
+                | Kind::ClientTrafficPolicy
+                | Kind::BackendTrafficPolicy
+                | Kind::SecurityPolicy
+                | Kind::UpstreamSettingsPolicy
+                | Kind::ClientSettingsPolicy
+                | Kind::ProxySettingsPolicy
+                | Kind::RateLimitPolicy
+                | Kind::SnippetsPolicy,
                 wanted,
             ) => {
                 let entries = wanted.map(|wanted| list(&wanted["ancestors"])).unwrap_or_default();
                 put("ancestors", self.entries(home, list(&seen["ancestors"]), entries, &ANCESTORS));
+            }
+            (Kind::AuthenticationFilter | Kind::SnippetsFilter, wanted) => {
+                let entries = wanted.map(|wanted| list(&wanted["controllers"])).unwrap_or_default();
+                put("controllers", self.entries(home, list(&seen["controllers"]), entries, &CONTROLLERS));
+            }
+            (Kind::Backend, Some(wanted)) => {
+                put("conditions", self.shared_conditions(list(&seen["conditions"]), list(&wanted["conditions"])));
             }
             (Kind::Gateway, Some(wanted)) => {
                 put("conditions", self.conditions(list(&seen["conditions"]), list(&wanted["conditions"])));
@@ -86,6 +93,33 @@ impl Author<'_> {
                 put("supportedFeatures", features(list(&wanted["supportedFeatures"])));
             }
             _ => {}
+        }
+        (!changes.is_empty()).then_some(changes)
+    }
+
+    /// The members of the status of a Certificate or an Issuer that must change; those that are not wanted stay.
+    pub fn certificate_changes(&self, seen: &Value, wanted: &Value) -> Option<Map<String, Value>> {
+        let is_wanted = |kind: &Value| list(&wanted["conditions"]).iter().any(|condition| condition["type"] == *kind);
+        let is_kept = |condition: &&Value| {
+            !["Ready", "Issuing"].iter().any(|own| condition["type"] == *own) || is_wanted(&condition["type"])
+        };
+        let known: Vec<Value> = list(&seen["conditions"]).iter().filter(is_kept).cloned().collect();
+        let mut changes = Map::new();
+        for (name, value) in wanted.as_object().into_iter().flatten() {
+            let value = match name.as_str() {
+                "conditions" => self.conditions(&known, list(value)),
+                // What cert-manager keeps there beside it stays.
+                _ => value.clone(),
+            };
+            let is_there = match (&seen[name], &value) {
+                (Value::Object(seen), Value::Object(wanted)) => {
+                    wanted.iter().all(|(name, value)| seen.get(name) == Some(value))
+                }
+                (seen, wanted) => is_same(seen, wanted),
+            };
+            if !is_there {
+                changes.insert(name.clone(), value);
+            }
         }
         (!changes.is_empty()).then_some(changes)
     }
@@ -154,6 +188,23 @@ impl Author<'_> {
         Value::Array(out)
     }
 
+    /// The same where every controller writes the same conditions, without its name: who says the same in other words is
+    /// left alone, so that two that agree do not write for ever.
+    fn shared_conditions(&self, seen: &[Value], wanted: &[Value]) -> Value {
+        let same = |a: &Value, b: &Value| {
+            ["type", "status", "reason", "observedGeneration"].iter().all(|name| a[name] == b[name])
+        };
+        let one = |wanted: &Value| match seen.iter().find(|known| same(known, wanted)) {
+            Some(known) if known["message"].as_str().is_some_and(|message| !message.is_empty()) => {
+                json!({"type": known["type"], "status": known["status"], "reason": known["reason"],
+                    "observedGeneration": known["observedGeneration"], "message": known["message"]})
+            }
+            _ => wanted.clone(),
+        };
+        let wanted: Vec<Value> = wanted.iter().map(one).collect();
+        self.conditions(seen, &wanted)
+    }
+
     fn condition(&self, known: Option<&Value>, wanted: &Value) -> Value {
         let generation = |condition: &Value| condition["observedGeneration"].as_i64().unwrap_or_default();
         let message = cut(wanted["message"].as_str().unwrap_or_default());
@@ -184,7 +235,7 @@ impl Author<'_> {
 }
 
 fn is_own(kind: &str) -> bool {
-    OWN_CONDITIONS.contains(&kind) || kind.starts_with(OWN_PREFIX)
+    CONDITION_TYPES.contains(&kind) || kind.starts_with(OWN_PREFIX)
 }
 
 /// Whether a condition was written by somebody who knows a later generation than we do.

@@ -5,9 +5,12 @@
 //! what others write meanwhile is never lost (`parents` of routes is an atomic list and knows no better way). One edge
 //! of a group writes; all edges' acknowledgements count. It decides nothing about configuration.
 //!
-//! [`merge`] one object's status · [`balancer`] that of a Service · [`fleet`] several edges · [`pace`] how fast · [`desk`] what next · here: the I/O.
+//! [`merge`] one object's status · [`balancer`] that of a Service · [`certificates`] those of cert-manager's kinds · [`alarms`] what of
+//! certificates is in Events alone · [`fleet`] several edges · [`pace`] how fast · [`desk`] what next · here: the I/O.
 
+pub mod alarms;
 pub mod balancer;
+pub mod certificates;
 pub mod counters;
 pub mod desk;
 pub mod faults;
@@ -26,10 +29,11 @@ use tokio::time::Instant;
 use super::calls::{self, CallError, Place};
 use super::client::Api;
 use super::events::Told;
-use super::lease::View;
-use super::mirror::{Mirror, OWN_ANNOTATIONS, Seen};
+use super::leadership::View;
+use super::mirror::{Mirror, OWN_ANNOTATIONS, Seen, StatusText};
 use super::watch::SourceState;
 use crate::control::world::World;
+use crate::moment;
 use counters::{Counters, Outcome};
 use desk::{Desk, Job, Next};
 use fleet::Acknowledgement;
@@ -131,7 +135,7 @@ impl Writer {
                 Ok(()) = changes.changed() => {}
                 Ok(()) = self.source.changed(), if !is_open => {}
                 Some(done) = under_way.next() => self.finish(&mut desk, done),
-                () = sleep_until(wake) => {}
+                () = moment::reached(wake) => {}
                 _ = tidy.tick() => desk.tidy(Instant::now()),
                 _ = stop.wait_for(|stop| *stop) => return,
             }
@@ -210,23 +214,16 @@ pub fn seen_in(object: &Value) -> Seen {
         generation: metadata["generation"].as_i64().unwrap_or_default(),
         is_leaving: metadata.get("deletionTimestamp").is_some(),
         status: match object.get("status") {
-            None | Some(Value::Null) => Box::default(),
-            Some(status) => status.to_string().into_bytes().into(),
+            None | Some(Value::Null) => StatusText::default(),
+            Some(status) => StatusText::of(status.to_string().as_bytes()),
         },
         addresses: Seen::addresses_in(&object["status"]),
         annotations: OWN_ANNOTATIONS.map(annotation),
     }
 }
 
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
-}
-
 /// RFC 3339, whole seconds, UTC, as `metav1.Time` is written.
-fn seconds(at: SystemTime) -> String {
+pub(super) fn seconds(at: SystemTime) -> String {
     let format = time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
     time::OffsetDateTime::from(at).format(format).unwrap_or_default()
 }

@@ -18,8 +18,9 @@ const OBJECT_RATE: f64 = 1.0;
 const OBJECT_BURST: f64 = 10.0;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
-/// An object that was quiet for so long starts afresh.
+/// An object that was quiet for so long starts afresh, one that never made trouble sooner: thousands are written once.
 const FORGET: Duration = Duration::from_secs(900);
+const FORGET_HARMLESS: Duration = Duration::from_secs(60);
 /// So many writes of the same may be undone before it looks like a quarrel.
 const PATIENCE: u32 = 3;
 
@@ -56,22 +57,30 @@ impl Pace {
         Self { all: Bucket::new(RATE, BURST, now), quiet_until: None, outages: 0, objects: HashMap::new() }
     }
 
-    /// Takes leave to write an object now, or says when to ask again.
-    pub fn leave(&mut self, object: &ObjectRef, now: Instant) -> Result<(), Instant> {
+    /// Whether anything at all may be written now, or when. Asked first: thousands of objects may be due, and to find
+    /// out what each of them needs takes longer than to write one.
+    pub fn is_open(&mut self, now: Instant) -> Result<(), Instant> {
         if let Some(until) = self.quiet_until.filter(|until| *until > now) {
             return Err(until);
         }
+        self.all.next(now).map_or(Ok(()), Err)
+    }
+
+    /// Whether an object may be written now, or when. What was never written may.
+    pub fn is_due(&mut self, object: &ObjectRef, now: Instant) -> Result<(), Instant> {
+        let Some(own) = self.objects.get_mut(object) else { return Ok(()) };
+        match own.not_before.filter(|until| *until > now).or_else(|| own.bucket.next(now)) {
+            Some(at) => Err(at),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes leave to write an object now, or says when to ask again.
+    pub fn leave(&mut self, object: &ObjectRef, now: Instant) -> Result<(), Instant> {
+        self.is_open(now)?;
+        self.is_due(object, now)?;
         let own = self.objects.entry(object.clone()).or_insert_with(|| Own::new(now));
         own.used = now;
-        if let Some(until) = own.not_before.filter(|until| *until > now) {
-            return Err(until);
-        }
-        if let Some(at) = own.bucket.next(now) {
-            return Err(at);
-        }
-        if let Some(at) = self.all.next(now) {
-            return Err(at);
-        }
         own.bucket.take();
         self.all.take();
         Ok(())
@@ -116,11 +125,18 @@ impl Pace {
     }
 
     pub fn forget(&mut self, now: Instant) {
-        self.objects.retain(|_, own| now.duration_since(own.used) < FORGET);
+        self.objects.retain(|_, own| now.duration_since(own.used) < own.remembered());
+        self.objects.shrink_to(2 * self.objects.len());
     }
 }
 
 impl Own {
+    /// How long after its last use it matters.
+    fn remembered(&self) -> Duration {
+        let is_harmless = self.failures == 0 && self.written.is_none_or(|(_, times)| times <= 1);
+        if is_harmless { FORGET_HARMLESS } else { FORGET }
+    }
+
     fn new(now: Instant) -> Self {
         Self {
             bucket: Bucket::new(OBJECT_RATE, OBJECT_BURST, now),

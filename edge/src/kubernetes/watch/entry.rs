@@ -4,7 +4,9 @@
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use edge_config::inputs::Outdated;
 use edge_config::manifest::{AnyObject, Item, Known, Outcome, decode_served};
 use edge_config::names::{Kind, ObjectKey, ObjectRef};
 use edge_config::problem::{Origin, Problem, Severity};
@@ -13,7 +15,8 @@ use edge_config::yaml::Node;
 
 use super::json::{Raw, StatusPart};
 use super::reflector::number;
-use crate::kubernetes::mirror::{self, OWN_ANNOTATIONS, Seen};
+use crate::control::span;
+use crate::kubernetes::mirror::{self, OWN_ANNOTATIONS, Seen, StatusText};
 use crate::source::{KeyMaterial, Served, Settled, settle};
 
 /// What the API is called in problems and as the origin of objects.
@@ -24,6 +27,8 @@ pub const SOURCE: &str = "kubernetes";
 pub struct Entry {
     /// The newest version that can serve, or why there is none.
     pub served: Result<Served, Box<str>>,
+    /// Why that is not the newest, where it is not.
+    pub outdated: Option<Box<Outdated>>,
     pub problems: Box<[Problem]>,
 }
 
@@ -31,12 +36,16 @@ impl Entry {
     /// Whether both mean the same to everybody.
     fn is_same(&self, other: &Self) -> bool {
         let served = match (&self.served, &other.served) {
-            (Ok(one), Ok(other)) => one.object == other.object && is_same_key(&one.key, &other.key),
+            (Ok(one), Ok(other)) => is_same_served(one, other),
             (Err(one), Err(other)) => one == other,
             _ => false,
         };
-        served && self.problems == other.problems
+        served && self.outdated == other.outdated && self.problems == other.problems
     }
+}
+
+fn is_same_served(one: &Served, other: &Served) -> bool {
+    one.object == other.object && is_same_key(&one.key, &other.key) && one.password == other.password
 }
 
 fn is_same_key(one: &Option<Arc<KeyMaterial>>, other: &Option<Arc<KeyMaterial>>) -> bool {
@@ -130,15 +139,18 @@ pub fn seen(kind: Kind, raw: &Raw<'_>) -> Option<Seen> {
     };
     // Whatever was read as JSON can be written as JSON.
     let status = raw.status.as_ref().and_then(|status| serde_json::to_vec(status).ok()).unwrap_or_default();
-    Some(Seen {
+    Some(Seen { status: StatusText::of(&status), addresses, annotations, ..identity(raw) })
+}
+
+/// Which object in which version it is, and nothing that it says.
+pub fn identity(raw: &Raw<'_>) -> Seen {
+    Seen {
         uid: raw.metadata("uid").unwrap_or_default().into(),
         resource_version: raw.metadata("resourceVersion").unwrap_or_default().into(),
         generation: raw.generation(),
         is_leaving: raw.metadata("deletionTimestamp").is_some(),
-        status: status.into(),
-        addresses,
-        annotations,
-    })
+        ..Seen::default()
+    }
 }
 
 /// Decodes an object. `None`: it means what the entry before it means.
@@ -154,18 +166,26 @@ pub fn decode(kind: Kind, key: &ObjectKey, raw: &Raw<'_>, last: Option<&Arc<Entr
             object: Some(identity.clone()),
             message: "cannot be read: a fault in Edge's own decoder, please report it with this object".to_owned(),
         };
-        Item { origin, identity: Some(identity), outcome: Outcome::Broken, problems: vec![problem] }
+        Item { origin, identity: Some(identity), outcome: Outcome::Broken, password: None, problems: vec![problem] }
     });
     let before = last.and_then(|last| last.served.as_ref().ok()).cloned();
-    let Settled { mut served, problems } = settle(item, before.clone());
+    let Settled { mut served, outdated, problems } = settle(item, before.clone());
+    if let Ok(served) = &mut served {
+        // Nobody needs most of them, and who needs one asks for it by name.
+        served.texts = None;
+    }
     if let (Ok(now), Some(before)) = (&mut served, before)
-        && now.object == before.object
-        && is_same_key(&now.key, &before.key)
+        && is_same_served(now, &before)
     {
         // Nobody has to look twice at what only had a problem for a while.
         *now = before;
     }
-    let entry = Entry { served: served.map_err(String::into_boxed_str), problems: problems.into() };
+    let known = last.and_then(|last| last.outdated.as_ref()).map(|outdated| outdated.since.clone());
+    let outdated = outdated.map(|reason| {
+        let since = known.unwrap_or_else(|| span::rfc3339(SystemTime::now()));
+        Box::new(Outdated { reason, since })
+    });
+    let entry = Entry { served: served.map_err(String::into_boxed_str), outdated, problems: problems.into() };
     match last {
         Some(last) if last.is_same(&entry) => None,
         _ => Some(entry),
@@ -179,6 +199,8 @@ pub fn object(entry: &Entry) -> Option<&AnyObject> {
 
 #[cfg(test)]
 mod tests {
+    use edge_config::inputs::Created;
+
     use super::super::json::{Line, line};
     use super::*;
 
@@ -202,7 +224,8 @@ mod tests {
         assert!(entry.problems.is_empty(), "{:?}", entry.problems);
         let served = entry.served.as_ref().unwrap();
         let meta = served.object.meta();
-        assert_eq!((meta.generation, meta.created.as_deref()), (4, Some("2026-01-02T03:04:05Z")));
+        assert_eq!(meta.generation, 4);
+        assert_eq!(meta.created, Created::parse("2026-01-02T03:04:05Z"));
         assert_eq!(meta.annotations.keys().collect::<Vec<_>>(), ["keep"]);
         assert_eq!(meta.origin.to_string(), "kubernetes");
         // A status alone changes nothing.
@@ -219,6 +242,19 @@ mod tests {
         let entry = read(Kind::HTTPRoute, &broken, Some(&last)).unwrap();
         assert!(entry.served.is_ok());
         assert!(entry.problems[0].message.ends_with("the last good version keeps serving"), "{:?}", entry.problems);
+        let outdated = entry.outdated.as_ref().unwrap();
+        assert!(outdated.reason.contains("hostnames") && !outdated.reason.contains("keeps"), "{outdated}");
+        // Since when is told of the first useless version, however many follow.
+        let since = outdated.since.clone();
+        let mut known = entry;
+        known.outdated.as_mut().unwrap().since = "2026-01-02T03:04:05Z".to_owned();
+        let known = Arc::new(known);
+        assert!(read(Kind::HTTPRoute, &broken, Some(&known)).is_none(), "{since}");
+        let worse = broken.replace(r#""hostnames":7"#, r#""hostnames":8"#).replace("\"PathPrefix\"", "7");
+        let later = read(Kind::HTTPRoute, &worse, Some(&known)).unwrap();
+        assert_eq!(later.outdated.unwrap().since, "2026-01-02T03:04:05Z");
+        let good = read(Kind::HTTPRoute, ROUTE, Some(&known)).unwrap();
+        assert!(good.served.is_ok() && good.outdated.is_none());
         let alone = read(Kind::HTTPRoute, &broken, None).unwrap();
         assert!(alone.served.unwrap_err().contains("hostnames"));
     }

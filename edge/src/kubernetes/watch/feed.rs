@@ -21,14 +21,15 @@ use super::reflector::{Ask, Effect, Failure, Heard, Reflector};
 use super::wire::{self, Status};
 use crate::kubernetes::backoff::chance;
 use crate::kubernetes::client::Api;
-use crate::kubernetes::mirror::{Mirror, Seen};
+use crate::kubernetes::mirror::{self, Mirror, Seen};
 use crate::memory;
 
-/// A watch is asked to end after 60 to 90 s, so that one that says nothing for longer is dead: many are truly silent.
-const WATCH_SECONDS: u64 = 60;
-const WATCH_SECONDS_SPREAD: u64 = 30;
+/// A watch is asked to end after 25 to 40 s, so that one that says nothing for longer is dead: many are truly silent. The
+/// server sends a bookmark right before the end of each, so the next one goes on from there.
+const WATCH_SECONDS: u64 = 25;
+const WATCH_SECONDS_SPREAD: u64 = 15;
 /// Beyond the time that the watch should have ended by itself.
-const SILENCE: Duration = Duration::from_secs(10);
+const SILENCE: Duration = Duration::from_secs(8);
 /// A streaming list that says nothing for so long, before it is complete, is none.
 const STREAM_PATIENCE: Duration = Duration::from_secs(10);
 /// Everything is listed again after 30 to 60 minutes: a watch is trusted, not believed.
@@ -167,6 +168,7 @@ impl Feed {
                 sleep(Duration::from_millis(u64::from(chance()))).await;
                 Ok(())
             }
+            () = self.shared.api.renewed(), if self.is_cut_off => Ok(()),
             changed = self.served.changed() => changed.map_err(|_| Closed),
             () = self.shared.news.closed() => Err(Closed),
         }
@@ -336,7 +338,16 @@ impl Feed {
             }
             None => {}
         }
-        match entry::decode(kind, &key, raw, last.map(|held| &held.entry), &self.texts) {
+        let last = last.map(|held| &held.entry);
+        let was_outdated = last.is_some_and(|last| last.outdated.is_some());
+        let news = entry::decode(kind, &key, raw, last, &self.texts);
+        let is_outdated = news.as_ref().map_or(was_outdated, |entry| entry.outdated.is_some());
+        if (was_outdated || is_outdated) && !mirror::is_mirrored(kind) {
+            // Who is told of it must know which object it is.
+            let object = ObjectRef::new(kind, key.clone());
+            self.sightings.push((object, is_outdated.then(|| entry::identity(raw))));
+        }
+        match news {
             Some(entry) => {
                 let entry = Arc::new(entry);
                 self.changes.push((key.clone(), Some(Arc::clone(&entry))));

@@ -39,7 +39,19 @@ pub fn versions(kind: Kind) -> &'static [&'static str] {
         Issuer | ClusterIssuer | Certificate => &["v1"],
         BGPPeer => &["v1beta2", "v1beta1"],
         IPAddressPool | L2Advertisement | BGPAdvertisement | Community | BFDProfile => &["v1beta1"],
-        ClientTrafficPolicy | BackendTrafficPolicy | SecurityPolicy | EnvoyProxy | Backend => &["v1alpha1"],
+        ClientTrafficPolicy
+        | BackendTrafficPolicy
+        | SecurityPolicy
+        | EnvoyProxy
+        | Backend
+        | UpstreamSettingsPolicy
+        | HTTPRouteFilter
+        | ClientSettingsPolicy
+        | ProxySettingsPolicy
+        | RateLimitPolicy
+        | AuthenticationFilter
+        | SnippetsFilter
+        | SnippetsPolicy => &["v1alpha1"],
     }
 }
 
@@ -124,13 +136,12 @@ impl std::fmt::Display for Slot {
     }
 }
 
-/// Types of Secrets that never hold a certificate. Often they are most of a cluster's Secrets, and the largest.
-const OTHER_SECRETS: [&str; 7] = [
+/// Types of Secrets that never hold a certificate or a password of a BGPPeer. Often they are most of a cluster's Secrets, and the largest.
+const OTHER_SECRETS: [&str; 6] = [
     "helm.sh/release.v1",
     "kubernetes.io/service-account-token",
     "kubernetes.io/dockerconfigjson",
     "kubernetes.io/dockercfg",
-    "kubernetes.io/basic-auth",
     "kubernetes.io/ssh-auth",
     "bootstrap.kubernetes.io/token",
 ];

@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use edge_config::names::ObjectRef;
 
+use crate::proxy::digits;
+
 /// Longer strings end in an ellipsis.
 pub(super) const LONGEST: usize = 4096;
 
@@ -104,7 +106,7 @@ fn push_hex(out: &mut Vec<u8>, byte: u8) {
 }
 
 pub(super) fn push_number(out: &mut Vec<u8>, number: u64) {
-    push_padded(out, number, 1);
+    out.extend_from_slice(digits::decimal(number, &mut [0; 20]));
 }
 
 /// An address with its port, as it displays.
@@ -148,23 +150,12 @@ pub(super) fn push_object(out: &mut Vec<u8>, object: &ObjectRef, tail: &[&str]) 
 }
 
 fn push_ip4(out: &mut Vec<u8>, ip: Ipv4Addr) {
-    let [a, b, c, d] = ip.octets();
-    for (octet, after) in [(a, &b"."[..]), (b, b"."), (c, b"."), (d, b"")] {
-        push_number(out, u64::from(octet));
-        out.extend_from_slice(after);
-    }
+    out.extend_from_slice(digits::ipv4(ip, &mut [0; 15]));
 }
 
 /// At least so many digits.
-fn push_padded(out: &mut Vec<u8>, mut number: u64, width: usize) {
-    let mut digits = [b'0'; 20];
-    let mut at = digits.len();
-    while number > 0 {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-    }
-    out.extend_from_slice(&digits[at.min(digits.len() - width)..]);
+fn push_padded(out: &mut Vec<u8>, number: u64, width: usize) {
+    out.extend_from_slice(digits::padded(number, width, &mut [0; 20]));
 }
 
 /// Milliseconds with microseconds after the point.

@@ -11,7 +11,7 @@ pub fn recent() -> Duration {
 }
 
 /// The time now, as [`recent`] will know it a tick later.
-pub(super) fn exact() -> Duration {
+pub fn exact() -> Duration {
     read(libc::clock_gettime, libc::CLOCK_MONOTONIC)
 }
 

@@ -11,11 +11,18 @@ use crate::proxy::reason::Reason;
 pub struct Answer {
     pub status: u16,
     pub reason: Reason,
+    /// Where it is more than what follows from the two.
+    grpc: Option<u8>,
 }
 
 impl Answer {
     pub fn new(status: u16, reason: Reason) -> Self {
-        Self { status, reason }
+        Self { status, reason, grpc: None }
+    }
+
+    /// To a call of gRPC.
+    pub fn of_grpc(code: u8, reason: Reason) -> Self {
+        Self { status: 200, reason, grpc: Some(code) }
     }
 
     /// Fills a head that has none of the endpoint's fields, and gives the body.
@@ -26,7 +33,9 @@ impl Answer {
             response.status = 200;
             response.length = Length::None;
             response.fields.add(b"content-type", b"application/grpc");
-            response.fields.add(b"grpc-status", grpc_status(self.status, self.reason).as_bytes());
+            let code = self.grpc.map(|code| code.to_string());
+            let code = code.as_deref().unwrap_or_else(|| grpc_status(self.status, self.reason));
+            response.fields.add(b"grpc-status", code.as_bytes());
             response.fields.add(b"grpc-message", self.reason.code().as_bytes());
             return None;
         }
@@ -44,6 +53,18 @@ impl Answer {
         }
         Some(body)
     }
+}
+
+/// Fills the head of an answer to a CA, whose body is the content.
+pub fn challenge(content: Bytes, response: &mut ResponseHead) -> Bytes {
+    response.clear();
+    response.status = 200;
+    date(response);
+    response.length = Length::Known(content.len() as u64);
+    // RFC 8555 §8.3 shows this type.
+    response.fields.add(b"content-type", b"application/octet-stream");
+    response.fields.add(b"cache-control", b"no-store");
+    content
 }
 
 /// RFC 9110 §6.6.1: who makes a response and has a clock says when.
@@ -65,7 +86,9 @@ pub async fn send<K: Sink>(sink: &mut K, response: &ResponseHead, body: Option<B
 /// route is UNIMPLEMENTED (12), whatever cannot be reached is UNAVAILABLE (14).
 fn grpc_status(status: u16, reason: Reason) -> &'static str {
     match (reason, status) {
-        (Reason::InvalidBackend | Reason::RefusedFilter, _) => "14",
+        (Reason::InvalidBackend | Reason::RefusedFilter | Reason::RateLimited, _) => "14",
+        (Reason::TooLarge, _) => "8",
+        (Reason::SecurityPolicy | Reason::SecretMissing, _) => "14",
         (Reason::RequestTimeout | Reason::BackendTimeout, _) => "4",
         (_, 400 | 431) => "13",
         (_, 401) => "16",

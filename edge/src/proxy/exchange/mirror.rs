@@ -87,7 +87,7 @@ async fn send(
     head: &RequestHead,
     parts: mpsc::Receiver<Part>,
 ) -> Result<(), StreamError> {
-    let Some(endpoint) = upstream.pick(Balance::RoundRobin, &worker.random, None) else { return Ok(()) };
+    let Some(endpoint) = upstream.pick(&Balance::RoundRobin, &worker.random, None) else { return Ok(()) };
     let Ok(mut lease) = Lease::new(upstream, endpoint, false, dialer).await else { return Ok(()) };
     let whole = match lease.call(head) {
         Some(call) => {

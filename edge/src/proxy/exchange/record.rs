@@ -21,8 +21,10 @@ pub struct Record {
     pub upstream: Option<UpstreamId>,
     pub endpoint: Option<SocketAddr>,
     pub status: u16,
-    /// Whether the status is that of the endpoint.
-    pub from_endpoint: bool,
+    /// What an endpoint answered, where one did; the client may have got another one.
+    pub endpoint_status: Option<u16>,
+    /// How a call of gRPC ended, as its endpoint says.
+    pub grpc_status: Option<u8>,
     pub reason: Option<Reason>,
     pub bytes_in: u64,
     pub bytes_out: u64,
@@ -44,7 +46,8 @@ impl Record {
             upstream: None,
             endpoint: None,
             status: 0,
-            from_endpoint: false,
+            endpoint_status: None,
+            grpc_status: None,
             reason: None,
             bytes_in: 0,
             bytes_out: 0,
@@ -130,8 +133,8 @@ impl Record {
             series.responses.count(self.status);
         }
         if let Some(series) = self.upstream.and_then(|id| current.series.upstream(id)) {
-            if self.from_endpoint {
-                series.responses.count(self.status);
+            if let Some(status) = self.endpoint_status {
+                series.responses.count(status);
             }
             if let Some(latency) = self.latency {
                 series.latency.observe(latency);

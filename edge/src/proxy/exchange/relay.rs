@@ -4,17 +4,20 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, select};
 
 use super::pace::Pace;
 use super::replay::Body;
-use crate::proxy::body::{Leaving, Sink, Source, StreamError};
+use super::waits::Waits;
+use crate::proxy::body::{Chunk, Leaving, Sink, Source, StreamError};
 use crate::proxy::clock::Timer;
 use crate::proxy::l4::Quiet;
-use crate::proxy::message::{RequestHead, ResponseHead};
+use crate::proxy::message::{Fields, RequestHead, ResponseHead};
+use crate::proxy::protection::{Protected, Throttle, pieces};
 use crate::proxy::reason::Reason;
+use crate::proxy::responses::{self, Shaping};
 use crate::proxy::upstream::{Download, Upload};
 
 /// Interim responses that an endpoint may send before the final one.
@@ -41,15 +44,19 @@ pub enum Failure {
 /// What a try is given.
 pub struct Try<'a, D> {
     pub request: &'a RequestHead,
-    /// Whether a response with this status is to be tried again.
-    pub is_retried: &'a dyn Fn(u16) -> bool,
+    /// Whether a response with this head is to be tried again.
+    pub is_retried: &'a dyn Fn(&ResponseHead) -> bool,
     /// Edits the response head before the client gets it.
     pub decorate: &'a D,
     pub tunnel_timer: &'a dyn Fn() -> (Timer, Quiet),
     /// Bytes held at once per direction, where the listener limits them.
     pub buffer_limit: Option<u64>,
+    /// What is said of answers.
+    pub shaping: Option<&'a Shaping<'a>>,
+    pub waits: Waits<'a>,
     /// How slowly the client may read.
     pub pace: &'a dyn Fn() -> Pace,
+    pub protected: Option<&'a Protected>,
 }
 
 /// What a try achieved.
@@ -59,6 +66,8 @@ pub struct Relayed {
     pub sent: bool,
     /// Response body bytes.
     pub bytes: u64,
+    /// How a call of gRPC ended, where its trailers say so.
+    pub grpc_status: Option<u8>,
 }
 
 impl<D: Fn(&mut ResponseHead)> Try<'_, D> {
@@ -71,6 +80,10 @@ impl<D: Fn(&mut ResponseHead)> Try<'_, D> {
         sink: &mut K,
     ) -> Result<Relayed, Failure> {
         down.limit_buffer(self.buffer_limit);
+        if self.waits.is_some() {
+            self.waits.read().into_iter().for_each(|idle| down.set_idle(idle));
+            self.waits.send().into_iter().for_each(|idle| up.set_idle(idle));
+        }
         if let Some(pulse) = body.source().pulse() {
             down.follow(pulse);
         }
@@ -103,9 +116,16 @@ impl<D: Fn(&mut ResponseHead)> Try<'_, D> {
             beside.run(upload.as_mut(), pin!(self.final_head(&mut down, response, sink))).await??;
             if response.status != 101 {
                 (self.decorate)(response);
-                let bytes =
-                    beside.run(upload.as_mut(), pin!(body_of(&mut down, response, sink, (self.pace)()))).await??;
-                return Ok(Relayed { sent: beside.sent, bytes });
+                let Some(shaping) = self.shaping else {
+                    let body = body_of(&mut down, response, sink, (self.pace)(), self.protected);
+                    let (bytes, grpc_status) = beside.run(upload.as_mut(), pin!(body)).await??;
+                    return Ok(Relayed { sent: beside.sent, bytes, grpc_status });
+                };
+                // Rare: its memory is not every connection's.
+                let way = responses::Way { request: self.request, pace: (self.pace)(), protected: self.protected };
+                let mut shaped = Box::pin(responses::relay(shaping, way, &mut down, response, sink));
+                let (bytes, grpc_status, ended) = beside.run(upload.as_mut(), shaped.as_mut()).await??;
+                return Ok(Relayed { sent: beside.sent && ended, bytes, grpc_status });
             }
         }
         // RFC 9110 §7.8: the protocol switched to must be the one that was asked for.
@@ -116,7 +136,7 @@ impl<D: Fn(&mut ResponseHead)> Try<'_, D> {
         sink.head(response).await.map_err(Failure::Client)?;
         sink.flush().await.map_err(Failure::Client)?;
         let bytes = Box::pin(self.tunnel(&mut up, &mut down, body.source(), sink)).await?;
-        Ok(Relayed { sent: false, bytes })
+        Ok(Relayed { sent: false, bytes, grpc_status: None })
     }
 
     fn is_switched(&self, response: &ResponseHead) -> bool {
@@ -152,13 +172,15 @@ impl<D: Fn(&mut ResponseHead)> Try<'_, D> {
                     }
                     StreamError::Closed | StreamError::Io(_) => Failure::Endpoint(Reason::BackendClosed),
                     StreamError::Malformed(_) => Failure::Endpoint(Reason::BackendMalformed),
-                    StreamError::Stalled | StreamError::TooSlow => Failure::Endpoint(Reason::BackendTimeout),
+                    StreamError::Stalled | StreamError::TooSlow | StreamError::TooLarge => {
+                        Failure::Endpoint(Reason::BackendTimeout)
+                    }
                 });
             }
             match response.status {
                 100 => {}
                 102..=199 => sink.interim(response).await.map_err(Failure::Client)?,
-                status if (self.is_retried)(status) => return Err(Failure::Code),
+                _ if (self.is_retried)(response) => return Err(Failure::Code),
                 _ => return Ok(()),
             }
         }
@@ -246,12 +268,15 @@ async fn unless_gone<T, K: Sink>(mut head: Pin<&mut impl Future<Output = T>>, si
 }
 
 /// The response from its head on.
-async fn body_of<W: Download, K: Sink>(
+pub async fn body_of<W: Download, K: Sink>(
     down: &mut W,
     response: &ResponseHead,
     sink: &mut K,
     mut pace: Pace,
-) -> Result<u64, Failure> {
+    protected: Option<&Protected>,
+) -> Result<(u64, Option<u8>), Failure> {
+    let started = protected.map(|_| Instant::now());
+    let throttle = protected.and_then(|protected| protected.response.as_ref());
     let mut begun = false;
     let mut bytes = 0;
     loop {
@@ -275,18 +300,42 @@ async fn body_of<W: Download, K: Sink>(
         let Some(chunk) = next else { break };
         bytes += chunk.as_slice().len() as u64;
         pace.moved(chunk.as_slice().len());
-        pace.hold(sink.chunk(chunk)).await.map_err(Failure::Client)?;
+        match throttle {
+            None => pace.hold(sink.chunk(chunk)).await.map_err(Failure::Client)?,
+            // Boxed: it is rare, and would make every connection's task larger.
+            Some(throttle) => Box::pin(throttled(throttle, chunk, sink, &mut pace)).await.map_err(Failure::Client)?,
+        }
         if !down.is_ready() {
             pace.hold(sink.flush()).await.map_err(Failure::Client)?;
         }
     }
-    sink.finish(down.trailers().as_ref()).await.map_err(Failure::Client)?;
-    Ok(bytes)
+    let mut trailers = down.trailers();
+    let grpc_status = trailers.as_ref().and_then(Fields::grpc_status);
+    if let (Some(protected), Some(started)) = (protected, started) {
+        trailers = protected.trailers(trailers, started);
+    }
+    sink.finish(trailers.as_ref()).await.map_err(Failure::Client)?;
+    Ok((bytes, grpc_status))
 }
 
-fn body_fault(error: &StreamError) -> Reason {
+/// Passes a chunk on as fast as it may.
+pub async fn throttled<K: Sink>(
+    throttle: &Throttle,
+    chunk: Chunk,
+    sink: &mut K,
+    pace: &mut Pace,
+) -> Result<(), StreamError> {
+    for piece in pieces(chunk, throttle.piece()) {
+        throttle.pass(piece.as_slice().len()).await;
+        pace.hold(sink.chunk(piece)).await?;
+        pace.hold(sink.flush()).await?;
+    }
+    Ok(())
+}
+
+pub fn body_fault(error: &StreamError) -> Reason {
     match error {
-        StreamError::Stalled | StreamError::TooSlow => Reason::StreamStalled,
+        StreamError::Stalled | StreamError::TooSlow | StreamError::TooLarge => Reason::StreamStalled,
         StreamError::Malformed(_) => Reason::BackendMalformed,
         StreamError::Closed | StreamError::Io(_) => Reason::BackendClosed,
     }

@@ -1,11 +1,12 @@
 //! From a request to the rule that takes it: port → listener → rule. Reads the snapshot, decides nothing of its own.
 
 use edge_config::matching::Matched;
-use edge_config::snapshot::{ClientValidation, Listener, ListenerId, ListenerServe, PortServe, Rule, Snapshot};
+use edge_config::snapshot::{Listener, ListenerId, ListenerServe, PortServe, Rule, Snapshot};
 
 use super::answer::Answer;
 use crate::proxy::message::RequestHead;
 use crate::proxy::reason::Reason;
+use crate::proxy::tls::shown;
 use crate::proxy::worker::{Arrival, Current};
 
 /// Who serves a request.
@@ -34,24 +35,10 @@ pub fn listener<'g>(current: &'g Current, arrival: &Arrival, request: &RequestHe
         _ => return Err(nobody),
     };
     let listener = snapshot.listeners.get(id.index()).ok_or(nobody)?;
-    if !has_shown_certificate(arrival, listener) {
+    if !shown::meets(arrival.shown.as_deref(), listener) {
         return Err(Answer::new(421, Reason::Misdirected));
     }
     Ok(Place { id, listener })
-}
-
-/// Whether the handshake met what the listener requires now. A name may have come to another listener since, or its own
-/// may have become stricter: then a new connection is in order.
-fn has_shown_certificate(arrival: &Arrival, listener: &Listener) -> bool {
-    match &listener.serve {
-        ListenerServe::Https { tls, .. } if matches!(tls.client_validation, ClientValidation::Required { .. }) => {
-            arrival
-                .verified
-                .as_deref()
-                .is_some_and(|(parent, name)| *parent == listener.parent && *name == listener.name)
-        }
-        _ => true,
-    }
 }
 
 /// The rule of a listener for a request.

@@ -5,6 +5,7 @@
 
 use edge_config::snapshot::{Cors, Origin};
 
+use crate::proxy::digits::decimal;
 use crate::proxy::message::{Fields, Length, RequestHead, ResponseHead};
 
 /// Answers a preflight: an OPTIONS request with Origin and Access-Control-Request-Method (Fetch §3.2.2). Anything else is
@@ -42,8 +43,8 @@ pub fn answer_preflight(cors: &Cors, request: &RequestHead, response: &mut Respo
             out.add(b"access-control-allow-headers", names);
         }
     }
-    let mut digits = [0; 10];
-    out.add(b"access-control-max-age", decimal(cors.max_age, &mut digits));
+    let mut digits = [0; 20];
+    out.add(b"access-control-max-age", decimal(u64::from(cors.max_age), &mut digits));
     expose(cors, out);
     vary(echoed, out);
     true
@@ -137,18 +138,6 @@ fn add_list(out: &mut Fields, name: &[u8], items: &[Box<str>]) {
         [] => {}
         [one] => out.add(name, one.as_bytes()),
         many => out.add(name, many.join(", ").as_bytes()),
-    }
-}
-
-fn decimal(mut number: u32, digits: &mut [u8; 10]) -> &[u8] {
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            return &digits[at..];
-        }
     }
 }
 

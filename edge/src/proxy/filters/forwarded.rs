@@ -8,7 +8,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use edge_config::policy::{ClientRules, Detection};
+use edge_config::snapshot::ClientSettings;
+use ipnet::IpNet;
+
+use super::client_cert;
+use crate::proxy::digits;
 use crate::proxy::message::{Fields, RequestHead, Scheme};
+use crate::proxy::tls::shown::Shown;
+use crate::proxy::worker::Arrival;
 
 /// Trusted proxies in a row that are taken into account at most.
 const MAX_HOPS: usize = 16;
@@ -22,12 +30,55 @@ pub struct Sender {
     pub https: bool,
 }
 
+/// What a listener believes of the past of its requests.
+#[derive(Debug, Clone, Copy)]
+pub struct Trust<'c> {
+    pub hops: u32,
+    pub rules: Option<&'c ClientRules>,
+    /// What the client showed in its handshake.
+    pub shown: Option<&'c Shown>,
+}
+
+impl<'c> Trust<'c> {
+    pub fn of(client: &'c ClientSettings, arrival: &'c Arrival) -> Self {
+        Self { hops: client.trusted_hops, rules: client.rules.as_deref(), shown: arrival.shown.as_deref() }
+    }
+
+    fn believes(&self, field: &[u8]) -> bool {
+        let Some(rules) = self.rules else { return false };
+        let names_client = matches!(&rules.detection, Some(Detection::Field { name, .. }) if name.as_bytes() == field);
+        names_client || (field == client_cert::NAME && client_cert::passes(rules.certificate, self.shown))
+    }
+}
+
+/// The client's address had to be said, and was not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unnamed;
+
 /// Rewrites the family in place; must run before any filter of a rule. `peer` is the other end of the connection.
-pub fn apply(head: &mut RequestHead, peer: IpAddr, trusted_hops: u32) -> Sender {
+pub fn apply(head: &mut RequestHead, peer: IpAddr, trust: Trust<'_>) -> Result<Sender, Unnamed> {
     let peer = peer.to_canonical();
-    let hops = usize::try_from(trusted_hops).unwrap_or(MAX_HOPS).min(MAX_HOPS);
     let mut chain = [peer; MAX_HOPS];
-    let trusted = hops > 0 && trusted_entries(&head.fields, &mut chain[..hops]);
+    let hops = match trust.rules.and_then(|rules| rules.detection.as_ref()) {
+        None => {
+            let hops = usize::try_from(trust.hops).unwrap_or(MAX_HOPS).min(MAX_HOPS);
+            if hops > 0 && trusted_entries(&head.fields, &mut chain[..hops]) { hops } else { 0 }
+        }
+        Some(Detection::Networks(networks)) => by_networks(&head.fields, peer, networks, &mut chain),
+        Some(Detection::Field { name, is_required }) => {
+            let said = head.fields.first(name.as_bytes()).and_then(|value| parse_address(value.trim_ascii()));
+            match said {
+                Some(address) => {
+                    chain[0] = address.to_canonical();
+                    1
+                }
+                None if *is_required => return Err(Unnamed),
+                None => 0,
+            }
+        }
+    };
+    let trusted = hops > 0;
+    let appends = trust.rules.is_none_or(|rules| !rules.keeps_forwarded);
     let proto = match trusted.then(|| single(&head.fields, b"x-forwarded-proto")).flatten() {
         Some(b"https") => true,
         Some(b"http") => false,
@@ -37,14 +88,15 @@ pub fn apply(head: &mut RequestHead, peer: IpAddr, trusted_hops: u32) -> Sender 
     head.fields.remove_if(|name| match name {
         b"x-forwarded-host" => !keeps_host,
         b"x-forwarded-port" | b"x-forwarded-prefix" => !trusted,
-        _ => is_claim(name),
+        _ => is_claim(name) && !trust.believes(name),
     });
 
     if trusted {
+        let own = appends.then_some(&peer);
         // IPv6 in full is 39 characters, and two separate each.
         let mut list = [0u8; (MAX_HOPS + 1) * 41];
         let mut at = 0;
-        for address in chain[..hops].iter().chain([&peer]) {
+        for address in chain[..hops].iter().chain(own) {
             if at > 0 {
                 list[at..at + 2].copy_from_slice(b", ");
                 at += 2;
@@ -52,7 +104,7 @@ pub fn apply(head: &mut RequestHead, peer: IpAddr, trusted_hops: u32) -> Sender 
             at += write_address(*address, &mut list[at..]);
         }
         head.fields.add(b"x-forwarded-for", &list[..at]);
-    } else {
+    } else if appends {
         let mut only = [0u8; 39];
         let length = write_address(peer, &mut only);
         head.fields.add(b"x-forwarded-for", &only[..length]);
@@ -61,7 +113,33 @@ pub fn apply(head: &mut RequestHead, peer: IpAddr, trusted_hops: u32) -> Sender 
     if !keeps_host && !head.authority.is_empty() {
         head.fields.add_copy(b"x-forwarded-host", head.authority);
     }
-    Sender { client: if trusted { chain[0] } else { peer }, https: proto }
+    if let Some(field) = trust.rules.and_then(|rules| rules.certificate) {
+        client_cert::tell(field, trust.shown, &mut head.fields);
+    }
+    Ok(Sender { client: if trusted { chain[0] } else { peer }, https: proto })
+}
+
+/// The entries of X-Forwarded-For from the client on, where the connection comes from a trusted network: the client is the
+/// last one that is in none of them, and where all are, the first. Returns how many there are, leftmost first; of more than
+/// there is room for, those next to the client.
+fn by_networks(fields: &Fields, peer: IpAddr, networks: &[IpNet], chain: &mut [IpAddr; MAX_HOPS]) -> usize {
+    let is_trusted = |address: IpAddr| networks.iter().any(|network| network.contains(&address));
+    if !is_trusted(peer) {
+        return 0;
+    }
+    let mut found = 0;
+    for entry in fields.all(b"x-forwarded-for").flat_map(|value| value.split(|byte| *byte == b',')) {
+        let address = parse_address(entry.trim_ascii()).map(|address| address.to_canonical());
+        // What stands left of one that is not trusted was said by who knows whom.
+        if address.is_none_or(|address| !is_trusted(address)) {
+            found = 0;
+        }
+        if let (Some(address), Some(slot)) = (address, chain.get_mut(found)) {
+            *slot = address;
+            found += 1;
+        }
+    }
+    found
 }
 
 /// Fields that tell a backend who the client is or how it came, and their aliases: CGI, WSGI and PHP fold `_` and `-`
@@ -119,31 +197,12 @@ fn single<'f>(fields: &'f Fields, name: &'static [u8]) -> Option<&'f [u8]> {
 fn write_address(address: IpAddr, out: &mut [u8]) -> usize {
     use std::io::Write;
     let room = out.len();
-    // What the formatting machinery would do as well, at ten times the price of the rest of this module.
     if let IpAddr::V4(address) = address {
-        let mut text = [0; 15];
-        let mut at = 0;
-        let mut put = |byte| {
-            if let Some(place) = text.get_mut(at) {
-                *place = byte;
-                at += 1;
-            }
-        };
-        for (index, octet) in address.octets().into_iter().enumerate() {
-            if index > 0 {
-                put(b'.');
-            }
-            if octet >= 100 {
-                put(b'0' + octet / 100);
-            }
-            if octet >= 10 {
-                put(b'0' + octet / 10 % 10);
-            }
-            put(b'0' + octet % 10);
-        }
-        let (Some(to), Some(text)) = (out.get_mut(..at), text.get(..at)) else { return 0 };
+        let mut place = [0; 15];
+        let text = digits::ipv4(address, &mut place);
+        let Some(to) = out.get_mut(..text.len()) else { return 0 };
         to.copy_from_slice(text);
-        return at;
+        return text.len();
     }
     let mut rest = out;
     write!(rest, "{address}").map_or(0, |()| room - rest.len())
@@ -154,6 +213,57 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn apply(head: &mut RequestHead, peer: IpAddr, hops: u32) -> Sender {
+        super::apply(head, peer, Trust { hops, rules: None, shown: None }).unwrap()
+    }
+
+    #[test]
+    fn clients_by_networks_and_fields() {
+        let networks = || Detection::Networks(vec!["192.0.2.0/24".parse().unwrap(), "10.0.0.0/8".parse().unwrap()]);
+        let field = |is_required| Detection::Field { name: "x-real-ip".into(), is_required };
+        for (detection, peer, field, expected) in [
+            (networks(), "192.0.2.9", ("x-forwarded-for", "1.1.1.1"), Some(("1.1.1.1", "1.1.1.1, 192.0.2.9"))),
+            (
+                networks(),
+                "192.0.2.9",
+                ("x-forwarded-for", "6.6.6.6, 1.1.1.1, 10.0.0.1"),
+                Some(("1.1.1.1", "1.1.1.1, 10.0.0.1, 192.0.2.9")),
+            ),
+            (
+                networks(),
+                "192.0.2.9",
+                ("x-forwarded-for", "10.0.0.2, 10.0.0.1"),
+                Some(("10.0.0.2", "10.0.0.2, 10.0.0.1, 192.0.2.9")),
+            ),
+            (
+                networks(),
+                "192.0.2.9",
+                ("x-forwarded-for", "6.6.6.6, unknown, 10.0.0.1"),
+                Some(("10.0.0.1", "10.0.0.1, 192.0.2.9")),
+            ),
+            (networks(), "192.0.2.9", ("x-other", ""), Some(("192.0.2.9", "192.0.2.9"))),
+            // Not by a proxy of ours.
+            (networks(), "203.0.113.1", ("x-forwarded-for", "1.1.1.1"), Some(("203.0.113.1", "203.0.113.1"))),
+            (field(true), "192.0.2.9", ("x-real-ip", "1.1.1.1"), Some(("1.1.1.1", "1.1.1.1, 192.0.2.9"))),
+            (field(true), "192.0.2.9", ("x-real-ip", "nobody"), None),
+            (field(true), "192.0.2.9", ("x-forwarded-for", "1.1.1.1"), None),
+            (field(false), "192.0.2.9", ("x-real-ip", "nobody"), Some(("192.0.2.9", "192.0.2.9"))),
+        ] {
+            let mut head = request(Scheme::Http, &[field]);
+            let rules = ClientRules { detection: Some(detection), ..ClientRules::default() };
+            let trust = Trust { hops: 0, rules: Some(&rules), shown: None };
+            let sender = super::apply(&mut head, peer.parse().unwrap(), trust);
+            let found = sender.ok().map(|sender| (sender.client.to_string(), of(&head, "x-forwarded-for")));
+            let expected = expected.map(|(client, list)| (client.to_owned(), list.to_owned()));
+            assert_eq!(found, expected, "{field:?} from {peer}");
+        }
+        let rules = ClientRules { detection: Some(networks()), keeps_forwarded: true, ..ClientRules::default() };
+        let trust = Trust { hops: 0, rules: Some(&rules), shown: None };
+        let mut head = request(Scheme::Http, &[("x-forwarded-for", "1.1.1.1")]);
+        super::apply(&mut head, "192.0.2.9".parse().unwrap(), trust).unwrap();
+        assert_eq!(of(&head, "x-forwarded-for"), "1.1.1.1");
+    }
 
     fn request(scheme: Scheme, fields: &[(&str, &str)]) -> RequestHead {
         let mut head = RequestHead { scheme, ..RequestHead::default() };

@@ -1,6 +1,7 @@
 //! Header modifiers: set, add, remove. Fields that frame a message or belong to one connection are out of reach, since an
 //! edit there would be a request-smuggling tool; `Host` is the authority, which is kept apart from the fields.
 
+use edge_config::policy::FieldEdits;
 use edge_config::snapshot::HeaderEdits;
 
 use crate::proxy::message::{Fields, RequestHead};
@@ -21,6 +22,32 @@ pub fn apply(edits: &HeaderEdits, fields: &mut Fields) {
         if is_editable(name) {
             fields.remove(name.as_bytes());
         }
+    }
+}
+
+/// The edits of a listener.
+pub fn apply_all(edits: &FieldEdits, fields: &mut Fields) {
+    apply(&edits.edits, fields);
+    for (name, value) in edits.absent.iter().filter(|(name, _)| is_editable(name)) {
+        if fields.first(name.as_bytes()).is_none() {
+            fields.add(name.as_bytes(), value.as_bytes());
+        }
+    }
+    if !edits.remove_named.is_empty() {
+        fields.remove_if(|name| {
+            std::str::from_utf8(name).is_ok_and(is_editable) && edits.remove_named.iter().any(|one| one.matches(name))
+        });
+    }
+}
+
+/// The last edits of a response. A policy of transport security is for responses that came inside TLS: others "MUST NOT
+/// include" it (RFC 6797 §7.2), and a listener's headers may be said of ports with and without.
+pub fn apply_late(edits: &FieldEdits, secure: bool, fields: &mut Fields) {
+    const POLICY: &[u8] = b"strict-transport-security";
+    let had = !secure && fields.first(POLICY).is_some();
+    apply_all(edits, fields);
+    if !secure && !had {
+        fields.remove(POLICY);
     }
 }
 
@@ -53,7 +80,7 @@ pub fn is_editable(name: &str) -> bool {
 }
 
 /// `host [ ":" port ]` without user information (RFC 9110 §4.2.4 forbids it), in a form that cannot leave the field.
-fn is_authority(text: &str) -> bool {
+pub fn is_authority(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 255 + 6
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~[]:%!$&'()*+,;=".contains(&byte))

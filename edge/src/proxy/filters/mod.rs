@@ -7,7 +7,10 @@
 //!
 //! Standards: Gateway API v1.6.1 HTTPRouteFilter, GEP-1619 (session persistence), RFC 9110, RFC 6265, Fetch (CORS).
 
+pub mod client;
+pub mod client_cert;
 pub mod cors;
+pub mod extension;
 pub mod forwarded;
 pub mod headers;
 pub mod mirror;

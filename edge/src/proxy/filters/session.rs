@@ -201,7 +201,7 @@ fn is_current(session: &SessionPersistence, pin: &Pin, now: u64) -> bool {
 
 /// The values of one cookie, in the order in which they came: the most specific path first (RFC 6265 §5.4), or in several
 /// fields (RFC 9113 §8.2.3).
-fn cookies<'f>(request: &'f Fields, name: &'f str) -> impl Iterator<Item = &'f [u8]> {
+pub(in crate::proxy) fn cookies<'f>(request: &'f Fields, name: &'f str) -> impl Iterator<Item = &'f [u8]> {
     request.all(b"cookie").flat_map(|line| line.split(|byte| *byte == b';')).filter_map(move |pair| {
         let rest = pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
         Some(rest.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(rest))

@@ -19,6 +19,7 @@ fn rule(route: &str, index: u32, name: Option<&str>) -> Rule {
         retry: None,
         session: None,
         balance: Balance::default(),
+        policy: None,
     }
 }
 

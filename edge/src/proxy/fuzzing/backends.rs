@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 use super::reference::{self, Request, Stop};
 use crate::proxy::body::Chunk;
 use crate::proxy::buffer::Buffer;
+use crate::proxy::challenges::Board;
 use crate::proxy::filters::session::Tokens;
 use crate::proxy::h1::upstream::Connection;
 use crate::proxy::health::Health;
@@ -156,7 +157,13 @@ impl Plane {
                 affinity: Default::default(),
                 deaf: vec![Mutex::default()],
                 live: vec![AtomicU64::new(0)],
+                pulses: vec![Default::default()],
                 health: Health::new(1),
+                registry: Arc::default(),
+                tally: Default::default(),
+                board: Arc::new(Board::new(1)),
+                authorities: crate::proxy::authorities::Authorities::new().0,
+                ledger: Arc::default(),
                 changed: Notify::new(),
             }),
             metrics: Arc::clone(&metrics),
@@ -264,6 +271,7 @@ fn generation(limits: Limits) -> Generation {
             number: LOCAL.port(),
             sources: None,
             proxy_protocol: None,
+            keepalive: None,
             serve: PortServe::Http { hosts },
         }],
         listeners: vec![Listener {
@@ -271,12 +279,14 @@ fn generation(limits: Limits) -> Generation {
             name: "http".into(),
             port: LOCAL.port(),
             hostname: HostPattern::Any,
+            policy: None,
             client: ClientSettings {
                 trusted_hops: 0,
                 idle_timeout: limits.idle_timeout,
                 head_timeout: limits.head_timeout,
                 buffer_limit: None,
                 path: PathPolicy::default(),
+                ..ClientSettings::default()
             },
             serve: ListenerServe::Http { routes },
         }],
@@ -291,21 +301,34 @@ fn generation(limits: Limits) -> Generation {
                 reference: "Service default/backend:80".into(),
                 target: Target::Upstream(UpstreamId(0)),
                 filters: Arc::default(),
+                balance: None,
+                fallback: false,
             }]),
             timeouts: Timeouts::default(),
             retry: None,
             session: None,
             balance: Balance::RoundRobin,
+            policy: None,
         })],
-        upstreams: vec![Upstream {
+        upstreams: vec![Arc::new(Upstream {
             key: UpstreamKey { object: object(Kind::Service, "backend"), port: 80, variant: "".into() },
             protocol: UpstreamProtocol::Http1,
             proxy_protocol: None,
             tls: None,
-        }],
+            policy: None,
+        })],
         ..Snapshot::default()
     };
     let endpoint = Endpoint { address: ENDPOINT, state: EndpointState::Ready, target: "".into(), node: "".into() };
     let endpoints = vec![Arc::new(EndpointSet::Addresses(vec![endpoint]))];
-    Generation { number: 1, snapshot: Arc::new(snapshot), endpoints: Arc::new(endpoints), tls: Arc::default(), limits }
+    Generation {
+        number: 1,
+        snapshot: Arc::new(snapshot),
+        endpoints: Arc::new(endpoints),
+        tls: Arc::default(),
+        secrets: Arc::default(),
+        limits,
+        responders: Arc::default(),
+        maintenance: None,
+    }
 }

@@ -25,17 +25,19 @@ pub(super) struct Special<'a> {
     pub options: Options,
 }
 
-/// Who a field is for.
+/// Whom a field is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reach {
+pub(super) enum Scope {
     EndToEnd,
-    /// Understood here, or about this connection only.
-    Here,
+    /// In a request it is understood here; in a response it means nothing and is passed on as it is.
+    OfRequests,
+    /// About this connection or the framing of this message.
+    Connection,
 }
 
 impl<'a> Special<'a> {
-    /// Takes a field line and says whether it is to be passed on.
-    pub fn take(&mut self, line: &httparse::Header<'a>) -> Result<Reach, &'static str> {
+    /// Takes a field line and says whom it is for.
+    pub fn take(&mut self, line: &httparse::Header<'a>) -> Result<Scope, &'static str> {
         let (name, value) = (line.name.as_bytes(), line.value);
         let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
         match name.len() {
@@ -43,13 +45,12 @@ impl<'a> Special<'a> {
                 self.te_trailers |= value.split(|byte| *byte == b',').any(|coding| trim(coding) == b"trailers");
             }
             4 if is(b"host") => {
-                // For a request only: in a response it means nothing, and is passed on as it is.
                 once(&mut self.host, value, "more than one Host")?;
-                return Ok(Reach::EndToEnd);
+                return Ok(Scope::OfRequests);
             }
             6 if is(b"expect") => {
                 once(&mut self.expect, value, "more than one Expect")?;
-                return Ok(Reach::EndToEnd);
+                return Ok(Scope::OfRequests);
             }
             // Several protocols, in one field or more, are none that we offer.
             7 if is(b"upgrade") => self.upgrade = if self.upgrade.is_some() { Some(b"") } else { Some(value) },
@@ -58,10 +59,10 @@ impl<'a> Special<'a> {
                 once(&mut self.length, content_length(value)?, "more than one Content-Length")?
             }
             17 if is(b"transfer-encoding") => once(&mut self.encoding, value, "more than one Transfer-Encoding")?,
-            _ if Hop::of(name).is_none() => return Ok(Reach::EndToEnd),
+            _ if Hop::of(name).is_none() => return Ok(Scope::EndToEnd),
             _ => {}
         }
-        Ok(Reach::Here)
+        Ok(Scope::Connection)
     }
 }
 

@@ -2,11 +2,12 @@
 //!
 //! In: the bytes of a complete head, as [`head_end`] delimits it. Out: a [`RequestHead`] or [`ResponseHead`] without
 //! connection-level fields, and how the body is framed. Ambiguity is an error, never repaired: after an error the
-//! connection is closed, because nobody knows where the next message starts. httparse only splits lines into tokens.
+//! connection is closed, because nobody knows where the next message starts. httparse splits lines into tokens and
+//! refuses bytes that may not be in them; everything else is decided here.
 
 use std::mem::MaybeUninit;
 
-use super::fields::{Reach, Special, Trailer, check_method, copy_line, is_alias_of_own, trailer, trim};
+use super::fields::{Scope, Special, Trailer, check_method, copy_line, is_alias_of_own, trailer, trim};
 use super::target::{self, Target};
 use crate::proxy::message::{Fields, Length, RequestHead, ResponseHead, Scheme, Version};
 use crate::proxy::path;
@@ -123,9 +124,8 @@ pub fn request(
 
     let mut special = Special::default();
     for line in &*parsed.headers {
-        let reach = special.take(line).map_err(Malformed)?;
-        let name = line.name.as_bytes();
-        if reach == Reach::EndToEnd && !is_understood(name) && !is_alias_of_own(name) {
+        let scope = special.take(line).map_err(Malformed)?;
+        if scope == Scope::EndToEnd && !is_alias_of_own(line.name.as_bytes()) {
             copy_line(bytes, line, &mut head.fields);
         }
     }
@@ -168,15 +168,6 @@ pub fn request(
     Ok(Connection { framing, keep_alive })
 }
 
-/// Fields of a request that live on as members of the head.
-fn is_understood(name: &[u8]) -> bool {
-    match name.len() {
-        4 => name.eq_ignore_ascii_case(b"host"),
-        6 => name.eq_ignore_ascii_case(b"expect"),
-        _ => false,
-    }
-}
-
 /// Decodes a complete response head. `bodiless`: the request was HEAD.
 pub fn response(
     bytes: &[u8],
@@ -202,7 +193,7 @@ pub fn response(
     head.status = status;
     let mut special = Special::default();
     for line in &*parsed.headers {
-        if special.take(line).map_err(ResponseError)? == Reach::EndToEnd {
+        if special.take(line).map_err(ResponseError)? != Scope::Connection {
             copy_line(bytes, line, &mut head.fields);
         }
     }

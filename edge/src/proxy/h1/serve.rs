@@ -443,6 +443,10 @@ impl<I: Io> Source for ClientSource<'_, I> {
         self.reader.limit_buffer(bytes);
     }
 
+    fn set_idle(&mut self, idle: Duration) {
+        self.idle = idle;
+    }
+
     fn begin_tunnel(&mut self) {
         self.idle = Duration::ZERO;
         self.reader.begin_tunnel();
@@ -498,6 +502,10 @@ impl<I: Io> Sink for ClientSink<'_, I> {
 
     fn close(&mut self) {
         self.state.close.set(true);
+    }
+
+    fn set_idle(&mut self, idle: Duration) {
+        self.idle = idle;
     }
 
     async fn chunk(&mut self, chunk: Chunk) -> Result<(), StreamError> {

@@ -11,7 +11,7 @@ use super::parse::{self, HeadLimits};
 use super::reader::{HeadError, Reader};
 use super::writer::Writer;
 use crate::proxy::body::{Chunk, Source, StreamError};
-use crate::proxy::clock::{Clock, Pulse};
+use crate::proxy::clock::{Clock, Pulse, recent};
 use crate::proxy::io::Io;
 use crate::proxy::message::{Fields, Length, RequestHead, ResponseHead};
 use crate::proxy::upstream::{self, stream::Counted};
@@ -23,12 +23,24 @@ pub struct Connection<I> {
     keep_alive: bool,
     idle: Duration,
     counted: Option<Counted>,
+    exchanges: u32,
+    /// By [`recent`].
+    opened: Duration,
 }
 
 impl<I: Io> Connection<I> {
     pub fn new(io: I, clock: &Rc<Clock>, limits: HeadLimits, idle: Duration) -> Self {
         let reader = Reader::new(clock.timer(), limits);
-        Self { io, reader, writer: Writer::new(clock.timer()), keep_alive: true, idle, counted: None }
+        Self {
+            io,
+            reader,
+            writer: Writer::new(clock.timer()),
+            keep_alive: true,
+            idle,
+            counted: None,
+            exchanges: 0,
+            opened: recent(),
+        }
     }
 
     /// Lets the connection's end be counted.
@@ -41,8 +53,19 @@ impl<I: Io> Connection<I> {
         self.io.is_quiet()
     }
 
+    /// How many exchanges were begun.
+    pub fn exchanges(&self) -> u32 {
+        self.exchanges
+    }
+
+    /// When it was made, by [`recent`].
+    pub fn opened(&self) -> Duration {
+        self.opened
+    }
+
     /// Begins an exchange; the head is held back until the body or a flush.
     pub fn begin(&mut self, head: &RequestHead) {
+        self.exchanges = self.exchanges.saturating_add(1);
         encode::request(head, &mut self.writer);
     }
 
@@ -83,6 +106,10 @@ impl<I: Io> upstream::Upload for Upload<'_, I> {
 
     async fn finish(&mut self, trailers: Option<&Fields>) -> Result<(), StreamError> {
         self.writer.finish(self.io, trailers, self.idle).await
+    }
+
+    fn set_idle(&mut self, idle: Duration) {
+        self.idle = idle;
     }
 
     fn begin_tunnel(&mut self) {
@@ -147,6 +174,10 @@ impl<I: Io> Source for Download<'_, I> {
 
     fn limit_buffer(&mut self, bytes: Option<u64>) {
         self.reader.limit_buffer(bytes);
+    }
+
+    fn set_idle(&mut self, idle: Duration) {
+        self.idle = idle;
     }
 
     fn begin_tunnel(&mut self) {

@@ -7,6 +7,7 @@ use super::chunked;
 use crate::proxy::body::{Chunk, StreamError};
 use crate::proxy::buffer::{BUFFER_SIZE, Buffer};
 use crate::proxy::clock::Timer;
+use crate::proxy::digits::decimal;
 use crate::proxy::io::Io;
 use crate::proxy::message::Fields;
 
@@ -192,33 +193,6 @@ impl Writer {
                 io.abort();
                 Err(StreamError::Stalled)
             }
-        }
-    }
-}
-
-/// Writes a number without allocation.
-pub fn decimal(number: u64, digits: &mut [u8; 20]) -> &[u8] {
-    let mut at = digits.len();
-    let mut rest = number;
-    loop {
-        at -= 1;
-        if let Some(place) = digits.get_mut(at) {
-            *place = b'0' + u8::try_from(rest % 10).unwrap_or_default();
-        }
-        rest /= 10;
-        if rest == 0 || at == 0 {
-            break;
-        }
-    }
-    digits.get(at..).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn numbers_are_decimal() {
-        for number in [0, 7, 10, 1234567890, u64::MAX] {
-            assert_eq!(super::decimal(number, &mut [0; 20]), number.to_string().as_bytes());
         }
     }
 }

@@ -26,6 +26,10 @@ impl Patience {
         Self { clock: Rc::clone(clock), idle, timer: None, pulse: None }
     }
 
+    pub fn set_idle(&mut self, idle: Duration) {
+        self.idle = idle;
+    }
+
     pub fn follow(&mut self, pulse: Rc<Pulse>) {
         if let Some(timer) = &self.timer {
             timer.follow(Rc::clone(&pulse));
@@ -120,6 +124,10 @@ impl Source for Inbound {
     fn trailers(&mut self) -> Option<Fields> {
         self.trailers.take()
     }
+
+    fn set_idle(&mut self, idle: Duration) {
+        self.patience.set_idle(idle);
+    }
 }
 
 impl Drop for Inbound {
@@ -150,6 +158,10 @@ impl Outbound {
             rest = rest.get(count..).unwrap_or_default();
         }
         Ok(())
+    }
+
+    pub(super) fn set_idle(&mut self, idle: Duration) {
+        self.patience.set_idle(idle);
     }
 
     pub(super) fn finish(&mut self, trailers: Option<&Fields>) -> Result<(), StreamError> {
@@ -191,6 +203,10 @@ impl Sink for Responder {
 
     async fn chunk(&mut self, chunk: Chunk) -> Result<(), StreamError> {
         if self.ended { Ok(()) } else { self.body.chunk(chunk).await }
+    }
+
+    fn set_idle(&mut self, idle: Duration) {
+        self.body.set_idle(idle);
     }
 
     async fn flush(&mut self) -> Result<(), StreamError> {

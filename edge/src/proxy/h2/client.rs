@@ -17,7 +17,7 @@ use super::mux::stream::Handle;
 use super::mux::{Bounds, Ended, Mux, Shared, Side};
 use super::wire::{Turn, Wire};
 use crate::proxy::body::{Chunk, Source, StreamError};
-use crate::proxy::clock::{Clock, Pulse, Timer};
+use crate::proxy::clock::{Clock, Pulse, Timer, recent};
 use crate::proxy::h1::parse::HeadLimits;
 use crate::proxy::message::{Fields, Length, RequestHead, ResponseHead, Scheme};
 use crate::proxy::upstream;
@@ -39,6 +39,9 @@ pub struct Settings {
     pub stream_idle_timeout: Duration,
     /// Whether the connections are inside TLS.
     pub secure: bool,
+    /// A connection takes no more requests after so many, or when it is so old.
+    pub requests: Option<u32>,
+    pub age: Option<Duration>,
 }
 
 /// The connections to one endpoint.
@@ -115,6 +118,7 @@ impl Connections {
 
     fn free(&self) -> Option<Place> {
         let mut live = self.live.borrow_mut();
+        live.iter().filter(|live| live.is_worn()).for_each(|live| live.retire());
         live.retain(|live| live.state() != Use::Over);
         let best = live.iter().filter(|live| live.state() == Use::Free).min_by_key(|live| live.active.get())?;
         Some(best.enter(true, &self.freed))
@@ -134,6 +138,8 @@ impl Connections {
             mux: Rc::clone(&turn.mux),
             retired: Cell::new(false),
             active: Cell::new(0),
+            begun: Cell::new(0),
+            opened: recent(),
             greeted: Notify::new(),
             settings: self.settings,
             clock: Rc::clone(&self.clock),
@@ -215,6 +221,10 @@ struct Live {
     /// Takes no further request; it ends by itself when the last stream has.
     retired: Cell<bool>,
     active: Cell<usize>,
+    /// All requests so far.
+    begun: Cell<u32>,
+    /// By [`recent`].
+    opened: Duration,
     /// The endpoint has sent its first frame, or will not.
     greeted: Notify,
     settings: Settings,
@@ -241,6 +251,13 @@ impl Live {
         }
     }
 
+    /// Whether it has had all the requests, or all the time, that it may have.
+    fn is_worn(&self) -> bool {
+        let Settings { requests, age, .. } = self.settings;
+        requests.is_some_and(|most| self.begun.get() >= most)
+            || age.is_some_and(|age| recent().saturating_sub(self.opened) >= age)
+    }
+
     fn retire(&self) {
         self.retired.set(true);
         self.mux.borrow().wake();
@@ -248,6 +265,7 @@ impl Live {
 
     fn enter(self: &Rc<Self>, reused: bool, freed: &Rc<Notify>) -> Place {
         self.active.set(self.active.get() + 1);
+        self.begun.set(self.begun.get().saturating_add(1));
         if self.active.get() == 1 {
             self.mux.borrow().wake();
         }
@@ -343,6 +361,10 @@ impl upstream::Upload for &mut Upload {
         self.body.chunk(chunk).await
     }
 
+    fn set_idle(&mut self, idle: Duration) {
+        self.body.set_idle(idle);
+    }
+
     async fn flush(&mut self) -> Result<(), StreamError> {
         // Frames leave at the end of the turn by themselves.
         Ok(())
@@ -399,6 +421,13 @@ impl Source for &mut Download {
 
     fn length(&self) -> Length {
         self.body.as_ref().map_or(Length::None, Source::length)
+    }
+
+    /// Before the head: the body has the patience of its head.
+    fn set_idle(&mut self, idle: Duration) {
+        if let Some(patience) = &mut self.patience {
+            patience.set_idle(idle);
+        }
     }
 
     fn is_ready(&self) -> bool {

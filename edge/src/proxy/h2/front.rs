@@ -49,6 +49,7 @@ async fn connection(worker: &Rc<Worker>, wire: io::Result<Wire>, arrival: Rc<Arr
         head_timeout: patience.head,
         idle_timeout: Rc::clone(&idle),
         stream_idle_timeout: limits.stream_idle_timeout,
+        bounds: arrival.http2.unwrap_or_default(),
     };
     let timer = worker.clock.timer();
     let drain = async {

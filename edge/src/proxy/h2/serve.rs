@@ -10,6 +10,8 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use edge_config::snapshot::Http2Bounds;
+
 use super::body::{Inbound, Patience, Responder};
 use super::mux::stream::Handle;
 use super::mux::{Bounds, Drain, Ended, Mux, Shared, Side, Started};
@@ -29,6 +31,8 @@ pub struct Settings {
     pub idle_timeout: Rc<Cell<Duration>>,
     /// Without a byte of a body, per stream and direction.
     pub stream_idle_timeout: Duration,
+    /// Where it is not our own.
+    pub bounds: Http2Bounds,
 }
 
 /// Requests in progress at once.
@@ -74,9 +78,9 @@ pub async fn serve(
         side: Side::Server,
         scheme: settings.scheme,
         limits: settings.limits,
-        streams: STREAMS,
-        stream_window: STREAM_WINDOW,
-        connection_window: CONNECTION_WINDOW,
+        streams: settings.bounds.streams.unwrap_or(STREAMS),
+        stream_window: settings.bounds.stream_window.unwrap_or(STREAM_WINDOW),
+        connection_window: settings.bounds.connection_window.unwrap_or(CONNECTION_WINDOW),
     };
     let mut turn = Turn::new(Mux::new(bounds, accepted), wire);
     let timer = clock.timer();

@@ -52,6 +52,7 @@ fn settings() -> serve::Settings {
         head_timeout: Duration::from_secs(5),
         idle_timeout: Rc::new(Cell::new(Duration::from_secs(10))),
         stream_idle_timeout: Duration::from_secs(5),
+        bounds: Default::default(),
     }
 }
 
@@ -79,6 +80,8 @@ impl Worker {
             idle_timeout: Duration::from_secs(10),
             stream_idle_timeout: Duration::from_secs(5),
             secure,
+            requests: None,
+            age: None,
         };
         Connections::new(settings, &self.clock)
     }

@@ -19,7 +19,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use edge_config::snapshot::{Backend, StreamRoute, Target, UpstreamId};
+use crate::proxy::upstream::Census;
+use edge_config::snapshot::{Backend, Balance, StreamRoute, Target, UpstreamId};
 
 pub use serve::{datagrams, passthrough, streams, terminated};
 pub use tunnel::{Cause, Meter, Quiet, TunnelEnd, tunnel};
@@ -31,18 +32,27 @@ pub trait Targets {
 
     /// An endpoint that takes new work: the client's own where it has one. `avoid` has just failed and is only given
     /// again when there is no other.
-    fn pick(
-        &self,
-        upstream: UpstreamId,
-        sticky: Option<Sticky>,
-        avoid: Option<SocketAddr>,
-    ) -> Option<(SocketAddr, Self::Load)>;
+    fn pick(&self, upstream: UpstreamId, how: How<'_>, avoid: Option<SocketAddr>) -> Option<(SocketAddr, Self::Load)>;
+
+    /// How many endpoints are healthy. Only asked where some backends are for need.
+    fn census(&self, _upstream: UpstreamId) -> Census {
+        Census::default()
+    }
 
     /// Whether the upstream still has this endpoint.
     fn has(&self, upstream: UpstreamId, endpoint: SocketAddr) -> bool;
 
     /// How connecting went, for passive health.
     fn note(&self, upstream: UpstreamId, endpoint: SocketAddr, outcome: Result<(), &io::Error>);
+}
+
+/// How an endpoint is chosen for a client.
+#[derive(Debug, Clone, Copy)]
+pub struct How<'a> {
+    pub client: IpAddr,
+    pub sticky: Option<Sticky>,
+    /// `None`: in turn.
+    pub balance: Option<&'a Balance>,
 }
 
 /// A client that stays with an endpoint (`sessionAffinity: ClientIP`).
@@ -56,19 +66,6 @@ impl Sticky {
     pub fn of(route: &StreamRoute, client: IpAddr) -> Option<Self> {
         route.affinity.map(|timeout| Self { client: client.to_canonical(), timeout })
     }
-}
-
-/// A weighted choice for a uniformly distributed draw. Invalid references keep their share ("weights count invalid refs");
-/// `None` when all weights are 0.
-pub fn choose(backends: &[Backend], draw: u32) -> Option<&Backend> {
-    let total: u64 = backends.iter().map(|backend| u64::from(backend.weight)).sum();
-    let mut place = ((u128::from(draw) * u128::from(total)) >> 32) as u64;
-    backends.iter().find(|backend| {
-        let weight = u64::from(backend.weight);
-        let here = place < weight;
-        place = place.saturating_sub(weight);
-        here
-    })
 }
 
 /// What a weighted choice leads to.

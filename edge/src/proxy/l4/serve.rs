@@ -16,13 +16,16 @@ use tokio::net::{TcpStream, UdpSocket};
 
 use super::tcp::{Connect, Refusal, Summary, dial};
 use super::udp::{Serving, SessionEnd, Udp, UdpLimits};
-use super::{Cause, Meter, Quiet, Sticky, Targets, TunnelEnd, affinity, relay::relay, reset, tunnel};
+use super::{Cause, How, Meter, Quiet, Targets, TunnelEnd, affinity, relay::relay, reset, tunnel};
 use crate::proxy::access_log::{Entry, RuleOf, TlsOf};
 use crate::proxy::buffer::Buffer;
 use crate::proxy::io::{Backend, Io, Socket, epoll};
 use crate::proxy::metrics::{ListenerSeries, UpstreamSeries};
 use crate::proxy::proxy_protocol::Origin;
 use crate::proxy::reason::Reason;
+use crate::proxy::upstream::Census;
+use crate::proxy::upstream::circuit::Held;
+use crate::proxy::upstream::hashing;
 use crate::proxy::upstream::stream::{Counted, Stream};
 use crate::proxy::upstream::{DialError, Dialer, InFlight, dial as upstream};
 use crate::proxy::worker::{Arrival, Current, Worker};
@@ -129,7 +132,8 @@ async fn carry<D: Downstream>(
         reason: Some(Reason::Draining),
     };
     let limits = &current.generation.limits;
-    let idle = Quiet { open: limits.tunnel_idle_timeout, half_closed: limits.stream_idle_timeout };
+    let open = found.and_then(|listener| listener.client.tunnel_idle_timeout).unwrap_or(limits.tunnel_idle_timeout);
+    let idle = Quiet { open, half_closed: limits.stream_idle_timeout };
     let (targets_of, origin) = (Rc::clone(&current), Some(arrival.origin()));
     let targets = WorkerTargets { worker: Rc::clone(worker), current: targets_of, origin };
     let dialed = dial(route, arrival.peer.ip(), &targets, worker.random.next_u32(), &mut account.summary).await;
@@ -278,17 +282,16 @@ struct WorkerTargets {
 }
 
 impl Targets for WorkerTargets {
-    type Load = InFlight;
+    type Load = (InFlight, Option<Held>);
 
-    fn pick(
-        &self,
-        upstream: UpstreamId,
-        sticky: Option<Sticky>,
-        avoid: Option<SocketAddr>,
-    ) -> Option<(SocketAddr, InFlight)> {
+    fn pick(&self, upstream: UpstreamId, how: How<'_>, avoid: Option<SocketAddr>) -> Option<(SocketAddr, Self::Load)> {
         let upstream = self.current.upstream(upstream)?;
-        let endpoint = match sticky {
-            None => upstream.pick(Balance::RoundRobin, &self.worker.random, avoid)?,
+        let endpoint = match how.sticky {
+            None => {
+                let balance = how.balance.unwrap_or(&Balance::RoundRobin);
+                let hash = matches!(balance, Balance::Hash(_)).then(|| hashing::of_client(how.client));
+                upstream.pick_alike(balance, hash, &self.worker.random, avoid).ok()?
+            }
             Some(sticky) => {
                 let now = Instant::now();
                 let known = &self.worker.shared.affinity;
@@ -299,7 +302,16 @@ impl Targets for WorkerTargets {
                 endpoint
             }
         };
-        Some((endpoint.address, InFlight::new(endpoint)))
+        // There is no queue for connections: who waits would not be told.
+        let held = match (&upstream.circuit, endpoint.vitals()) {
+            (Some(circuit), Some(vitals)) if circuit.counts_connections() => Some(circuit.connect(vitals).ok()?),
+            _ => None,
+        };
+        Some((endpoint.address, (InFlight::new(endpoint), held)))
+    }
+
+    fn census(&self, upstream: UpstreamId) -> Census {
+        self.current.upstream(upstream).map(|upstream| upstream.census()).unwrap_or_default()
     }
 
     fn has(&self, upstream: UpstreamId, endpoint: SocketAddr) -> bool {
@@ -307,11 +319,15 @@ impl Targets for WorkerTargets {
     }
 
     fn note(&self, upstream: UpstreamId, endpoint: SocketAddr, outcome: Result<(), &io::Error>) {
-        let Some(known) = self.current.upstream(upstream).and_then(|it| it.endpoint_at(endpoint)) else { return };
+        let Some(of) = self.current.upstream(upstream) else { return };
+        let Some(known) = of.endpoint_at(endpoint) else { return };
         match outcome {
-            Ok(()) => known.note_success(),
+            Ok(()) => {
+                known.note_success();
+                of.answered(&known, 200);
+            }
             Err(error) => {
-                let is_ejected = known.note_failure(error, Instant::now());
+                let is_ejected = known.note_failure(error, Instant::now()) | of.failed(&known);
                 if let Some(series) = self.current.series.upstream(upstream) {
                     series.connect_failures.one();
                     series.ejections.add(u64::from(is_ejected));

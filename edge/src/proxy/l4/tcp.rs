@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use edge_config::snapshot::{StreamRoute, UpstreamId};
 
-use super::{Sticky, Targets, choose, target};
+use super::{How, Sticky, Targets, target};
 use crate::proxy::reason::Reason;
+use crate::proxy::upstream::priority;
 
 /// Endpoints that are tried before the client is turned away.
 const TRIES: u32 = 3;
@@ -48,16 +49,21 @@ pub async fn dial<T: Connect>(
     summary: &mut Summary,
 ) -> Result<(T::Connection, T::Load), Reason> {
     let route = route.ok_or(Reason::NoRoute)?;
+    if route.admission.as_ref().is_some_and(|admission| !admission.admits(client)) {
+        return Err(Reason::Forbidden);
+    }
     let sticky = Sticky::of(route, client);
-    let backend = choose(&route.backends, draw).ok_or(Reason::InvalidBackend)?;
+    let backend =
+        priority::choose(&route.backends, draw, |upstream| targets.census(upstream)).ok_or(Reason::InvalidBackend)?;
     summary.backend = Some(Arc::clone(&backend.reference));
     let upstream = target(backend).ok_or(Reason::InvalidBackend)?;
     summary.upstream = Some(upstream);
+    let how = How { client, sticky, balance: backend.balance.as_ref() };
     let start = Instant::now();
     let mut failed: Option<(SocketAddr, Reason)> = None;
     while summary.tries < TRIES {
         let avoid = failed.map(|(endpoint, _)| endpoint);
-        let Some((endpoint, load)) = targets.pick(upstream, sticky, avoid) else { break };
+        let Some((endpoint, load)) = targets.pick(upstream, how, avoid) else { break };
         if Some(endpoint) == avoid {
             // There is no other one.
             break;

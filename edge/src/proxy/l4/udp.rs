@@ -22,9 +22,10 @@ use tokio::net::UdpSocket;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::{Sticky, Targets, choose, target};
+use super::{How, Sticky, Targets, target};
 use crate::proxy::metrics::{ListenerSeries, UdpDrop};
 use crate::proxy::reason::Reason;
+use crate::proxy::upstream::priority;
 
 /// The largest datagram.
 const LARGEST: usize = 65_535;
@@ -252,13 +253,19 @@ impl<T: Targets + 'static> Udp<T> {
             return Err(UdpDrop::TableFull);
         }
         let serving = self.serving.borrow();
+        let admission = serving.route.as_ref().and_then(|route| route.admission.as_ref());
+        if admission.is_some_and(|admission| !admission.admits(client.ip())) {
+            return Err(UdpDrop::SourceForbidden);
+        }
         let counted = Counted::new(&self.all, serving.most).ok_or(UdpDrop::TableFull)?;
         let backends = serving.route.as_ref().map(|route| &*route.backends).unwrap_or_default();
         // "Invalid share must be dropped".
-        let backend = choose(backends, (serving.draw)()).ok_or(UdpDrop::InvalidBackend)?;
+        let census = |upstream| serving.targets.census(upstream);
+        let backend = priority::choose(backends, (serving.draw)(), census).ok_or(UdpDrop::InvalidBackend)?;
         let upstream = target(backend).ok_or(UdpDrop::InvalidBackend)?;
         let sticky = serving.route.as_ref().and_then(|route| Sticky::of(route, client.ip()));
-        let (endpoint, load) = serving.targets.pick(upstream, sticky, failed).ok_or(UdpDrop::NoReadyEndpoint)?;
+        let how = How { client: client.ip(), sticky, balance: backend.balance.as_ref() };
+        let (endpoint, load) = serving.targets.pick(upstream, how, failed).ok_or(UdpDrop::NoReadyEndpoint)?;
         let socket = connect(endpoint).map_err(|error| {
             serving.targets.note(upstream, endpoint, Err(&error));
             UdpDrop::Refused

@@ -15,14 +15,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use edge_config::policy::Coding;
 use edge_config::snapshot::Snapshot;
 
 use super::reason::Reason;
 
 pub use render::{render, write};
 pub use series::{
-    Handshake, ListenerLabel, ListenerSeries, ObjectLabel, PortLabel, PortSeries, RouteSeries, Series, UdpDrop,
-    UpstreamLabel, UpstreamSeries,
+    Handshake, LimitLabel, LimitSeries, ListenerLabel, ListenerSeries, ObjectLabel, PortLabel, PortSeries, RouteSeries,
+    Series, UdpDrop, UpstreamLabel, UpstreamSeries,
 };
 pub use text::{Format, MetricType, Text};
 
@@ -108,14 +109,60 @@ pub struct WorkerMetrics {
     series: Mutex<Arc<Series>>,
     /// Of the newest generation that was prepared, which the worker has taken up or soon will.
     newest: Mutex<Arc<Series>>,
-    reasons: [Counter; Reason::COUNT],
+    reasons: Reasons,
     /// Generations that this worker has taken up.
     pub generations: Counter,
     /// Panics that cost a connection.
     pub panics: Counter,
+    pub compression: Compression,
+    /// Requests that CSRF judged: invalid ones, then valid ones.
+    csrf: [Counter; 2],
+    /// Of all workers, as the last one that looked has seen it.
+    crowded: AtomicU64,
+}
+
+/// Bodies that were coded for clients.
+#[derive(Debug, Default)]
+pub struct Compression {
+    codings: [CodingCounters; Coding::ALL.len()],
+    /// Sent as they are, because there was no memory for one more encoder.
+    pub skipped: Counter,
+}
+
+#[derive(Debug, Default)]
+pub struct CodingCounters {
+    pub responses: Counter,
+    pub bytes_in: Counter,
+    pub bytes_out: Counter,
+}
+
+impl Compression {
+    pub fn of(&self, coding: Coding) -> &CodingCounters {
+        let [gzip, brotli, zstd] = &self.codings;
+        match coding {
+            Coding::Gzip => gzip,
+            Coding::Brotli => brotli,
+            Coding::Zstd => zstd,
+        }
+    }
+}
+
+/// By [`Reason::index`].
+#[derive(Debug)]
+struct Reasons([Counter; Reason::COUNT]);
+
+impl Default for Reasons {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
 }
 
 impl WorkerMetrics {
+    /// Counts a request that CSRF judged.
+    pub fn csrf(&self, is_valid: bool) {
+        self.csrf[usize::from(is_valid)].one();
+    }
+
     pub fn new() -> Arc<Self> {
         Arc::default()
     }
@@ -138,9 +185,14 @@ impl WorkerMetrics {
 
     /// Counts something that Edge itself answered or ended.
     pub fn count(&self, reason: Reason) {
-        if let Some(counter) = self.reasons.get(reason.index()) {
+        if let Some(counter) = self.reasons.0.get(reason.index()) {
             counter.one();
         }
+    }
+
+    /// How many requests shared a bucket for want of a place for their client.
+    pub fn saw_crowded(&self, count: u64) {
+        self.crowded.store(count, Ordering::Relaxed);
     }
 
     fn current(&self) -> Arc<Series> {

@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::series::{
-    Handshake, ListenerLabel, ListenerSeries, PortLabel, PortSeries, RouteSeries, UdpDrop, UpstreamSeries,
+    Handshake, LimitSeries, ListenerLabel, ListenerSeries, PortLabel, PortSeries, RouteSeries, UdpDrop, UpstreamSeries,
 };
 use super::text::{Format, MetricType, Text};
-use super::{Classes, Counter, Histogram, WorkerMetrics};
+use super::{Classes, CodingCounters, Counter, Histogram, WorkerMetrics};
 use crate::proxy::reason::Reason;
 use edge_config::names::{Kind, ObjectRef};
+use edge_config::policy::Coding;
+use edge_config::policy::protection::RateName;
 use edge_config::snapshot::UpstreamKey;
 
 /// A whole page of the data plane's metrics. `log_lines_dropped` comes from the access log, if there is one.
@@ -25,13 +28,17 @@ pub fn write(workers: &[Arc<WorkerMetrics>], log_lines_dropped: u64, text: &mut 
     let current: Vec<_> = workers.iter().map(|worker| worker.current()).collect();
     let listeners = grouped(current.iter().flat_map(|series| &series.listeners));
     let ports = grouped(current.iter().flat_map(|series| &series.ports));
-    let routes = grouped(current.iter().flat_map(|series| &series.routes));
-    let upstreams = grouped(current.iter().flat_map(|series| &*series.upstreams));
+    // Of thousands of routes and upstreams most may never be met: they would be a page of megabytes that says nothing.
+    let is_met = |route: &RouteSeries| route.responses.values().iter().any(|count| *count > 0);
+    let routes = grouped(current.iter().flat_map(|series| &series.routes).filter(|(_, route)| is_met(route)));
+    let upstreams = current.iter().flat_map(|series| &*series.upstreams);
+    let upstreams = grouped(upstreams.filter(|(_, upstream)| upstream.is_met()));
     write_ports(&ports, text);
     write_listeners(&listeners, text);
     write_tunnels(&listeners, text);
     write_routes(&routes, text);
     write_upstreams(&upstreams, text);
+    write_limits(&grouped(current.iter().flat_map(|series| &series.limits)), text);
 
     text.family(
         "edge_local_responses",
@@ -39,7 +46,13 @@ pub fn write(workers: &[Arc<WorkerMetrics>], log_lines_dropped: u64, text: &mut 
         "Responses and closed connections that Edge itself decided, by reason.",
     );
     for (place, code) in Reason::CODES.iter().enumerate() {
-        text.sample(&[("reason", code)], sum(workers.iter().map(|worker| &worker.reasons[place])));
+        text.sample(&[("reason", code)], sum(workers.iter().map(|worker| &worker.reasons.0[place])));
+    }
+    let crowded = workers.iter().map(|worker| worker.crowded.load(Ordering::Relaxed)).max().unwrap_or_default();
+    if crowded > 0 {
+        let family = "Requests that were counted together for want of places for their clients.";
+        text.family("edge_limit_crowded_requests", MetricType::Counter, family);
+        text.sample(&[], crowded);
     }
     text.family(
         "edge_access_log_dropped_lines",
@@ -55,6 +68,38 @@ pub fn write(workers: &[Arc<WorkerMetrics>], log_lines_dropped: u64, text: &mut 
     text.sample(&[], sum(workers.iter().map(|worker| &worker.generations)));
     text.family("edge_worker_panics", MetricType::Counter, "Panics in a worker, each of which cost one connection.");
     text.sample(&[], sum(workers.iter().map(|worker| &worker.panics)));
+    text.family(
+        "edge_csrf_requests",
+        MetricType::Counter,
+        "Requests that change something and were judged by their origin, by outcome; also those that passed in shadow.",
+    );
+    for (place, outcome) in ["invalid", "valid"].into_iter().enumerate() {
+        text.sample(&[("outcome", &outcome)], sum(workers.iter().map(|worker| &worker.csrf[place])));
+    }
+    write_compression(workers, text);
+}
+
+fn write_compression(workers: &[Arc<WorkerMetrics>], text: &mut Text) {
+    let each = |text: &mut Text, value: fn(&CodingCounters) -> &Counter| {
+        for coding in Coding::ALL {
+            let total = sum(workers.iter().map(|worker| value(worker.compression.of(coding))));
+            if total > 0 {
+                text.sample(&[("coding", &coding.token())], total);
+            }
+        }
+    };
+    text.family("edge_compression_responses", MetricType::Counter, "Responses that were coded for clients.");
+    each(text, |counters| &counters.responses);
+    text.family("edge_compression_in_bytes", MetricType::Counter, "Bytes of bodies before they were coded.");
+    each(text, |counters| &counters.bytes_in);
+    text.family("edge_compression_out_bytes", MetricType::Counter, "Bytes of bodies after they were coded.");
+    each(text, |counters| &counters.bytes_out);
+    text.family(
+        "edge_compression_skipped",
+        MetricType::Counter,
+        "Responses sent as they are because too many were coded at once.",
+    );
+    text.sample(&[], sum(workers.iter().map(|worker| &worker.compression.skipped)));
 }
 
 /// One series per worker under each label, in the order of labels.
@@ -226,6 +271,31 @@ fn write_tunnels(listeners: &Grouped<'_, ListenerLabel, ListenerSeries>, text: &
 fn write_routes(routes: &Grouped<'_, ObjectRef, RouteSeries>, text: &mut Text) {
     text.family("edge_route_responses", MetricType::Counter, "Responses of routes, by status class.");
     write_kinds(text, routes, route_labels, ("code", &Classes::LABELS), |route, place| route.responses.values()[place]);
+}
+
+fn limit_labels(name: &RateName, write: &mut dyn FnMut(Labels<'_>)) {
+    let RateName { policy, list, index } = name;
+    write(&[
+        ("kind", &policy.kind.as_str()),
+        ("namespace", &policy.key.namespace),
+        ("name", &policy.key.name),
+        ("list", &list.as_str()),
+        ("rule", index),
+    ]);
+}
+
+fn write_limits(limits: &Grouped<'_, RateName, LimitSeries>, text: &mut Text) {
+    if limits.is_empty() {
+        return;
+    }
+    const OUTCOMES: [&str; 3] = ["allowed", "limited", "dry_run"];
+    let family = "Requests that were counted against a rate of a policy, by what became of them.";
+    text.family("edge_limit_requests", MetricType::Counter, family);
+    write_kinds(text, limits, limit_labels, ("outcome", &OUTCOMES), |it, place| {
+        [&it.allowed, &it.limited, &it.dry_run][place].value()
+    });
+    text.family("edge_limit_delayed_requests", MetricType::Counter, "Requests that waited for their turn.");
+    write_each(text, limits, limit_labels, |it| it.delayed.value());
 }
 
 fn write_upstreams(upstreams: &Grouped<'_, UpstreamKey, UpstreamSeries>, text: &mut Text) {

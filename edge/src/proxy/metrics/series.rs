@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use edge_config::names::ObjectRef;
+use edge_config::policy::protection::RateName;
 use edge_config::snapshot::{ListenerId, Port, PortId, PortServe, RuleId, Snapshot, UpstreamId, UpstreamKey};
 use foldhash::{HashMap, HashMapExt as _};
 
@@ -19,6 +20,10 @@ pub struct Series {
     rules: Vec<Arc<RouteSeries>>,
     /// Each route once.
     pub(super) routes: Vec<(ObjectLabel, Arc<RouteSeries>)>,
+    /// Each rate that some rule has, once; nearly always none.
+    pub(super) limits: Vec<(LimitLabel, Arc<LimitSeries>)>,
+    /// By the digest of its name.
+    limit_places: HashMap<u64, usize>,
     /// Shared with the generation before where its upstreams are the same.
     pub(super) upstreams: Arc<Vec<(UpstreamLabel, Arc<UpstreamSeries>)>>,
 }
@@ -29,6 +34,7 @@ pub type ListenerLabel = (ObjectRef, Box<str>, u16);
 pub type PortLabel = (ObjectRef, u16, &'static str);
 pub type ObjectLabel = ObjectRef;
 pub type UpstreamLabel = UpstreamKey;
+pub type LimitLabel = RateName;
 
 #[derive(Debug, Default)]
 pub struct ListenerSeries {
@@ -61,7 +67,7 @@ pub enum UdpDrop {
     Congested,
     /// The kernel refused it: too large, unreachable, no memory for a socket.
     Refused,
-    /// Who sent it is not let in (`loadBalancerSourceRanges`).
+    /// Who sent it is not let in (`loadBalancerSourceRanges`, or a SecurityPolicy).
     SourceForbidden,
 }
 
@@ -114,11 +120,27 @@ pub struct RouteSeries {
     pub responses: Classes,
 }
 
+/// Of one rate, of all routes and clients that are counted against it.
+#[derive(Debug, Default)]
+pub struct LimitSeries {
+    pub allowed: Counter,
+    pub limited: Counter,
+    /// Would have been refused.
+    pub dry_run: Counter,
+    /// Of those that were allowed, how many had to wait for their turn.
+    pub delayed: Counter,
+}
+
 /// Of an upstream. The counters are made at the first use: of thousands of upstreams a worker may never meet most.
 #[derive(Debug, Default)]
 pub struct UpstreamSeries(OnceLock<Box<UpstreamCounters>>);
 
 impl UpstreamSeries {
+    /// Whether anything was ever counted.
+    pub(super) fn is_met(&self) -> bool {
+        self.0.get().is_some()
+    }
+
     /// For who reads: nothing is made.
     pub(super) fn read(&self) -> &UpstreamCounters {
         static NONE: LazyLock<UpstreamCounters> = LazyLock::new(UpstreamCounters::default);
@@ -161,7 +183,10 @@ impl Series {
         let mut names: Vec<ObjectRef> = Vec::new();
         let mut places: Vec<usize> = Vec::with_capacity(snapshot.rules.len());
         for rule in &snapshot.rules {
-            if names.last() != Some(&rule.route) {
+            // Rules of one route share its name, and no two names need to be read to see that they differ.
+            let is_next =
+                |known: &ObjectRef| known.kind != rule.route.kind || !known.key.is_shared_with(&rule.route.key);
+            if names.last().is_none_or(is_next) {
                 names.push(rule.route.clone());
             }
             places.push(names.len() - 1);
@@ -172,6 +197,7 @@ impl Series {
             true => Arc::clone(&before.upstreams),
             false => Arc::new(carried(&before.upstreams, labels().cloned())),
         };
+        let (limits, limit_places) = limits(snapshot, before);
         let rules = places.into_iter().map(|place| Arc::clone(&routes[place].1)).collect();
         Self {
             listeners: carried(
@@ -181,6 +207,8 @@ impl Series {
             ports: carried(&before.ports, snapshot.ports.iter().map(port_label)),
             rules,
             routes,
+            limits,
+            limit_places,
             upstreams,
         }
     }
@@ -198,9 +226,36 @@ impl Series {
         self.rules.get(id.index())
     }
 
+    pub fn limit(&self, digest: u64) -> Option<&Arc<LimitSeries>> {
+        self.limits.get(*self.limit_places.get(&digest)?).map(|(_, series)| series)
+    }
+
     pub fn upstream(&self, id: UpstreamId) -> Option<&Arc<UpstreamSeries>> {
         self.upstreams.get(id.index()).map(|(_, series)| series)
     }
+}
+
+type Limits = (Vec<(LimitLabel, Arc<LimitSeries>)>, HashMap<u64, usize>);
+
+fn limits(snapshot: &Snapshot, before: &Series) -> Limits {
+    let mut places: HashMap<u64, usize> = HashMap::new();
+    let mut names: Vec<RateName> = Vec::new();
+    let policies = snapshot.rules.iter().filter_map(|rule| rule.policy.as_ref());
+    let mut last: Option<&Arc<edge_config::policy::Protection>> = None;
+    for protection in policies.filter_map(|policy| policy.protection.as_ref()) {
+        // Most rules have theirs from one policy.
+        if last.is_some_and(|last| Arc::ptr_eq(last, protection)) {
+            continue;
+        }
+        last = Some(protection);
+        for rate in protection.all_rates() {
+            places.entry(rate.digest).or_insert_with(|| {
+                names.push(rate.name.clone());
+                names.len() - 1
+            });
+        }
+    }
+    (carried(&before.limits, names.into_iter()), places)
 }
 
 fn port_label(port: &Port) -> PortLabel {

@@ -18,12 +18,14 @@ fn snapshot(names: &[&str]) -> Snapshot {
         head_timeout: Duration::ZERO,
         buffer_limit: None,
         path: Default::default(),
+        ..ClientSettings::default()
     };
     let listener = |name: &&str| Listener {
         parent: object(Kind::Gateway, "infra/gw"),
         name: (*name).into(),
         port: 80,
         hostname: HostPattern::Any,
+        policy: None,
         client: client.clone(),
         serve: ListenerServe::Tcp { route: None },
     };
@@ -38,11 +40,13 @@ fn snapshot(names: &[&str]) -> Snapshot {
         retry: None,
         session: None,
         balance: Balance::default(),
+        policy: None,
     };
     let upstream = |name: &&str| Upstream {
         key: UpstreamKey { object: object(Kind::Service, &format!("shop/{name}")), port: 80, variant: "".into() },
         protocol: UpstreamProtocol::Http1,
         proxy_protocol: None,
+        policy: None,
         tls: None,
     };
     Snapshot {
@@ -51,12 +55,13 @@ fn snapshot(names: &[&str]) -> Snapshot {
             number: 80,
             sources: None,
             proxy_protocol: None,
+            keepalive: None,
             serve: PortServe::Tcp { listener: ListenerId(0) },
         }],
         listeners: names.iter().map(listener).collect(),
         // Two rules per route.
         rules: names.iter().flat_map(|name| [rule(name), rule(name)]).map(Arc::new).collect(),
-        upstreams: names.iter().map(upstream).collect(),
+        upstreams: names.iter().map(upstream).map(Arc::new).collect(),
         ..Snapshot::default()
     }
 }

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use rustls::pki_types::CertificateDer;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
 use rustls::{CommonState, HandshakeKind, ProtocolVersion, ServerConfig, SupportedCipherSuite};
@@ -40,12 +41,18 @@ impl Agreed {
     }
 }
 
+/// A finished handshake.
+pub(super) struct Done {
+    pub agreed: Agreed,
+    /// The client's chain, where one was asked for and shown.
+    pub certificates: Option<Box<[CertificateDer<'static>]>>,
+    pub records: Records,
+    /// What came behind it.
+    pub incoming: Option<Buffer>,
+}
+
 /// Handshakes as a server whose config lets secrets be extracted. The deadline is the caller's.
-pub(super) async fn serve<S: Io>(
-    io: &S,
-    config: &Arc<ServerConfig>,
-    initial: Buffer,
-) -> Result<(Agreed, Records, Option<Buffer>), TlsError> {
+pub(super) async fn serve<S: Io>(io: &S, config: &Arc<ServerConfig>, initial: Buffer) -> Result<Done, TlsError> {
     let mut driver = Driver {
         connection: UnbufferedServerConnection::new(Arc::clone(config))?,
         incoming: Some(initial),
@@ -185,17 +192,18 @@ impl Driver {
         }
     }
 
-    fn finish(self) -> Result<(Agreed, Records, Option<Buffer>), TlsError> {
+    fn finish(self) -> Result<Done, TlsError> {
         let Self { connection, incoming, visible, outgoing } = self;
         if visible > 0 {
             return Err(TlsError::Refused("bytes behind the end of the handshake in its last record".into()));
         }
         let agreed = Agreed::of(&connection);
+        let certificates = connection.peer_certificates().map(Into::into);
         let (secrets, keys) = connection.dangerous_into_kernel_connection()?;
         let owed = outgoing.map(|flight| flight.as_slice().to_vec()).unwrap_or_default();
         let records = Records::new(&secrets, keys, owed)
             .ok_or_else(|| TlsError::Refused("cipher suite cannot be used".into()))?;
-        Ok((agreed, records, incoming.filter(|incoming| !incoming.is_empty())))
+        Ok(Done { agreed, certificates, records, incoming: incoming.filter(|incoming| !incoming.is_empty()) })
     }
 }
 

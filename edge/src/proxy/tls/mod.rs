@@ -9,13 +9,16 @@ use std::sync::{Arc, OnceLock};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
+pub mod demands;
 pub mod handshake;
 pub mod hello;
 mod large;
 pub mod record;
 pub mod resolver;
+pub mod shown;
 pub mod stream;
 pub mod table;
+pub mod tickets;
 pub mod trust;
 pub mod verify;
 

@@ -12,6 +12,7 @@ use std::io::{self, BufRead as _, Read as _, Write as _};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use rustls::pki_types::CertificateDer;
 use rustls::{ClientConnection, Connection, ServerConfig, ServerConnection};
 use tokio::sync::Mutex;
 
@@ -30,6 +31,9 @@ use crate::proxy::io::{Closed, Io};
 pub enum TlsError {
     #[error("{0}")]
     Refused(String),
+    /// The peer's certificate is no good, or it has shown none.
+    #[error("{0}")]
+    Certificate(String),
     #[error("closed during the TLS handshake")]
     Closed,
     #[error(transparent)]
@@ -38,7 +42,12 @@ pub enum TlsError {
 
 impl From<rustls::Error> for TlsError {
     fn from(error: rustls::Error) -> Self {
-        Self::Refused(explain(&error))
+        match error {
+            rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
+                Self::Certificate(explain(&error))
+            }
+            error => Self::Refused(explain(&error)),
+        }
     }
 }
 
@@ -47,6 +56,8 @@ pub struct TlsStream<S> {
     io: S,
     session: RefCell<Session>,
     agreed: Option<Agreed>,
+    /// The client's chain, until somebody takes it.
+    certificates: Option<Box<[CertificateDer<'static>]>>,
     /// Held from sealing to sent: records carry a sequence number each.
     sending: Mutex<()>,
     /// Whether the last read filled its buffer: then the next takes a large one.
@@ -69,13 +80,15 @@ impl<S: Io> TlsStream<S> {
     /// The server's side. `initial` is what was read before, the ClientHello. The deadline is the caller's.
     pub async fn accept(io: S, config: &Arc<ServerConfig>, initial: Buffer) -> Result<Self, TlsError> {
         if config.enable_secret_extraction {
-            let (agreed, records, incoming) = handshake::serve(&io, config, initial).await?;
-            let mut stream = Self::new(io, Layer::Records(Box::new(records)), incoming);
-            stream.agreed = Some(agreed);
+            let done = handshake::serve(&io, config, initial).await?;
+            let mut stream = Self::new(io, Layer::Records(Box::new(done.records)), done.incoming);
+            (stream.agreed, stream.certificates) = (Some(done.agreed), done.certificates);
             return Ok(stream);
         }
         let connection = ServerConnection::new(Arc::clone(config))?;
-        Self::handshake(io, connection.into(), Some(initial)).await
+        let mut stream = Self::handshake(io, connection.into(), Some(initial)).await?;
+        stream.certificates = stream.session.get_mut().certificates();
+        Ok(stream)
     }
 
     /// The client's side. The deadline is the caller's.
@@ -86,7 +99,7 @@ impl<S: Io> TlsStream<S> {
 
     fn new(io: S, layer: Layer, incoming: Option<Buffer>) -> Self {
         let session = RefCell::new(Session { layer, incoming });
-        Self { io, session, agreed: None, sending: Mutex::new(()), busy: Cell::new(false) }
+        Self { io, session, agreed: None, certificates: None, sending: Mutex::new(()), busy: Cell::new(false) }
     }
 
     async fn handshake(io: S, connection: Connection, incoming: Option<Buffer>) -> Result<Self, TlsError> {
@@ -118,6 +131,11 @@ impl<S: Io> TlsStream<S> {
     /// What the handshake settled.
     pub fn agreed(&self) -> Option<&Agreed> {
         self.agreed.as_ref()
+    }
+
+    /// The chain that a client has shown, its own certificate first; empty where there is none.
+    pub fn take_certificates(&mut self) -> Box<[CertificateDer<'static>]> {
+        self.certificates.take().unwrap_or_default()
     }
 
     pub fn is_h2(&self) -> bool {
@@ -270,6 +288,13 @@ impl Session {
         match &self.layer {
             Layer::Rustls(connection) if !connection.is_handshaking() => Some(Agreed::of(connection)),
             _ => None,
+        }
+    }
+
+    fn certificates(&self) -> Option<Box<[CertificateDer<'static>]>> {
+        match &self.layer {
+            Layer::Rustls(connection) => connection.peer_certificates().map(Into::into),
+            Layer::Records(_) => None,
         }
     }
 

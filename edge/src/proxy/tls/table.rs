@@ -2,8 +2,8 @@
 //!
 //! In flow a snapshot, the certificates at hand and the table of the generation before; out flow a [`TlsTable`] and a
 //! reason for everything that cannot be as configured. Made on the control side, shared by all workers. What did not
-//! change is taken over, so that clients go on resuming their sessions; sessions never pass from one listener to
-//! another, nor from one client-certificate rule to another (CVE-2025-23419).
+//! change is taken over; sessions are resumed whether or not it did, and at every edge of a fleet ([`super::tickets`]),
+//! but never pass from one listener to another, nor from one client-certificate rule to another (CVE-2025-23419).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,18 +11,20 @@ use std::sync::Arc;
 use edge_config::names::{CertId, ObjectRef};
 use edge_config::settings::TlsRecords;
 use edge_config::snapshot::{
-    ClientValidation, Listener, ListenerId, ListenerServe, Snapshot, Terminate, TrustId, UpstreamId, UpstreamKey,
-    UpstreamProtocol, UpstreamTls,
+    CertificateDemands, ClientValidation, Listener, ListenerId, ListenerServe, Snapshot, Terminate, TlsParameters,
+    TrustId, UpstreamId, UpstreamKey, UpstreamProtocol, UpstreamTls,
 };
 use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier;
-use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
-use rustls::server::{NoServerSessionStorage, ProducesTickets};
-use rustls::{ClientConfig, ServerConfig};
+use rustls::server::NoServerSessionStorage;
+use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
 
+use super::demands::Prepared;
 use super::provider;
 use super::resolver::Resolver;
+use super::tickets::{TicketContext, Tickets};
 use super::trust::TrustStore;
 use super::verify::{ClientMode, ClientVerifier, UpstreamVerifier};
 use crate::certs::table::{CertEntry, CertTable};
@@ -96,20 +98,21 @@ struct Served {
 #[derive(Debug, Clone)]
 struct Context {
     http: bool,
+    parameters: Option<Arc<TlsParameters>>,
     records: TlsRecords,
-    client: Option<(ClientMode, Arc<TrustStore>)>,
+    client: Option<(ClientMode, Arc<TrustStore>, Option<Arc<CertificateDemands>>)>,
 }
 
 impl PartialEq for Context {
     fn eq(&self, other: &Self) -> bool {
         let client = match (&self.client, &other.client) {
             (None, None) => true,
-            (Some((mode, trust)), Some((other_mode, other_trust))) => {
-                mode == other_mode && Arc::ptr_eq(trust, other_trust)
+            (Some((mode, trust, demands)), Some((other_mode, other_trust, other_demands))) => {
+                mode == other_mode && Arc::ptr_eq(trust, other_trust) && demands == other_demands
             }
             _ => false,
         };
-        client && self.http == other.http && self.records == other.records
+        client && self.http == other.http && self.records == other.records && self.parameters == other.parameters
     }
 }
 
@@ -128,6 +131,7 @@ pub fn tls_table(
     snapshot: &Snapshot,
     certificates: &CertTable,
     records: TlsRecords,
+    tickets: &Tickets,
     previous: Option<&TlsTable>,
 ) -> (TlsTable, Vec<TlsReason>) {
     let empty = TlsTable::default();
@@ -135,6 +139,7 @@ pub fn tls_table(
         snapshot,
         certificates,
         records,
+        tickets,
         previous: previous.unwrap_or(&empty),
         table: TlsTable::default(),
         reasons: Vec::new(),
@@ -159,6 +164,7 @@ struct Build<'a> {
     snapshot: &'a Snapshot,
     certificates: &'a CertTable,
     records: TlsRecords,
+    tickets: &'a Tickets,
     previous: &'a TlsTable,
     table: TlsTable,
     reasons: Vec<TlsReason>,
@@ -183,12 +189,9 @@ impl Build<'_> {
             self.reason(TlsSubject::Listener(id), "no certificate at hand: connections are closed".into());
             return None;
         }
-        let client = match terminate.client_validation {
-            ClientValidation::Off => None,
-            ClientValidation::Required { trust } => Some((ClientMode::Required, self.trust(trust))),
-            ClientValidation::Requested { trust } => Some((ClientMode::Requested, self.trust(trust))),
-        };
-        let context = Context { http, records: self.records, client };
+        let client = asked(terminate.client_validation)
+            .map(|(mode, trust)| (mode, self.trust(trust), terminate.demands.clone()));
+        let context = Context { http, parameters: terminate.parameters.clone(), records: self.records, client };
         let served = |entries, context, config: ServerConfig| {
             let (parent, name) = (listener.parent.clone(), listener.name.clone());
             let mut resuming: ServerConfig = ServerConfig::clone(&config);
@@ -197,7 +200,8 @@ impl Build<'_> {
             Some(Arc::new(Served { parent, name, context, entries, config, resuming }))
         };
         let Some(before) = before.filter(|before| before.context == context) else {
-            let config = self.server_config(id, &entries, &context);
+            let tickets = self.ticket_context(listener, terminate);
+            let config = self.server_config(id, &entries, &context, tickets);
             return served(entries, context, config?);
         };
         if before.entries.len() == entries.len() && before.entries.iter().zip(&entries).all(|(a, b)| Arc::ptr_eq(a, b))
@@ -224,9 +228,39 @@ impl Build<'_> {
         self.reason(subject, format!("certificate {certificate} is not at hand"));
     }
 
-    fn server_config(&mut self, id: ListenerId, entries: &[Arc<CertEntry>], context: &Context) -> Option<ServerConfig> {
-        let builder = ServerConfig::builder_with_provider(Arc::clone(provider()));
-        let builder = match builder.with_safe_default_protocol_versions() {
+    /// The same for this listener at every edge, as long as what is asked of clients stays the same.
+    fn ticket_context(&self, listener: &Listener, terminate: &Terminate) -> TicketContext {
+        let mode = match terminate.client_validation {
+            ClientValidation::Off => "off",
+            ClientValidation::Required { .. } => "required",
+            ClientValidation::Requested { .. } => "requested",
+            ClientValidation::IfGiven { .. } => "if-given",
+            ClientValidation::Any { .. } => "any",
+        };
+        let trust = terminate.client_validation.trust();
+        let protocol = match &listener.serve {
+            ListenerServe::Https { .. } => "http",
+            _ => "stream",
+        };
+        let (parent, port) = (listener.parent.to_string(), listener.port.to_be_bytes());
+        let trusted = trust.and_then(|trust| self.snapshot.trust.get(trust.index()));
+        let trusted = trusted.into_iter().flat_map(|trust| trust.certificates.iter().map(|certificate| &**certificate));
+        let parts = [parent.as_bytes(), listener.name.as_bytes(), &port, protocol.as_bytes(), mode.as_bytes()];
+        TicketContext::of(parts.into_iter().chain(trusted))
+    }
+
+    fn server_config(
+        &mut self,
+        id: ListenerId,
+        entries: &[Arc<CertEntry>],
+        context: &Context,
+        tickets: TicketContext,
+    ) -> Option<ServerConfig> {
+        let (provider, versions) = match &context.parameters {
+            None => (Arc::clone(provider()), rustls::DEFAULT_VERSIONS),
+            Some(parameters) => narrowed(parameters),
+        };
+        let builder = match ServerConfig::builder_with_provider(provider).with_protocol_versions(versions) {
             Ok(builder) => builder,
             Err(error) => {
                 self.reason(TlsSubject::Listener(id), error.to_string());
@@ -235,29 +269,32 @@ impl Build<'_> {
         };
         let builder = match &context.client {
             None => builder.with_no_client_auth(),
-            Some((mode, trust)) => {
-                builder.with_client_cert_verifier(Arc::new(ClientVerifier::new(Arc::clone(trust), *mode)))
+            Some((mode, trust, demands)) => {
+                let demands = match demands.as_ref().map(Prepared::new).transpose() {
+                    Ok(demands) => demands,
+                    Err(why) => {
+                        self.reason(TlsSubject::Listener(id), why);
+                        return None;
+                    }
+                };
+                builder.with_client_cert_verifier(Arc::new(ClientVerifier::new(Arc::clone(trust), *mode, demands)))
             }
         };
         let mut config = builder.with_cert_resolver(Arc::new(Resolver::new(entries.to_vec())));
         if context.http {
-            config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+            let wish = context.parameters.as_ref().and_then(|parameters| parameters.alpn.as_deref());
+            let names = wish.unwrap_or(&["h2", "http/1.1"]);
+            config.alpn_protocols = names.iter().map(|name| name.as_bytes().to_vec()).collect();
         }
         // What Records are made from.
         config.enable_secret_extraction = context.records == TlsRecords::Own;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        // A resumed session is not verified again. Where a certificate is required, each connection shows it anew: a CA
-        // that is taken away, or a certificate that ends, then counts from the next connection on.
-        if !matches!(context.client, Some((ClientMode::Required, _))) {
-            match Ticketer::new() {
-                Ok(ticketer) => {
-                    let ticketer: Arc<dyn ProducesTickets> = ticketer;
-                    config.ticketer = ticketer;
-                    config.send_tls13_tickets = TICKETS;
-                }
-                Err(error) => self.reason(TlsSubject::Listener(id), format!("no session resumption: {error}")),
-            }
+        // A resumed session is not verified again. Where certificates are verified, each connection shows its own anew: a
+        // CA that is taken away, or a certificate that ends, then counts from the next connection on.
+        if !context.client.as_ref().is_some_and(|(mode, ..)| mode.verifies()) {
+            config.ticketer = self.tickets.ticketer(tickets);
+            config.send_tls13_tickets = TICKETS;
         }
         Some(config)
     }
@@ -328,6 +365,38 @@ impl Build<'_> {
     }
 }
 
+fn asked(validation: ClientValidation) -> Option<(ClientMode, TrustId)> {
+    match validation {
+        ClientValidation::Off => None,
+        ClientValidation::Required { trust } => Some((ClientMode::Required, trust)),
+        ClientValidation::Requested { trust } => Some((ClientMode::Requested, trust)),
+        ClientValidation::IfGiven { trust } => Some((ClientMode::IfGiven, trust)),
+        ClientValidation::Any { trust } => Some((ClientMode::Any, trust)),
+    }
+}
+
+/// What is left of all that we offer.
+fn narrowed(parameters: &TlsParameters) -> (Arc<CryptoProvider>, &'static [&'static SupportedProtocolVersion]) {
+    let TlsParameters { tls12, tls13, ciphers, groups, alpn: _ } = parameters;
+    let mut provider = CryptoProvider::clone(provider());
+    if !ciphers.is_empty() {
+        provider.cipher_suites.retain(|suite| {
+            suite.tls13().is_some() || suite.suite().as_str().is_some_and(|name| ciphers.contains(&name))
+        });
+    }
+    if !groups.is_empty() {
+        provider.kx_groups.retain(|group| group.name().as_str().is_some_and(|name| groups.contains(&name)));
+    }
+    static TLS12: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS12];
+    static TLS13: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
+    let versions: &[&SupportedProtocolVersion] = match (tls12, tls13) {
+        (true, false) => &TLS12,
+        (false, true) => &TLS13,
+        _ => rustls::DEFAULT_VERSIONS,
+    };
+    (Arc::new(provider), versions)
+}
+
 fn client_config(
     tls: &UpstreamTls,
     protocol: UpstreamProtocol,
@@ -337,8 +406,12 @@ fn client_config(
     let name = ServerName::try_from(tls.hostname.to_string())
         .map_err(|_| format!("hostname {:?} cannot be a TLS server name", tls.hostname))?;
     let verifier: Arc<dyn ServerCertVerifier> = Arc::new(UpstreamVerifier::new(Arc::clone(trust), tls));
-    let builder = ClientConfig::builder_with_provider(Arc::clone(provider()))
-        .with_safe_default_protocol_versions()
+    let (provider, versions) = match &tls.parameters {
+        None => (Arc::clone(provider()), rustls::DEFAULT_VERSIONS),
+        Some(parameters) => narrowed(parameters),
+    };
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
         .map_err(|error| error.to_string())?
         .dangerous()
         .with_custom_certificate_verifier(verifier);

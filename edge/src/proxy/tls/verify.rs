@@ -1,5 +1,5 @@
-//! Who may be on the other end: client certificates of a listener (Gateway `spec.tls.frontend`) and server certificates
-//! of an upstream (BackendTLSPolicy).
+//! Who may be on the other end: client certificates of a listener (Gateway `spec.tls.frontend`, `tls.clientValidation` of a
+//! ClientTrafficPolicy) and server certificates of an upstream (BackendTLSPolicy).
 //!
 //! In flow trust stores and the names to expect; out flow rustls verifiers whose refusals read well in a log. Chains and
 //! host names are judged by webpki alone (RFC 5280, RFC 6125); only URI names, which it does not know, are compared here.
@@ -18,28 +18,44 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::demands::Prepared;
 use super::provider;
 use super::trust::TrustStore;
 
 /// What a listener does about client certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientMode {
-    /// `AllowValidOnly`.
+    /// Nobody comes in without a valid one.
     Required,
-    /// `AllowInsecureFallback`: asked for, none or an invalid one is accepted.
+    /// Asked for; none or an invalid one is accepted.
     Requested,
+    /// Asked for; none is accepted, an invalid one is not.
+    IfGiven,
+    /// Nobody comes in without one, which may be anybody's.
+    Any,
 }
 
-/// Verifies client certificates against a trust store. An empty store in mode `Required` refuses everybody.
+impl ClientMode {
+    fn is_required(self) -> bool {
+        matches!(self, Self::Required | Self::Any)
+    }
+
+    pub(super) fn verifies(self) -> bool {
+        matches!(self, Self::Required | Self::IfGiven)
+    }
+}
+
+/// Verifies client certificates against a trust store. An empty store in a mode that verifies refuses everybody.
 #[derive(Debug)]
 pub struct ClientVerifier {
     trust: Arc<TrustStore>,
     mode: ClientMode,
+    demands: Option<Prepared>,
 }
 
 impl ClientVerifier {
-    pub fn new(trust: Arc<TrustStore>, mode: ClientMode) -> Self {
-        Self { trust, mode }
+    pub fn new(trust: Arc<TrustStore>, mode: ClientMode, demands: Option<Prepared>) -> Self {
+        Self { trust, mode, demands }
     }
 }
 
@@ -72,7 +88,7 @@ macro_rules! signatures {
 
 impl ClientCertVerifier for ClientVerifier {
     fn client_auth_mandatory(&self) -> bool {
-        self.mode == ClientMode::Required
+        self.mode.is_required()
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
@@ -85,20 +101,22 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        if self.mode == ClientMode::Requested {
+        if !self.mode.verifies() {
             return Ok(ClientCertVerified::assertion());
         }
         let leaf = webpki::EndEntityCert::try_from(certificate).map_err(|_| CertificateError::BadEncoding)?;
-        leaf.verify_for_usage(
-            provider().signature_verification_algorithms.all,
-            &self.trust.roots.roots,
-            intermediates,
-            now,
-            webpki::KeyUsage::client_auth(),
-            None,
-            None,
-        )
-        .map_err(chain_error)?;
+        let verify = |time: UnixTime, revocation: Option<webpki::RevocationOptions<'_>>| {
+            let algorithms = provider().signature_verification_algorithms.all;
+            let (roots, usage) = (&self.trust.roots.roots, webpki::KeyUsage::client_auth());
+            leaf.verify_for_usage(algorithms, roots, intermediates, time, usage, revocation, None).map(drop)
+        };
+        match &self.demands {
+            None => verify(now, None).map_err(chain_error)?,
+            Some(demands) => {
+                demands.verify_chain(now, verify).map_err(chain_error)?;
+                demands.meet(certificate)?;
+            }
+        }
         Ok(ClientCertVerified::assertion())
     }
 
@@ -114,6 +132,9 @@ fn chain_error(error: webpki::Error) -> Error {
         webpki::Error::InvalidSignatureForPublicKey => CertificateError::BadSignature,
         webpki::Error::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
         webpki::Error::BadDer | webpki::Error::BadDerTime => CertificateError::BadEncoding,
+        webpki::Error::CertRevoked => CertificateError::Revoked,
+        webpki::Error::UnknownRevocationStatus => CertificateError::UnknownRevocationStatus,
+        webpki::Error::CrlExpired { .. } => CertificateError::ExpiredRevocationList,
         other => CertificateError::Other(OtherError(Arc::new(other))),
     }
     .into()
@@ -128,6 +149,8 @@ pub struct UpstreamVerifier {
 
 #[derive(Debug)]
 enum Expected {
+    /// Whoever answers is believed.
+    Anybody,
     /// The name that is also sent as SNI.
     Hostname,
     /// Any one of them; the hostname is then "not used for authentication" (BackendTLSPolicyValidation).
@@ -137,6 +160,7 @@ enum Expected {
 impl UpstreamVerifier {
     pub fn new(trust: Arc<TrustStore>, tls: &UpstreamTls) -> Self {
         let expected = match tls.subject_alt_names.as_slice() {
+            _ if !tls.is_verified => Expected::Anybody,
             [] => Expected::Hostname,
             names => Expected::AnyOf(names.to_vec()),
         };
@@ -153,9 +177,13 @@ impl ServerCertVerifier for UpstreamVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        if matches!(self.expected, Expected::Anybody) {
+            return Ok(ServerCertVerified::assertion());
+        }
         let parsed = ParsedCertificate::try_from(certificate)?;
         self.trust.verify_server(certificate, &parsed, intermediates, now)?;
         match &self.expected {
+            Expected::Anybody => {}
             Expected::Hostname => rustls::client::verify_server_name(&parsed, server_name)?,
             Expected::AnyOf(names) => any_of(names, certificate, &parsed)?,
         }
@@ -262,6 +290,11 @@ pub fn explain(error: &Error) -> String {
                 format!("certificate is for another name: expected {:?}, given {told}", expected.to_str())
             }
             CertificateError::BadEncoding => "certificate is malformed".into(),
+            CertificateError::Revoked => "certificate is revoked".into(),
+            CertificateError::UnknownRevocationStatus => "no revocation list is of the certificate's CA".into(),
+            CertificateError::ExpiredRevocationList => {
+                "the revocation list of the certificate's CA is out of date".into()
+            }
             CertificateError::Other(OtherError(error)) => error.to_string(),
             other => other.to_string(),
         },

@@ -2,14 +2,16 @@
 
 use std::io;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use edge_config::policy::KeepAlive;
 
 use super::endpoint::Endpoint;
 use super::stream::{Counted, Stream};
 use super::{Upstream, UpstreamProtocol};
 use crate::proxy::body::Chunk;
 use crate::proxy::buffer::Buffer;
-use crate::proxy::clock::Clock;
+use crate::proxy::clock::{Clock, recent};
 use crate::proxy::h1::upstream::Connection;
 use crate::proxy::h2::client::{BeginError, Call, Place, Settings};
 use crate::proxy::h2::wire::{self, Wire};
@@ -41,6 +43,8 @@ pub struct Dialer<'a> {
     pub limits: &'a Limits,
     /// The client's connection, for endpoints that are told of it.
     pub origin: Option<Origin>,
+    /// Where a rule says how long connecting may take, and the upstream does not.
+    pub connect_timeout: Option<Duration>,
 }
 
 /// A connection to an endpoint, for one exchange: an HTTP/1 connection of its own, or a stream of a shared HTTP/2 one.
@@ -54,6 +58,7 @@ pub struct Lease {
     /// Whether it was used before, and so may turn out to be closed.
     pub reused: bool,
     most_idle: usize,
+    keep_alive: KeepAlive,
     /// The only client that the connection is for, if so.
     client: Option<Origin>,
 }
@@ -74,6 +79,7 @@ impl Lease {
             place: None,
             call: None,
             most_idle: dialer.limits.upstream_idle_connections,
+            keep_alive: KeepAlive::default(),
             client,
         };
         lease.endpoint.add_in_flight();
@@ -83,8 +89,13 @@ impl Lease {
             lease.reused = lease.place.as_ref().is_some_and(|place| place.reused);
             return Ok(lease);
         }
+        lease.keep_alive = upstream.keep_alive;
+        if let Some(most) = upstream.keep_alive.idle_connections {
+            lease.most_idle = most as usize;
+        }
         if !fresh {
-            lease.connection = lease.endpoint.take(dialer.limits.upstream_idle_timeout, client);
+            lease.connection =
+                lease.endpoint.take(upstream.idle_timeout(dialer.limits), upstream.keep_alive.age, client);
             lease.reused = lease.connection.is_some();
         }
         if lease.connection.is_none() {
@@ -118,7 +129,13 @@ impl Lease {
 
     /// Ends the exchange. `sent`: the whole request was sent.
     pub fn finish(mut self, sent: bool) {
-        if let Some(connection) = self.connection.take().filter(|connection| sent && connection.is_clean()) {
+        let KeepAlive { requests, age, .. } = self.keep_alive;
+        let is_worn = |connection: &Connection<Stream>| {
+            requests.is_some_and(|most| connection.exchanges() >= most)
+                || age.is_some_and(|age| recent().saturating_sub(connection.opened()) >= age)
+        };
+        let connection = self.connection.take().filter(|connection| sent && connection.is_clean());
+        if let Some(connection) = connection.filter(|connection| !is_worn(connection)) {
             self.endpoint.put(connection, self.epoch, self.most_idle, self.client);
         }
     }
@@ -135,7 +152,7 @@ fn noted<T>(upstream: &Upstream, endpoint: &Endpoint, result: Result<T, DialErro
     match &result {
         Ok(_) => endpoint.note_success(),
         Err(error) => {
-            let is_ejected = endpoint.note_failure(error, Instant::now());
+            let is_ejected = endpoint.note_failure(error, Instant::now()) | upstream.failed(endpoint);
             if let Some(series) = &upstream.series {
                 series.connect_failures.one();
                 series.ejections.add(u64::from(is_ejected));
@@ -145,18 +162,25 @@ fn noted<T>(upstream: &Upstream, endpoint: &Endpoint, result: Result<T, DialErro
     result
 }
 
-async fn within<T>(dialer: Dialer<'_>, attempt: impl Future<Output = Result<T, DialError>>) -> Result<T, DialError> {
+async fn within<T>(
+    upstream: &Upstream,
+    dialer: Dialer<'_>,
+    attempt: impl Future<Output = Result<T, DialError>>,
+) -> Result<T, DialError> {
     let timer = dialer.clock.timer();
-    timer.within(dialer.limits.connect_timeout, attempt).await.unwrap_or(Err(DialError::Elapsed))
+    let limit = upstream.connect_timeout(dialer.connect_timeout.unwrap_or(dialer.limits.connect_timeout));
+    timer.within(limit, attempt).await.unwrap_or(Err(DialError::Elapsed))
 }
 
 /// A place on a shared connection. Waiting for one of those that are full counts against the connect timeout as well.
 async fn place(upstream: &Upstream, endpoint: &Endpoint, dialer: Dialer<'_>) -> Result<Place, DialError> {
     let settings = Settings {
         limits: dialer.limits.head,
-        idle_timeout: dialer.limits.upstream_idle_timeout,
+        idle_timeout: upstream.idle_timeout(dialer.limits),
         stream_idle_timeout: dialer.limits.stream_idle_timeout,
         secure: upstream.tls.is_some(),
+        requests: upstream.keep_alive.requests,
+        age: upstream.keep_alive.age,
     };
     let connections = match dialer.origin.filter(|_| upstream.proxy_protocol.is_some()) {
         None => endpoint.connections(settings, dialer.clock),
@@ -170,7 +194,7 @@ async fn place(upstream: &Upstream, endpoint: &Endpoint, dialer: Dialer<'_>) -> 
         wire.count(upstream.series.as_ref().map(Counted::new));
         Ok(wire)
     };
-    match within(dialer, connections.place(dial)).await {
+    match within(upstream, dialer, connections.place(dial)).await {
         // Connected, and all its streams taken for so long: that is load, not failure.
         Err(DialError::Elapsed) if !connections.is_empty() => Err(DialError::Elapsed),
         result => noted(upstream, endpoint, result),
@@ -183,7 +207,7 @@ pub(in crate::proxy) async fn connect(
     endpoint: &Endpoint,
     dialer: Dialer<'_>,
 ) -> Result<Stream, DialError> {
-    within(dialer, open(upstream, endpoint, dialer)).await
+    within(upstream, dialer, open(upstream, endpoint, dialer)).await
 }
 
 async fn open(upstream: &Upstream, endpoint: &Endpoint, dialer: Dialer<'_>) -> Result<Stream, DialError> {

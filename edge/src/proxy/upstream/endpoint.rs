@@ -3,8 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::circuit::Vitals;
 use super::dial::Dialer;
 use super::stream::Stream;
 use crate::proxy::clock::{Clock, recent};
@@ -12,7 +14,7 @@ use crate::proxy::h1::upstream::Connection;
 use crate::proxy::h2::client::{Connections, Settings};
 use crate::proxy::proxy_protocol::Origin;
 
-/// Connect failures in a row after which an endpoint is passed over for a while.
+/// Connect failures in a row, as one worker sees them, after which an endpoint is passed over for a while.
 const FAILURES: u32 = 3;
 /// The first pause, doubled each time up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -32,6 +34,8 @@ pub struct Endpoint {
     last_failure: RefCell<Option<Box<str>>>,
     /// Counts up when its connections must not be used any more.
     epoch: Cell<u32>,
+    /// What all workers know of it, where the upstream has a policy.
+    vitals: Option<Arc<Vitals>>,
 }
 
 /// Work of an endpoint for as long as it is kept, for connections that are not leased from the pool.
@@ -59,7 +63,7 @@ struct Idle {
 }
 
 impl Endpoint {
-    pub fn new(address: SocketAddr) -> Self {
+    pub fn new(address: SocketAddr, vitals: Option<Arc<Vitals>>) -> Self {
         Self {
             address,
             idle: RefCell::default(),
@@ -70,7 +74,12 @@ impl Endpoint {
             passed_over_until: Cell::new(None),
             last_failure: RefCell::default(),
             epoch: Cell::new(0),
+            vitals,
         }
+    }
+
+    pub fn vitals(&self) -> Option<&Arc<Vitals>> {
+        self.vitals.as_ref()
     }
 
     pub fn in_flight(&self) -> u32 {
@@ -90,14 +99,21 @@ impl Endpoint {
     }
 
     /// A connection that is still good.
-    pub(super) fn take(&self, timeout: Duration, client: Option<Origin>) -> Option<Box<Connection<Stream>>> {
+    pub(super) fn take(
+        &self,
+        timeout: Duration,
+        age: Option<Duration>,
+        client: Option<Origin>,
+    ) -> Option<Box<Connection<Stream>>> {
         loop {
             let mut all = self.idle.borrow_mut();
             // All are nobody's, or each is somebody's; in the first case the last one is taken.
             let place = all.iter().rposition(|idle| idle.client == client)?;
             let idle = all.remove(place);
             drop(all);
-            if recent().saturating_sub(idle.since) < timeout && idle.connection.is_quiet() {
+            let now = recent();
+            let is_young = age.is_none_or(|age| now.saturating_sub(idle.connection.opened()) < age);
+            if now.saturating_sub(idle.since) < timeout && is_young && idle.connection.is_quiet() {
                 return Some(idle.connection);
             }
         }
@@ -210,7 +226,7 @@ mod tests {
 
     #[test]
     fn failures_in_a_row_pass_an_endpoint_over_and_a_success_brings_it_back() {
-        let endpoint = Endpoint::new("127.0.0.1:1".parse().unwrap());
+        let endpoint = Endpoint::new("127.0.0.1:1".parse().unwrap(), None);
         let now = Instant::now();
         for count in 1..=FAILURES {
             assert!(!endpoint.is_passed_over(now), "{count}");

@@ -5,32 +5,45 @@
 //! In: the upstreams and endpoints of a generation, requests for a connection. Out: a [`Lease`] of one, or why there is
 //! none. It never decides whether a request is tried again.
 
+pub mod ask;
 pub mod balance;
+pub mod circuit;
 pub mod dial;
 pub mod endpoint;
+pub mod hashing;
+pub mod priority;
 pub mod stream;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use edge_config::policy::KeepAlive;
 use edge_config::snapshot::{
     Balance, Endpoint as EndpointSpec, EndpointSet, EndpointState, Endpoints, ProxyVersion, Snapshot, UpstreamId,
     UpstreamKey, UpstreamProtocol,
 };
 use foldhash::{HashMap, HashMapExt as _};
 
+pub use self::balance::NoEndpoint;
 use self::balance::Random;
+use self::circuit::{Circuit, Registry};
 use self::endpoint::Endpoint;
+use self::hashing::Table;
+pub use self::priority::Census;
 use crate::proxy::body::{Chunk, Source, StreamError};
+use crate::proxy::limits::Limits;
 use crate::proxy::message::{Fields, ResponseHead};
 use crate::proxy::metrics::{Series, UpstreamSeries};
 use crate::proxy::tls::table::{TlsTable, UpstreamConfig};
 
 pub use self::dial::{DialError, Dialer, Lease};
 pub use self::endpoint::InFlight;
+
+/// A connection for checks carries so many of them: who answers on old connections only does not accept any more.
+const CHECKS: u32 = 10;
 
 /// Sends a request to an endpoint, whose head was given already.
 pub trait Upload {
@@ -40,6 +53,9 @@ pub trait Upload {
     async fn flush(&mut self) -> Result<(), StreamError>;
 
     async fn finish(&mut self, trailers: Option<&Fields>) -> Result<(), StreamError>;
+
+    /// How long each wait is from now on; zero is without end.
+    fn set_idle(&mut self, _idle: Duration) {}
 
     /// After a 101: bytes as they come.
     fn begin_tunnel(&mut self) {}
@@ -63,8 +79,16 @@ pub struct Upstream {
     /// The error is why its TLS cannot be used; it is then never called without.
     pub tls: Option<Result<UpstreamConfig, Box<str>>>,
     pub series: Option<Arc<UpstreamSeries>>,
+    /// Nothing, where it has no policy.
+    pub keep_alive: KeepAlive,
+    /// Where it has a policy: what all workers know of it.
+    pub circuit: Option<Arc<Circuit>>,
+    /// Tables for hashing, by their size.
+    tables: RefCell<Vec<(Option<u32>, Rc<Table>)>>,
     ready: Vec<Rc<Endpoint>>,
     draining: Vec<Rc<Endpoint>>,
+    /// For sessions that are pinned to them.
+    drained: Vec<Rc<Endpoint>>,
     shared: Rc<Shared>,
     source: Arc<EndpointSet>,
 }
@@ -78,9 +102,82 @@ struct Shared {
 
 impl Upstream {
     /// Chooses an endpoint; ready ones first, draining ones only when there is none. `avoid` has just failed.
-    pub fn pick(&self, balance: Balance, random: &Random, avoid: Option<SocketAddr>) -> Option<Rc<Endpoint>> {
-        let candidates = if self.ready.is_empty() { &self.draining } else { &self.ready };
-        balance::pick(candidates, balance, &self.shared.turn, random, avoid, Instant::now).cloned()
+    pub fn pick(&self, balance: &Balance, random: &Random, avoid: Option<SocketAddr>) -> Option<Rc<Endpoint>> {
+        self.pick_alike(balance, None, random, avoid).ok()
+    }
+
+    /// The same for a request with a hash, by which it goes where others with it go.
+    pub fn pick_alike(
+        &self,
+        balance: &Balance,
+        hash: Option<u64>,
+        random: &Random,
+        avoid: Option<SocketAddr>,
+    ) -> Result<Rc<Endpoint>, NoEndpoint> {
+        let candidates = self.candidates();
+        let choose = |attempt| match (balance, hash) {
+            (Balance::Hash(by), Some(hash)) => candidates.get(self.table(by.table, candidates).at(hash, attempt)),
+            _ => balance::choose(candidates, balance, &self.shared.turn, random),
+        };
+        let found = match &self.circuit {
+            None => balance::pick(candidates, choose(0), random, avoid, Instant::now).ok_or(NoEndpoint::Healthy),
+            Some(circuit) => {
+                let now = (circuit::now(), Instant::now);
+                balance::pick_judged(candidates, circuit, choose, random, avoid, now)
+            }
+        };
+        found.cloned()
+    }
+
+    /// How many of its endpoints would be taken, if it were only for their health.
+    pub fn census(&self) -> Census {
+        let (now, millis) = (Instant::now(), self.circuit.as_ref().map_or(0, |_| circuit::now()));
+        let is_healthy = |endpoint: &&Rc<Endpoint>| {
+            !endpoint.is_passed_over(now) && endpoint.vitals().is_none_or(|vitals| vitals.is_healthy(millis))
+        };
+        Census { healthy: self.ready.iter().filter(is_healthy).count(), all: self.ready.len() }
+    }
+
+    /// How long making a connection may take.
+    pub fn connect_timeout(&self, usual: Duration) -> Duration {
+        let own = self.circuit.as_ref().and_then(|circuit| circuit.policy.connect_timeout);
+        own.unwrap_or(usual)
+    }
+
+    fn idle_timeout(&self, limits: &Limits) -> Duration {
+        self.keep_alive.idle_timeout.unwrap_or(limits.upstream_idle_timeout)
+    }
+
+    /// Notes an answer of an endpoint.
+    pub fn answered(&self, endpoint: &Endpoint, status: u16) {
+        if let (Some(circuit), Some(vitals)) = (&self.circuit, endpoint.vitals())
+            && circuit.answered(vitals, status, circuit::now)
+            && let Some(series) = &self.series
+        {
+            series.ejections.one();
+        }
+    }
+
+    /// Notes that an endpoint could not be reached or did not answer. Returns whether it is ejected because of it.
+    pub fn failed(&self, endpoint: &Endpoint) -> bool {
+        match (&self.circuit, endpoint.vitals()) {
+            (Some(circuit), Some(vitals)) => circuit.failed(vitals, circuit::now),
+            _ => false,
+        }
+    }
+
+    fn candidates(&self) -> &[Rc<Endpoint>] {
+        if self.ready.is_empty() { &self.draining } else { &self.ready }
+    }
+
+    fn table(&self, size: Option<u32>, candidates: &[Rc<Endpoint>]) -> Rc<Table> {
+        let mut tables = self.tables.borrow_mut();
+        if let Some((_, table)) = tables.iter().find(|(known, _)| *known == size) {
+            return Rc::clone(table);
+        }
+        let table = Rc::new(Table::new(candidates.iter().map(|endpoint| endpoint.address), size));
+        tables.push((size, Rc::clone(&table)));
+        table
     }
 
     /// The endpoint of a client that stays with one: its own while that is of use, else the one of the greatest weight,
@@ -92,9 +189,15 @@ impl Upstream {
         avoid: Option<SocketAddr>,
         now: Instant,
     ) -> Option<Rc<Endpoint>> {
-        let candidates = if self.ready.is_empty() { &self.draining } else { &self.ready };
-        let usable = |endpoint: &&Rc<Endpoint>| Some(endpoint.address) != avoid && !endpoint.is_passed_over(now);
-        let own = candidates.iter().find(|endpoint| Some(endpoint.address) == own).filter(usable);
+        let candidates = self.candidates();
+        let (circuit, millis) = (self.circuit.as_deref(), self.circuit.as_ref().map_or(0, |_| circuit::now()));
+        let usable = |endpoint: &&Rc<Endpoint>| {
+            let judged = |circuit: &Circuit| {
+                endpoint.vitals().is_none_or(|vitals| vitals.is_healthy(millis) && circuit.has_room(vitals))
+            };
+            Some(endpoint.address) != avoid && !endpoint.is_passed_over(now) && circuit.is_none_or(judged)
+        };
+        let own = candidates.iter().chain(&self.drained).find(|endpoint| Some(endpoint.address) == own).filter(usable);
         let heaviest = |left: &&Rc<Endpoint>| (weight(left.address), left.address);
         let chosen = own
             .or_else(|| candidates.iter().filter(usable).max_by_key(heaviest))
@@ -102,13 +205,53 @@ impl Upstream {
         chosen.or(candidates.first()).cloned()
     }
 
-    /// The endpoint of a pinned session, as long as it may take requests at all.
+    /// The endpoint of a pinned session, as long as it may take requests and is not known to be of no use.
+    pub fn pinned(&self, address: SocketAddr) -> Option<Rc<Endpoint>> {
+        let endpoint = self.endpoint_at(address)?;
+        let is_out = endpoint.vitals().is_some_and(|vitals| !vitals.is_healthy(circuit::now()));
+        (!is_out).then_some(endpoint)
+    }
+
     pub fn endpoint_at(&self, address: SocketAddr) -> Option<Rc<Endpoint>> {
-        self.ready.iter().chain(&self.draining).find(|endpoint| endpoint.address == address).cloned()
+        self.ready
+            .iter()
+            .chain(&self.draining)
+            .chain(&self.drained)
+            .find(|endpoint| endpoint.address == address)
+            .cloned()
+    }
+
+    /// One endpoint as checks see it: the way of the traffic, and nothing that belongs to the traffic.
+    pub(in crate::proxy) fn for_checks(
+        of: &edge_config::snapshot::Upstream,
+        protocol: UpstreamProtocol,
+        address: SocketAddr,
+        tls: Option<Result<UpstreamConfig, Box<str>>>,
+    ) -> Self {
+        Self {
+            key: of.key.clone(),
+            protocol,
+            proxy_protocol: of.proxy_protocol,
+            tls,
+            series: None,
+            keep_alive: KeepAlive { requests: Some(CHECKS), ..KeepAlive::default() },
+            circuit: None,
+            tables: RefCell::default(),
+            ready: vec![Rc::new(Endpoint::new(address, None))],
+            draining: Vec::new(),
+            drained: Vec::new(),
+            shared: Rc::default(),
+            source: Arc::default(),
+        }
+    }
+
+    /// Whether connections to both are begun alike.
+    pub(in crate::proxy) fn speaks_like(&self, other: &Self) -> bool {
+        same_config(self.tls.as_ref(), other.tls.as_ref())
     }
 
     pub fn endpoints(&self) -> impl Iterator<Item = &Rc<Endpoint>> {
-        self.ready.iter().chain(&self.draining)
+        self.ready.iter().chain(&self.draining).chain(&self.drained)
     }
 }
 
@@ -117,6 +260,8 @@ impl Upstream {
 pub struct Upstreams {
     /// Of those that were asked for.
     shared: HashMap<UpstreamKey, Rc<Shared>>,
+    /// Of all workers.
+    registry: Arc<Registry>,
 }
 
 /// The upstreams of one generation, in the order of its ids, as far as they were asked for.
@@ -152,7 +297,8 @@ impl Called {
             }
         };
         self.made.borrow_mut().push(id);
-        Some(slot.get_or_init(|| Rc::new(of.assemble(id, upstream, shared, true))))
+        let registry = Arc::clone(&all.borrow().registry);
+        Some(slot.get_or_init(|| Rc::new(of.assemble(id, upstream, shared, true, &registry))))
     }
 }
 
@@ -171,8 +317,10 @@ impl Definition<'_> {
         upstream: &edge_config::snapshot::Upstream,
         shared: Rc<Shared>,
         same_tls: bool,
+        registry: &Registry,
     ) -> Upstream {
-        let mut assembled = assemble(upstream, self.source(id), self.tls(id), shared, same_tls);
+        let circuit = upstream.policy.as_ref().map(|policy| registry.circuit(&upstream.key, policy));
+        let mut assembled = assemble(upstream, self.source(id), self.tls(id), shared, (same_tls, circuit));
         assembled.series = self.series.upstream(id).cloned();
         assembled
     }
@@ -187,6 +335,10 @@ impl Definition<'_> {
 }
 
 impl Upstreams {
+    pub fn new(registry: Arc<Registry>) -> Self {
+        Self { registry, ..Self::default() }
+    }
+
     /// The upstreams of a generation. What `previous` has and did not change is taken over; the connections of endpoints
     /// that are gone are dropped.
     pub fn succeed(&mut self, now: &Definition<'_>, previous: &Called) -> Called {
@@ -218,7 +370,11 @@ impl Upstreams {
                 && Arc::ptr_eq(&old.source, &now.source(id));
             // Assembled at once where it changed, since endpoints that are gone must not keep their connections.
             slot.get_or_init(|| {
-                if is_same { Rc::clone(old) } else { Rc::new(now.assemble(id, upstream, Rc::clone(shared), same_tls)) }
+                if is_same {
+                    Rc::clone(old)
+                } else {
+                    Rc::new(now.assemble(id, upstream, Rc::clone(shared), same_tls, &self.registry))
+                }
             });
             made.push(id);
         }
@@ -255,28 +411,36 @@ fn assemble(
     source: Arc<EndpointSet>,
     tls: Option<Result<UpstreamConfig, Box<str>>>,
     shared: Rc<Shared>,
-    same_tls: bool,
+    (same_tls, circuit): (bool, Option<Arc<Circuit>>),
 ) -> Upstream {
     let list: &[EndpointSpec] = match &*source {
         EndpointSet::Addresses(list) => list,
         // Names are resolved outside; until then there is no address.
         EndpointSet::Dns { .. } => &[],
     };
-    let (mut ready, mut draining) = (Vec::new(), Vec::new());
+    let (mut ready, mut draining, mut drained) = (Vec::new(), Vec::new(), Vec::new());
+    let mut vitals = circuit
+        .as_ref()
+        .map(|circuit| circuit.attend(list.iter().map(|spec| spec.address), circuit::now()).into_iter());
     {
         let mut known = shared.endpoints.borrow_mut();
         known.retain(|address, endpoint| {
-            let stays = list.iter().any(|spec| spec.address == *address);
+            let stays = list.iter().any(|spec| spec.address == *address && spec.state != EndpointState::Disabled);
             if !stays || !same_tls {
                 endpoint.retire();
             }
             stays
         });
         for spec in list {
-            let endpoint = known.entry(spec.address).or_insert_with(|| Rc::new(Endpoint::new(spec.address)));
+            let vitals = vitals.as_mut().and_then(Iterator::next);
+            if spec.state == EndpointState::Disabled {
+                continue;
+            }
+            let endpoint = known.entry(spec.address).or_insert_with(|| Rc::new(Endpoint::new(spec.address, vitals)));
             match spec.state {
                 EndpointState::Ready => ready.push(Rc::clone(endpoint)),
                 EndpointState::Draining => draining.push(Rc::clone(endpoint)),
+                EndpointState::Drained | EndpointState::Disabled => drained.push(Rc::clone(endpoint)),
             }
         }
     }
@@ -286,8 +450,12 @@ fn assemble(
         proxy_protocol: upstream.proxy_protocol,
         tls,
         series: None,
+        keep_alive: circuit.as_ref().map(|circuit| circuit.policy.keep_alive).unwrap_or_default(),
+        circuit,
+        tables: RefCell::default(),
         ready,
         draining,
+        drained,
         shared,
         source,
     }

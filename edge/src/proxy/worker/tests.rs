@@ -11,7 +11,7 @@ use crate::proxy::limits::Limits;
 async fn until(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(10), "{what}");
+        assert!(start.elapsed() < Duration::from_secs(30), "{what}");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
@@ -27,12 +27,27 @@ fn a_worker_that_cannot_accept_says_so_and_serves_when_it_can() {
         affinity: Default::default(),
         deaf: vec![Mutex::default()],
         live: vec![AtomicU64::new(0)],
+        pulses: vec![Default::default()],
         health: Health::new(1),
+        registry: Arc::default(),
+        tally: Default::default(),
+        board: Arc::new(crate::proxy::challenges::Board::new(1)),
+        authorities: crate::proxy::authorities::Authorities::new().0,
+        ledger: Arc::default(),
         changed: Notify::new(),
     });
     let generation = |number| {
         let (snapshot, endpoints, tls) = Default::default();
-        Arc::new(Generation { number, snapshot, endpoints, tls, limits: Limits::default() })
+        Arc::new(Generation {
+            number,
+            snapshot,
+            endpoints,
+            tls,
+            secrets: Arc::default(),
+            limits: Limits::default(),
+            responders: Arc::default(),
+            maintenance: None,
+        })
     };
     let wanted = |number, sockets, mode| {
         Arc::new(Wanted { generation: generation(number), series: vec![Arc::default()], sockets, mode })

@@ -3,7 +3,7 @@
 use super::*;
 
 fn settings(bind: BindVips) -> VipSettings {
-    VipSettings { bind, interface: "edge-no-such".into() }
+    VipSettings { bind, interface: "edge-no-such".into(), ..VipSettings::default() }
 }
 
 async fn state(bind: BindVips, address: &str) -> AddressState {
@@ -45,6 +45,7 @@ fn a_network_on_lo_covers_its_addresses() {
         interface: interface.into(),
         protocol: None,
         duplicate: false,
+        tentative: false,
     };
     for (held, address, covered) in [
         (listed("127.0.0.1", 8, "lo"), "127.1.2.3", true),

@@ -2,13 +2,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
+use edge_config::announce::L2Group;
 use edge_config::hosts::HostMap;
 use edge_config::matching::RouteTable;
 use edge_config::names::{HostPattern, Kind, ObjectKey, ObjectRef};
 use edge_config::snapshot::{ClientSettings, ClientValidation, Port, PortId, Terminate, Transport};
 
 use super::*;
-use crate::control::observed::{CertificateSource, CertificateState, Drain};
+use crate::control::observed::{CertificateSource, CertificateState};
 
 const VIP: &str = "192.0.2.10";
 
@@ -27,12 +28,14 @@ fn listener(name: &str, serve: ListenerServe) -> Listener {
         head_timeout: std::time::Duration::from_secs(10),
         buffer_limit: None,
         path: Default::default(),
+        ..ClientSettings::default()
     };
     Listener {
         parent: ObjectRef::new(Kind::Gateway, ObjectKey::new("shop", "web")),
         name: name.into(),
         port: 443,
         hostname: HostPattern::Any,
+        policy: None,
         client,
         serve,
     }
@@ -47,8 +50,20 @@ fn snapshot() -> Snapshot {
         hosts.insert(HostPattern::Any, ListenerId(listener));
         hosts
     };
-    let port = |number, serve| Port { owner: gateway.clone(), number, sources: None, proxy_protocol: None, serve };
-    let tls = Terminate { certificates: vec![id()], client_validation: ClientValidation::Off };
+    let port = |number, serve| Port {
+        owner: gateway.clone(),
+        number,
+        sources: None,
+        proxy_protocol: None,
+        keepalive: None,
+        serve,
+    };
+    let tls = Terminate {
+        certificates: vec![id()],
+        client_validation: ClientValidation::Off,
+        demands: None,
+        parameters: None,
+    };
     Snapshot {
         vips: vec![vip(VIP), vip("192.0.2.11")],
         sockets: [80, 443]
@@ -86,6 +101,7 @@ fn world() -> (Snapshot, AddressesObserved, Observed) {
         error: None,
     };
     let observed = Observed {
+        serving: true,
         sockets: snapshot
             .sockets
             .iter()
@@ -97,10 +113,29 @@ fn world() -> (Snapshot, AddressesObserved, Observed) {
     (snapshot, addresses, observed)
 }
 
+fn group() -> L2Group {
+    L2Group {
+        name: "a".into(),
+        interface: "eth0".to_owned(),
+        router: 1,
+        priority: 100,
+        interval: std::time::Duration::from_millis(300),
+        preempt: true,
+        preempt_delay: std::time::Duration::ZERO,
+        unicast: Vec::new(),
+        key: None,
+        virtual_mac: false,
+        vips: vec![ip(VIP)],
+        also: Vec::new(),
+        watch: None,
+    }
+}
+
 fn verdict(world: &(Snapshot, AddressesObserved, Observed)) -> Result<(), String> {
     let (snapshot, addresses, observed) = world;
-    let verdicts = wanted_vips(snapshot, addresses, observed);
-    assert_eq!(verdicts.iter().map(|(vip, _)| vip.address).collect::<Vec<_>>(), [ip(VIP), ip("192.0.2.11")]);
+    let endpoints = Endpoints::new();
+    let verdicts = wanted_vips(Sight { snapshot, endpoints: &endpoints, addresses, observed });
+    assert_eq!(verdicts.iter().map(|(address, _)| *address).collect::<Vec<_>>(), [ip(VIP), ip("192.0.2.11")]);
     assert!(verdicts[1].1.is_err(), "a VIP without a socket");
     verdicts[0].1.as_ref().copied().map_err(ToString::to_string)
 }
@@ -111,10 +146,20 @@ fn reasons_to_withhold() {
     type Change = fn(&mut World);
     let cases: &[(&str, Change, Result<(), &str>)] = &[
         ("all is well", |_| {}, Ok(())),
+        ("no worker", |world| world.2.serving = false, Err("no worker serves")),
         (
-            "drain",
-            |world| world.2.drain = Some(Drain { since: SystemTime::UNIX_EPOCH, until: SystemTime::UNIX_EPOCH }),
-            Err("this edge is draining"),
+            "no endpoint where one is asked for",
+            |world| world.0.announce.need_endpoint = vec![ip(VIP)],
+            Err("nothing behind it has a ready endpoint"),
+        ),
+        ("no endpoint of another", |world| world.0.announce.need_endpoint = vec![ip("192.0.2.11")], Ok(())),
+        (
+            "an election decides who has it",
+            |world| {
+                world.1.addresses.clear();
+                world.0.announce.l2 = vec![group()];
+            },
+            Ok(()),
         ),
         (
             "not bound",

@@ -266,9 +266,9 @@ mod tests {
     fn command_lines() {
         let case = |container: Value| {
             let container: Container = serde_json::from_value(container).unwrap();
-            invocation(&container, Path::new("/work/bin/echo-basic-1.6"), &[("A".to_owned(), "1".to_owned())])
+            invocation(&container, Path::new("/opt/bin/echo-basic-1.6"), &[("A".to_owned(), "1".to_owned())])
         };
-        let ours = PathBuf::from("/work/bin/echo-basic-1.6");
+        let ours = PathBuf::from("/opt/bin/echo-basic-1.6");
         let plain = case(json!({"name": "a", "image": "r/echo-basic:v1", "args": ["-conf", "$(A)"]})).unwrap();
         let arguments = vec!["-conf".to_owned(), "1".to_owned()];
         assert_eq!(plain, Invocation { program: ours.clone(), name: "echo-basic".to_owned(), arguments });

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use edge_config::inputs::{Inputs, Meta, Object, Objects};
+use edge_config::inputs::{Inputs, Meta, Object, Objects, Outdated};
 use edge_config::names::ObjectKey;
 use edge_config::problem::Origin;
 use edge_config::settings::{AddressRange, Pool, Settings};
@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::*;
 use crate::control::observed::{Observed, SocketState, VipState};
-use crate::kubernetes::mirror::OWN_ANNOTATIONS;
+use crate::kubernetes::mirror::{OWN_ANNOTATIONS, StatusText};
 
 const OTHER: &str = "example.com/other";
 
@@ -25,7 +25,7 @@ fn add<T: DeserializeOwned>(objects: &mut Objects<T>, name: &str, generation: i6
 /// One class, one Gateway and some routes; the Gateway in this generation.
 fn inputs(generation: i64, routes: usize) -> Inputs {
     let addresses = vec![AddressRange::parse("192.0.2.1").unwrap()];
-    let pool = Pool { name: "p".into(), addresses, auto_assign: true, avoid_buggy_ips: false };
+    let pool = Pool::new("p", addresses);
     let settings = Settings { pools: vec![pool], ..Settings::default() };
     let mut inputs = Inputs { settings: Arc::new(settings), ..Inputs::default() };
     add(&mut inputs.gateway_classes, "edge", 1, json!({"controllerName": "edge.internal/gateway-controller"}));
@@ -96,13 +96,13 @@ impl Api {
     fn object(&self, object: &ObjectRef) -> Seen {
         let (version, generation, status) = &self.objects[object];
         let addresses = Seen::addresses_in(status);
-        let status = if status.is_null() { Vec::new() } else { status.to_string().into_bytes() };
+        let status = if status.is_null() { String::new() } else { status.to_string() };
         let annotation = |name: &str| self.annotations.get(object).and_then(|all| all[name].as_str()).map(Box::from);
         Seen {
             uid: "u".into(),
             resource_version: version.to_string().into(),
             generation: *generation,
-            status: status.into(),
+            status: StatusText::of(status.as_bytes()),
             addresses,
             annotations: OWN_ANNOTATIONS.map(annotation),
             ..Seen::default()
@@ -211,6 +211,66 @@ fn everything_is_written_once() {
     another.desk.take_over(another.now);
     another.settle(&mut api);
     assert_eq!(api.writes, 52);
+}
+
+#[test]
+fn few_are_not_held_up_by_many() {
+    let inputs = inputs(1, 1000);
+    let mut api = Api::of(&inputs);
+    let mut edge = Edge::new(&api);
+    edge.world(&world(inputs.clone(), false));
+    let mut written = Vec::new();
+    let start = edge.now;
+    while api.writes < 1003 {
+        if api.writes == 500 && written.is_empty() {
+            // All routes are due, and there is leave for a hundred a second.
+            edge.world(&world(inputs.clone(), true));
+        }
+        edge.desk.note_mirror(edge.now);
+        match edge.desk.next("2026-11-23T10:00:00Z", edge.now) {
+            Next::Write(job) => {
+                api.patch(&job).unwrap();
+                edge.desk.written(&job, api.object(&job.object), edge.now);
+                if job.object == gateway() && api.writes > 500 {
+                    written.push(api.writes);
+                }
+            }
+            Next::Tell(told) => panic!("{told:?}"),
+            Next::Wait(at) => edge.now = at.expect("there is more to write"),
+        }
+    }
+    assert_eq!(written, [501], "the Gateway is next");
+    assert_eq!(says(&api, &gateway(), "Programmed"), "True 1");
+    let took = edge.now - start;
+    assert!(took >= Duration::from_secs(7) && took < Duration::from_secs(10), "{took:?}");
+}
+
+#[test]
+fn objects_that_serve_in_their_last_good_version_are_told_of() {
+    let mut inputs = inputs(1, 1);
+    let api = Api::of(&inputs);
+    let mut edge = Edge::new(&api);
+    let secret = ObjectRef::new(Kind::Secret, ObjectKey::parse("ns/tls"));
+    let told = |edge: &mut Edge| -> Vec<String> {
+        let mut api = Api { objects: Api::of(&self::inputs(1, 1)).objects, ..Api::default() };
+        edge.settle(&mut api).into_iter().map(|fault| format!("{}: {}", fault.reason, fault.note)).collect()
+    };
+    edge.world(&world(inputs.clone(), true));
+    assert_eq!(told(&mut edge), Vec::<String>::new());
+    edge.mirror
+        .note([(secret.clone(), Some(Seen { uid: "s".into(), resource_version: "1".into(), ..Seen::default() }))]);
+    let outdated = |reason: &str| Outdated { reason: reason.into(), since: "2026-11-23T10:00:00Z".into() };
+    for (reason, is_new) in [("no key", true), ("no key", false), ("no certificate", true)] {
+        inputs.outdated.insert(secret.clone(), outdated(reason));
+        edge.world(&world(inputs.clone(), true));
+        let expected =
+            format!("LastGoodVersionServed: its newest version is of no use, the last good one is served: {reason}");
+        assert_eq!(told(&mut edge), if is_new { vec![expected] } else { Vec::new() }, "{reason}");
+    }
+    inputs.outdated.clear();
+    edge.world(&world(inputs.clone(), true));
+    assert_eq!(told(&mut edge), Vec::<String>::new());
+    assert!(edge.desk.told.is_empty());
 }
 
 #[test]

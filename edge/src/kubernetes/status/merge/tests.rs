@@ -224,6 +224,41 @@ fn lists_stay_within_the_bounds_of_the_crds() {
 }
 
 #[test]
+fn whatever_edge_says_of_a_policy_goes_when_it_is_over() {
+    const T1: &str = "2026-01-01T00:00:00Z";
+    let ancestor = |conditions: &[Value]| json!({"ancestors": [{"ancestorRef": {"name": "gw"}, "controllerName": OURS, "conditions": conditions}]});
+    for kind in CONDITION_TYPES.into_iter().filter(|kind| *kind != "Accepted") {
+        let seen = ancestor(&[condition("Accepted", "True", 1, T1), condition(kind, "True", 1, T1)]);
+        let want = ancestor(&[wanted("Accepted", "True", 1)]);
+        let written = changes(Kind::BackendTrafficPolicy, &seen, Some(&want)).unwrap();
+        assert_eq!(applied(&seen, &written), ancestor(&[condition("Accepted", "True", 1, T1)]), "{kind}");
+    }
+}
+
+#[test]
+fn backends_say_whether_they_can_be_used() {
+    const T1: &str = "2026-01-01T00:00:00Z";
+    let of = |conditions: &[Value]| json!({ "conditions": conditions });
+    let said = |message: &str| {
+        let mut condition = condition("Accepted", "True", 1, T1);
+        condition["message"] = json!(message);
+        condition
+    };
+    let want = of(&[wanted("Accepted", "True", 1)]);
+    let written = changes(Kind::Backend, &Value::Null, Some(&want)).unwrap();
+    assert_eq!(applied(&Value::Null, &written), of(&[condition("Accepted", "True", 1, NOW)]));
+    // Another controller that agrees is left alone, since Backends have no entries by controller.
+    let theirs = of(&[said("The Backend was accepted")]);
+    assert_eq!(changes(Kind::Backend, &theirs, Some(&want)), None);
+    let bad = of(&[wanted("Accepted", "False", 1)]);
+    let written = changes(Kind::Backend, &theirs, Some(&bad)).unwrap();
+    assert_eq!(applied(&theirs, &written), of(&[condition("Accepted", "False", 1, NOW)]));
+    let insecure = of(&[condition("Accepted", "True", 1, T1), condition("Warning", "True", 1, T1)]);
+    let written = changes(Kind::Backend, &insecure, Some(&want)).unwrap();
+    assert_eq!(applied(&insecure, &written), of(&[condition("Accepted", "True", 1, T1)]));
+}
+
+#[test]
 fn listeners_follow_the_spec_and_keep_their_times() {
     const T1: &str = "2026-01-01T00:00:00Z";
     let listener = |name: &str, routes: u32, conditions: Vec<Value>| json!({"name": name, "supportedKinds": [], "attachedRoutes": routes, "conditions": conditions});
@@ -334,4 +369,33 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn certificates_keep_what_others_say() {
+    let controllers: Vec<String> = Vec::new();
+    let author = Author { controllers: &controllers, now: NOW, others: None };
+    let condition = |kind: &str, status: &str, since: &str| {
+        json!({"type": kind, "status": status, "reason": "r", "message": "", "observedGeneration": 1,
+            "lastTransitionTime": since})
+    };
+    let wanted = |kind: &str, status: &str| json!({"type": kind, "status": status, "reason": "r", "message": "", "observedGeneration": 1});
+    let seen = json!({
+        "conditions": [condition("Theirs", "True", "then"), condition("Ready", "True", "then"), condition("Issuing", "True", "then")],
+        "revision": 1, "nextPrivateKeySecretName": "x", "acme": {"uri": "u", "lastPrivateKeyHash": "h"},
+    });
+    let all = json!({"conditions": [wanted("Ready", "True")], "revision": 1, "acme": {"uri": "u"}, "notAfter": null});
+    let changes = Value::Object(author.certificate_changes(&seen, &all).unwrap());
+    assert_eq!(
+        changes,
+        json!({"conditions": [condition("Theirs", "True", "then"), condition("Ready", "True", "then")]}),
+        "what is over goes, all else stays"
+    );
+    let mut done = seen.clone();
+    done["conditions"] = changes["conditions"].clone();
+    assert_eq!(author.certificate_changes(&done, &all), None);
+    let next = json!({"conditions": [wanted("Ready", "False")], "notAfter": "t"});
+    let changes = author.certificate_changes(&done, &next).unwrap();
+    assert_eq!(changes["conditions"][1]["lastTransitionTime"], NOW);
+    assert_eq!(changes["notAfter"], "t");
 }

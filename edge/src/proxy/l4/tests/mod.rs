@@ -14,7 +14,8 @@ use std::time::Duration;
 use edge_config::names::{Kind, ObjectKey, ObjectRef};
 use edge_config::snapshot::{Backend, StreamRoute, Target, UpstreamId};
 
-use super::{Targets, choose};
+use super::Targets;
+use crate::proxy::upstream::{Census, priority};
 
 /// Endpoints by upstream; round robin. Clones share it all.
 #[derive(Clone, Default)]
@@ -60,12 +61,7 @@ impl Fixed {
 impl Targets for Fixed {
     type Load = Load;
 
-    fn pick(
-        &self,
-        upstream: UpstreamId,
-        _: Option<super::Sticky>,
-        avoid: Option<SocketAddr>,
-    ) -> Option<(SocketAddr, Load)> {
+    fn pick(&self, upstream: UpstreamId, _: super::How<'_>, avoid: Option<SocketAddr>) -> Option<(SocketAddr, Load)> {
         let endpoints = self.0.endpoints.borrow();
         let list = endpoints.get(upstream.index())?;
         self.0.turn.set(self.0.turn.get() + 1);
@@ -95,11 +91,14 @@ pub fn route(backends: &[(u32, Option<u32>)]) -> StreamRoute {
             None => Target::Invalid { status: 500, reason: "gone".into() },
         },
         filters: Default::default(),
+        balance: None,
+        fallback: false,
     };
     StreamRoute {
         route: ObjectRef::new(Kind::TCPRoute, ObjectKey::parse("a/b")),
         backends: backends.iter().map(backend).collect(),
         affinity: None,
+        admission: None,
     }
 }
 
@@ -113,7 +112,7 @@ pub fn on_a_worker<F: Future>(future: F) -> F::Output {
 pub async fn until(what: &str, condition: impl Fn() -> bool) {
     let start = std::time::Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(10), "{what}");
+        assert!(start.elapsed() < Duration::from_secs(30), "{what}");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
@@ -131,12 +130,14 @@ fn weights() {
         (&[(u32::MAX, Some(0)), (u32::MAX, Some(1))], u32::MAX, Some(Some(1))),
     ] {
         let route = route(backends);
-        let found = choose(&route.backends, draw).map(|backend| super::target(backend).map(|upstream| upstream.0));
+        let found = priority::choose(&route.backends, draw, |_| Census::default())
+            .map(|backend| super::target(backend).map(|upstream| upstream.0));
         assert_eq!(found, expected, "{backends:?} at {draw}");
     }
     let route = route(&[(70, Some(0)), (30, Some(1))]);
     let first = (0..1000u32).filter(|step| {
-        super::target(choose(&route.backends, step * (u32::MAX / 1000)).unwrap()) == Some(UpstreamId(0))
+        super::target(priority::choose(&route.backends, step * (u32::MAX / 1000), |_| Census::default()).unwrap())
+            == Some(UpstreamId(0))
     });
     assert!((699..=701).contains(&first.count()));
 }

@@ -216,7 +216,9 @@ fn the_table_is_bounded_and_idle_sessions_leave_it() {
     on_a_worker(async {
         let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let targets = Fixed::new(&[&[echo("a").await], &[silent.local_addr().unwrap()]]);
-        let limits = UdpLimits { sessions: 2, idle: Duration::from_millis(300), unanswered: Duration::from_millis(60) };
+        // A busy machine may stand still for a while between two datagrams.
+        let (idle, unanswered) = (Duration::from_millis(1500), Duration::from_millis(700));
+        let limits = UdpLimits { sessions: 2, idle, unanswered };
         let fixture = start("127.0.0.1:0", &[(1, Some(0))], &targets, limits);
         let clients = [Client::new().await, Client::new().await, Client::new().await];
         assert_eq!(clients[0].ask(fixture.address, "1").await, "a1");
@@ -229,7 +231,7 @@ fn the_table_is_bounded_and_idle_sessions_leave_it() {
         until("the unanswered one goes first", || fixture.udp.sessions() == 1).await;
         // Traffic keeps the other.
         for _ in 0..5 {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(400)).await;
             assert_eq!(clients[0].ask(fixture.address, "1").await, "a1");
         }
         until("it goes too", || fixture.udp.sessions() == 0).await;
@@ -237,7 +239,7 @@ fn the_table_is_bounded_and_idle_sessions_leave_it() {
         let ended = fixture.ended.borrow();
         let listed: Vec<_> = ended.iter().map(|end| (end.received, end.sent, end.reason)).collect();
         assert_eq!(listed, [(1, 0, None), (6, 12, None)]);
-        assert!(ended[1].duration >= Duration::from_millis(500));
+        assert!(ended[1].duration >= Duration::from_millis(2000));
     });
 }
 

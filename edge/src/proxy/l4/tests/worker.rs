@@ -1,8 +1,9 @@
 //! Through the whole data plane: bound sockets, workers, generations, log.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use edge_config::names::{HostPattern, Kind, ObjectKey, ObjectRef};
@@ -31,18 +32,26 @@ fn generation(number: u64, address: SocketAddr, backends: Backends<'_>, endpoint
         name: name.into(),
         port: address.port(),
         hostname: HostPattern::Any,
+        policy: None,
         client: ClientSettings {
             trusted_hops: 0,
             idle_timeout: Duration::from_secs(60),
-            head_timeout: Duration::from_secs(10),
+            head_timeout: Duration::from_secs(30),
             buffer_limit: None,
             path: Default::default(),
+            ..ClientSettings::default()
         },
         serve,
     };
     let owner = ObjectRef::new(Kind::Gateway, gateway.clone());
-    let port =
-        |serve| Port { owner: owner.clone(), number: address.port(), sources: None, proxy_protocol: None, serve };
+    let port = |serve| Port {
+        owner: owner.clone(),
+        number: address.port(),
+        sources: None,
+        proxy_protocol: None,
+        keepalive: None,
+        serve,
+    };
     let snapshot = Snapshot {
         sockets: vec![
             Socket { address, transport: Transport::Tcp, port: PortId(0) },
@@ -63,7 +72,9 @@ fn generation(number: u64, address: SocketAddr, backends: Backends<'_>, endpoint
                 protocol: UpstreamProtocol::Stream,
                 proxy_protocol: None,
                 tls: None,
+                policy: None,
             })
+            .map(Arc::new)
             .collect(),
         ..Snapshot::default()
     };
@@ -79,7 +90,10 @@ fn generation(number: u64, address: SocketAddr, backends: Backends<'_>, endpoint
         snapshot: Arc::new(snapshot),
         endpoints: Arc::new(sets.collect()),
         tls: Arc::default(),
+        secrets: Arc::default(),
         limits: Limits::default(),
+        responders: Arc::default(),
+        maintenance: None,
     }
 }
 
@@ -108,14 +122,18 @@ fn echo(name: &'static str) -> SocketAddr {
     address
 }
 
+/// An address at which nobody listens; nobody else in this process is given a port of this host, see `edge/tests/rig`.
 fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let host = Ipv4Addr::new(127, 192 | (high & 0x3f), low, NEXT.fetch_add(1, Ordering::Relaxed));
+    TcpListener::bind((host, 0)).unwrap().local_addr().unwrap()
 }
 
 fn until(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(10), "{what}");
+        assert!(start.elapsed() < Duration::from_secs(30), "{what}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -129,7 +147,7 @@ fn publish(proxy: &Proxy, generation: Generation) {
 
 fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     stream
 }
 
@@ -149,7 +167,7 @@ fn ask(socket: &UdpSocket, address: SocketAddr, text: &str) -> String {
 
 fn udp_client() -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     socket
 }
 

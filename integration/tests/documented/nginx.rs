@@ -1,0 +1,162 @@
+//! NGINX Gateway Fabric: its example folders as they are, and what their pages say will happen.
+
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use edge_integration::client::{Connection, H2};
+use edge_integration::documented::{PORT, Scene};
+use edge_integration::lab::block_on;
+
+use crate::nginx;
+
+const CAFE: &str = "cafe.example.com";
+
+#[test]
+fn authentication_filter() {
+    nginx("basic-authentication", |files| {
+        let mut scene = Scene::example(files, "basic-authentication", &["coffee", "tea"]);
+        scene.start();
+        let password = |text: &str| format!("Basic {}", STANDARD.encode(text));
+        let nobody = scene.get(CAFE, "/coffee", &[]);
+        assert_eq!(nobody.status, 401);
+        let realm = "Basic realm=\"Restricted basic-auth\"";
+        assert!(nobody.header("www-authenticate").is_some_and(|value| value.starts_with(realm)), "{nobody:?}");
+        assert_eq!(scene.get(CAFE, "/coffee", &[("authorization", &password("user1:password1"))]).status, 200);
+        assert_eq!(scene.get(CAFE, "/coffee", &[("authorization", &password("user1:wrong"))]).status, 401);
+        assert_eq!(scene.get(CAFE, "/tea", &[]).status, 200);
+    });
+}
+
+#[test]
+fn client_settings_policy() {
+    nginx("client-settings-policy", |files| {
+        let mut scene = Scene::example(files, "client-settings-policy", &["coffee", "tea"]);
+        scene.start();
+        let post = |path: &str, size: usize| scene.ask("POST", CAFE, path, &[], &vec![b'x'; size]).status;
+        // 50 bytes of the Gateway, 75 of the route.
+        for (path, size, status) in [("/coffee", 50, 200), ("/coffee", 51, 413), ("/tea", 75, 200), ("/tea", 76, 413)] {
+            assert_eq!(post(path, size), status, "{path} with {size} bytes");
+        }
+    });
+}
+
+#[test]
+fn proxy_settings_policy() {
+    nginx("proxy-settings-policy", |files| {
+        let mut scene = Scene::example(files, "proxy-settings-policy", &["coffee", "tea"]);
+        scene.start();
+        // What its `coffee` answers with: 5 MiB, which come whole.
+        let large = "x".repeat(5 << 20);
+        scene.backends[0].origin.page("/coffee", &large);
+        let reply = scene.get(CAFE, "/coffee", &[]);
+        assert_eq!((reply.status, reply.body.len()), (200, large.len()));
+        assert_eq!(scene.get(CAFE, "/tea", &[]).status, 200);
+    });
+}
+
+#[test]
+fn rate_limit_policy() {
+    nginx("rate-limit-policy", |files| {
+        let mut scene = Scene::example(files, "rate-limit-policy", &["coffee", "tea"]);
+        scene.service("grpc-backend", "", 1);
+        scene.start();
+        // 1 a second: "all successful responses", but "spaced apart roughly one second each".
+        let start = Instant::now();
+        assert_eq!(scene.statuses(4, "GET", CAFE, "/coffee", &[]), [200; 4]);
+        assert!(start.elapsed() > Duration::from_millis(2500), "{:?}", start.elapsed());
+        // Of eight at once one goes, three of the burst wait, the rest is refused.
+        let at = scene.lab.at(PORT);
+        let statuses = block_on(async {
+            let ask = |_| {
+                tokio::task::spawn_local(async move {
+                    let mut connection = Connection::open(at, None).await.unwrap();
+                    connection.get(CAFE, "/coffee").await.unwrap().status
+                })
+            };
+            let asks: Vec<_> = (0..8).map(ask).collect();
+            let mut found = Vec::new();
+            for ask in asks {
+                found.push(ask.await.unwrap());
+            }
+            found
+        });
+        let served = statuses.iter().filter(|status| **status == 200).count();
+        assert!((3..=5).contains(&served), "{statuses:?}");
+        assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
+        let start = Instant::now();
+        for _ in 0..3 {
+            let reply = block_on(async {
+                let mut connection = H2::open(scene.lab.at(PORT), None).await.unwrap();
+                let fields = [("content-type", "application/grpc"), ("te", "trailers")];
+                let path = "/helloworld.Greeter/SayHello";
+                connection.request("POST", "grpc.example.com", path, &fields, b"\0\0\0\0\0").await.unwrap()
+            });
+            assert_eq!(reply.trailer("grpc-status"), Some("0"), "{reply:?}");
+        }
+        assert!(start.elapsed() > Duration::from_millis(1500), "{:?}", start.elapsed());
+        // The Gateway's ten a second are without a burst.
+        assert_eq!(scene.get(CAFE, "/tea", &[]).status, 200);
+    });
+}
+
+#[test]
+fn upstream_settings_policy() {
+    nginx("upstream-settings-policy", |files| {
+        let mut scene = Scene::example(files, "upstream-settings-policy", &["coffee", "tea"]);
+        scene.start();
+        assert_eq!(scene.get(CAFE, "/coffee", &[]).status, 200);
+        assert_eq!(scene.get(CAFE, "/tea", &[]).status, 200);
+        // Its targets are Services of the group `core`. What has no meaning here is said, and nothing else.
+        let said = scene.check().text();
+        assert!(said.contains("zoneSize"), "{said}");
+        assert!(!said.contains("TargetNotFound") && !said.contains("not found"), "{said}");
+        let explained = scene.edged().ctl(&["explain", "http://cafe.example.com/coffee"]).stdout;
+        assert!(explained.contains("at most 32 idle ones"), "{explained}");
+    });
+}
+
+#[test]
+fn snippets_are_refused_and_never_skipped() {
+    nginx("snippets", |files| {
+        let mut scene = Scene::example(files, "snippets", &["coffee", "tea"]);
+        scene.start();
+        assert_eq!(scene.get(CAFE, "/coffee", &[]).status, 500, "a rule that names a SnippetsFilter");
+        assert_eq!(scene.get(CAFE, "/tea", &[]).status, 200);
+        let said = scene.check().text();
+        for name in ["limit-except-sf", "limit-conn-sp"] {
+            assert!(said.contains(name), "{name} is not told in {said}");
+        }
+    });
+}
+
+#[test]
+fn cors_filter() {
+    nginx("cors-filter", |files| {
+        let mut scene = Scene::example(files, "cors-filter", &["coffee"]);
+        scene.start();
+        let preflight = |origin: &str| {
+            let fields = [("origin", origin), ("access-control-request-method", "GET")];
+            scene.ask("OPTIONS", CAFE, "/coffee", &fields, b"")
+        };
+        for origin in ["https://www.foo.com", "https://app.bar.com"] {
+            let reply = preflight(origin);
+            assert_eq!(reply.header("access-control-allow-origin"), Some(origin), "{reply:?}");
+            assert_eq!(reply.header("access-control-allow-credentials"), Some("true"));
+            assert_eq!(reply.header("access-control-max-age"), Some("10"));
+        }
+        assert_eq!(preflight("https://www.other.com").header("access-control-allow-origin"), None);
+    });
+}
+
+#[test]
+fn a_filter_of_the_gateway_api_that_is_refused_closes_its_route() {
+    nginx("external-authentication", |files| {
+        let mut scene = Scene::example(files, "external-authentication", &["coffee", "tea"]);
+        scene.start();
+        // The route is not accepted, so nobody gets past the authorizer that is not asked.
+        assert_eq!(scene.get(CAFE, "/coffee", &[("x-api-key", "my-custom-secret")]).status, 404);
+        assert_eq!(scene.get(CAFE, "/tea", &[]).status, 200);
+        assert!(scene.check().text().contains("ExternalAuth"), "{:?}", scene.check());
+    });
+}
