@@ -14,6 +14,7 @@ pub mod edged;
 pub mod engine;
 pub mod genestack;
 pub mod host;
+pub mod images;
 pub mod knot;
 pub mod lab;
 pub mod load;
