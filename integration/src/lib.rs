@@ -5,6 +5,7 @@
 //! Everything but [`origin`] and [`websocket`] is test code: there a broken expectation is a panic on purpose.
 
 pub mod acme;
+pub mod appliance;
 pub mod causes;
 pub mod client;
 pub mod cluster;
