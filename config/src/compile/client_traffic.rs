@@ -19,6 +19,7 @@ use super::ports::client_settings;
 use super::tls::TrustStore;
 use super::traffic::unacted;
 use crate::envoy::ClientTrafficPolicySpec;
+use crate::gateway::Protocol;
 use crate::inputs::Object;
 use crate::names::{Kind, ObjectKey, ObjectRef};
 use crate::problem::Severity;
@@ -169,6 +170,35 @@ fn settle(context: &Context<'_>, gateways: &mut [GatewayState<'_>], trust: &mut 
             }
         }
         one_for_a_port(context, gateway);
+        http3(context, gateway, chosen);
+    }
+}
+
+/// Leaves HTTP/3 with the listeners that can serve it, and says why others cannot. That a policy for a whole Gateway does
+/// not mean its listeners in clear needs no word.
+fn http3(context: &Context<'_>, gateway: &mut GatewayState<'_>, chosen: &Chosen<'_>) {
+    let whole = (Kind::Gateway, gateway.key().clone(), None);
+    for listener in &mut gateway.listeners {
+        let Some(client) = listener.client.as_mut().filter(|client| client.http3) else { continue };
+        let is_https = listener.spec.protocol == Protocol::Https;
+        let has_tls13 = listener.terminate.as_ref().and_then(|terminate| terminate.parameters.as_ref());
+        let why = if !is_https {
+            "it is no HTTPS listener"
+        } else if has_tls13.is_some_and(|parameters| !parameters.tls13) {
+            "QUIC is TLS 1.3, which tls.maxVersion leaves out"
+        } else if listener.proxy_protocol == Some(ProxyPresence::Required) {
+            "PROXY protocol is required on its port, and QUIC has no such header"
+        } else {
+            continue;
+        };
+        client.http3 = false;
+        let (kind, parent) = (listener.kind(), listener.parent.clone());
+        let own = (kind, parent.clone(), Some(Box::from(listener.spec.name.as_str())));
+        let of_own = chosen.get(&own);
+        let found = of_own.or_else(|| chosen.get(&(kind, parent, None))).or_else(|| chosen.get(&whole));
+        let Some((policy, _)) = found.filter(|_| is_https || of_own.is_some()) else { continue };
+        let message = format!("http3: not served by listener {} of {}: {why}", listener.spec.name, listener.parent);
+        context.problem(Severity::Warning, Kind::ClientTrafficPolicy, &policy.meta, message);
     }
 }
 

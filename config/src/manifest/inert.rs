@@ -133,7 +133,6 @@ fn paths(kind: Kind) -> &'static [&'static str] {
             "spec.http1.preserveHeaderCase=true",
             "spec.http2.connectionKeepalive",
             "spec.http2.onInvalidMessage=TerminateConnection",
-            "spec.http3",
             "spec.scheme=MatchBackend",
             "spec.targetSelectors[].namespaces",
             "spec.timeout.http.requestReceivedTimeout",
@@ -240,7 +239,6 @@ fn note(kind: Kind, pattern: &str) -> &'static str {
         (Kind::ClientTrafficPolicy, "spec.timeout.http.requestReceivedTimeout") => {
             " beyond the head of a request: its body only has to keep moving"
         }
-        (Kind::ClientTrafficPolicy, "spec.http3") => ": QUIC is not spoken, clients come by HTTP/2 and HTTP/1.1",
         (Kind::BackendTrafficPolicy, "spec.healthCheck.passive.interval") => ": endpoints are judged with each answer",
         (Kind::BackendTrafficPolicy, "spec.healthCheck.active.initialJitter") => {
             ": first checks are spread over the interval in any case"
