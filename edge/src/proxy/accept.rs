@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use super::challenges::RESPONDER_PORT;
 use super::complaints::Complaints;
 use super::h1::{self, serve::Served};
+use super::h3;
 use super::io::{Backend, Socket};
 use super::listening::Bound;
 use super::protection::connections::{self, Counted};
@@ -24,12 +25,12 @@ use super::worker::{Arrival, Current, Worker};
 /// After a failure that will not go away at once (no descriptors, no memory).
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Starts to serve a bound socket. Aborting the task closes it.
-pub fn start(worker: &Rc<Worker>, bound: &Arc<Bound>) -> io::Result<JoinHandle<()>> {
+/// Starts to serve a bound socket.
+pub fn start(worker: &Rc<Worker>, bound: &Arc<Bound>) -> io::Result<Accepting> {
     let (address, transport) = bound.key();
     let descriptor = bound.descriptor(worker.index)?;
     let worker = Rc::clone(worker);
-    Ok(match transport {
+    Ok(Accepting::Task(match transport {
         Transport::Tcp => {
             let listener = TcpListener::from_std(descriptor.into())?;
             tokio::task::spawn_local(accept(worker, listener, address))
@@ -38,7 +39,28 @@ pub fn start(worker: &Rc<Worker>, bound: &Arc<Bound>) -> io::Result<JoinHandle<(
             let socket = tokio::net::UdpSocket::from_std(descriptor.into())?;
             tokio::task::spawn_local(super::l4::datagrams(worker, socket, address))
         }
-    })
+        Transport::Quic => {
+            drop(descriptor);
+            return h3::start(&worker, bound).map(Accepting::Quic);
+        }
+    }))
+}
+
+/// A socket that is served.
+pub enum Accepting {
+    /// Its task has the socket.
+    Task(JoinHandle<()>),
+    Quic(Rc<h3::Listening>),
+}
+
+impl Accepting {
+    /// Takes no new connection or datagram from here on.
+    pub fn stop(self, worker: &Rc<Worker>) {
+        match self {
+            Self::Task(task) => task.abort(),
+            Self::Quic(listening) => listening.close(worker),
+        }
+    }
 }
 
 async fn accept(worker: Rc<Worker>, listener: TcpListener, local: SocketAddr) {

@@ -3,9 +3,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use edge_config::snapshot::Transport;
 use socket2::{Domain, Protocol, Socket, Type};
+
+use super::h3::steering::{Keys, Steering};
 
 /// Connections that may wait to be accepted, per worker (the kernel's somaxconn is 4096 as well).
 const BACKLOG: i32 = 4096;
@@ -18,11 +21,13 @@ pub struct Bound {
     address: SocketAddr,
     transport: Transport,
     descriptors: Vec<OwnedFd>,
+    /// Of QUIC.
+    steering: Option<Arc<Steering>>,
 }
 
 impl Bound {
-    /// Binds an address for `workers` workers; for TCP, connections are taken from here on.
-    pub fn new(address: SocketAddr, transport: Transport, workers: usize) -> io::Result<Self> {
+    /// Binds an address for `workers` workers; for TCP, connections are taken from here on. `keys` are for QUIC.
+    pub fn new(address: SocketAddr, transport: Transport, workers: usize, keys: &Keys) -> io::Result<Self> {
         let sockets: io::Result<Vec<Socket>> = (0..workers).map(|_| socket(address, transport)).collect();
         let sockets = sockets?;
         // Only when all are bound: a half-opened set would take connections that nobody accepts.
@@ -31,7 +36,13 @@ impl Bound {
                 socket.listen(BACKLOG)?;
             }
         }
-        Ok(Self { address, transport, descriptors: sockets.into_iter().map(OwnedFd::from).collect() })
+        let steering = (transport == Transport::Quic).then(|| Steering::new(workers, keys.clone()));
+        Ok(Self { address, transport, descriptors: sockets.into_iter().map(OwnedFd::from).collect(), steering })
+    }
+
+    /// What keeps connections of QUIC with their workers.
+    pub fn steering(&self) -> Option<&Arc<Steering>> {
+        self.steering.as_ref()
     }
 
     pub fn key(&self) -> (SocketAddr, Transport) {
@@ -47,7 +58,7 @@ impl Bound {
 fn socket(address: SocketAddr, transport: Transport) -> io::Result<Socket> {
     let (kind, protocol) = match transport {
         Transport::Tcp => (Type::STREAM, Protocol::TCP),
-        Transport::Udp => (Type::DGRAM, Protocol::UDP),
+        Transport::Udp | Transport::Quic => (Type::DGRAM, Protocol::UDP),
     };
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     socket.set_nonblocking(true)?;
@@ -65,7 +76,7 @@ fn socket(address: SocketAddr, transport: Transport) -> io::Result<Socket> {
         socket.set_tcp_nodelay(true)?;
         socket.set_tcp_keepalive(&super::io::KEEPALIVE)?;
     }
-    if transport == Transport::Udp {
+    if transport != Transport::Tcp {
         // As large as the system allows.
         let _ = socket.set_recv_buffer_size(UDP_BUFFER);
     }

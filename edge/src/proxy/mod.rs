@@ -6,7 +6,7 @@
 //!
 //! A request passes one function per step: [`h1`] or `h2` decode it into the canonical [`message`], [`exchange`]
 //! routes, edits and forwards it, [`upstream`] supplies the connection, and the body is pumped from a `Source` to a
-//! `Sink` ([`body`]). Standards: RFC 9110, RFC 9112, RFC 9113, RFC 6455 (tunnel only), RFC 6265 (session cookies).
+//! `Sink` ([`body`]). Standards: RFC 9110, RFC 9112, RFC 9113, RFC 9114, RFC 6455 (tunnel only), RFC 6265 (session cookies).
 #![allow(async_fn_in_trait)] // one thread per worker: no future needs to be Send
 
 pub mod accept;
@@ -25,6 +25,7 @@ pub mod fuzzing;
 pub mod generation;
 pub mod h1;
 pub mod h2;
+pub mod h3;
 pub mod health;
 pub mod io;
 pub mod l4;
@@ -48,7 +49,7 @@ pub mod worker;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -80,6 +81,8 @@ pub struct ProxyOptions {
     /// `None` leaves the choice to us: epoll, which was measured equal or better on every path.
     pub backend: Option<Backend>,
     pub tokens: Tokens,
+    /// Of QUIC.
+    pub keys: h3::steering::Keys,
     pub log: Option<access_log::AccessLog>,
 }
 
@@ -152,6 +155,9 @@ pub enum StartError {
 pub struct Proxy {
     wanted: watch::Sender<Arc<Wanted>>,
     bound: Mutex<HashMap<(SocketAddr, Transport), Arc<Bound>>>,
+    /// Sockets of QUIC, also those that are there for the connections on them alone.
+    lingering: Mutex<HashMap<SocketAddr, Weak<Bound>>>,
+    keys: h3::steering::Keys,
     shared: Arc<Shared>,
     metrics: Vec<Arc<WorkerMetrics>>,
     threads: Vec<JoinHandle<()>>,
@@ -197,6 +203,8 @@ impl Proxy {
         let mut proxy = Self {
             wanted,
             bound: Mutex::default(),
+            lingering: Mutex::default(),
+            keys: options.keys,
             shared,
             metrics: Vec::new(),
             threads: Vec::new(),
@@ -260,9 +268,11 @@ impl Proxy {
         let sockets = generation.snapshot.sockets.iter().map(|socket| (socket.address, socket.transport));
         let responders = generation.responders.iter().map(|address| (*address, Transport::Tcp));
         for key in sockets.chain(responders) {
-            let existing = bound.get(&key).or_else(|| next.get(&key)).cloned();
-            match existing.map_or_else(|| Bound::new(key.0, key.1, self.threads.len()).map(Arc::new), Ok) {
+            let existing = bound.get(&key).or_else(|| next.get(&key)).cloned().or_else(|| self.lingering(key));
+            let bind = || Bound::new(key.0, key.1, self.threads.len(), &self.keys).map(Arc::new);
+            match existing.map_or_else(bind, Ok) {
                 Ok(socket) => {
+                    self.remember(&socket);
                     next.insert(key, socket);
                 }
                 Err(error) => failures.push(BindFailure { address: key.0, transport: key.1, error }),
@@ -279,6 +289,22 @@ impl Proxy {
         drop(retired);
         self.forget();
         failures
+    }
+
+    /// A socket of QUIC that connections still hold. A second one beside it would get a share of its datagrams.
+    fn lingering(&self, (address, transport): (SocketAddr, Transport)) -> Option<Arc<Bound>> {
+        if transport != Transport::Quic {
+            return None;
+        }
+        self.lingering.lock().unwrap_or_else(PoisonError::into_inner).get(&address)?.upgrade()
+    }
+
+    fn remember(&self, socket: &Arc<Bound>) {
+        if let (address, Transport::Quic) = socket.key() {
+            let mut lingering = self.lingering.lock().unwrap_or_else(PoisonError::into_inner);
+            lingering.retain(|_, socket| socket.strong_count() > 0);
+            lingering.insert(address, Arc::downgrade(socket));
+        }
     }
 
     /// Frees the generations that no worker holds any more. To be called now and then.

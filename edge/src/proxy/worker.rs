@@ -15,9 +15,8 @@ use edge_config::policy::ConnectionLimit;
 use edge_config::snapshot::{ClientSettings, Http2Bounds, Port, PortId, Snapshot, Transport, UpstreamId};
 use foldhash::{HashMap, HashMapExt as _};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
-use super::accept;
+use super::accept::{self, Accepting};
 use super::authorities::Authorities;
 use super::challenges::Challenges;
 use super::clock::Clock;
@@ -25,6 +24,7 @@ use super::complaints::Complaints;
 use super::filters::session::Tokens;
 use super::generation::Generation;
 use super::h2::front::Attendants;
+use super::h3;
 use super::io::Backend;
 use super::listening::Bound;
 use super::metrics::{Series, WorkerMetrics};
@@ -195,6 +195,8 @@ pub struct Worker {
     pub challenges: RefCell<Arc<Challenges>>,
     /// What was made of passwords, keys and tokens.
     pub prepared: Prepared,
+    /// Addresses on which QUIC is spoken, or was while a connection of theirs lives.
+    quic: RefCell<HashMap<SocketAddr, Rc<h3::Listening>>>,
     pub(super) shared: Arc<Shared>,
     current: RefCell<Rc<Current>>,
     upstreams: Rc<RefCell<Upstreams>>,
@@ -233,6 +235,7 @@ impl Worker {
             near: protection::Near::default(),
             challenges: RefCell::default(),
             prepared: Prepared::default(),
+            quic: RefCell::default(),
             shared,
             upstreams,
             draining: Cell::new(false),
@@ -270,6 +273,24 @@ impl Worker {
     pub fn load(&self) -> u32 {
         let most = self.current.borrow().generation.limits.max_connections.max(1);
         u32::try_from(self.shared.connections().saturating_mul(1000) / most).unwrap_or(u32::MAX)
+    }
+
+    /// Who speaks QUIC on an address.
+    pub fn quic(&self, address: SocketAddr) -> Option<Rc<h3::Listening>> {
+        self.quic.borrow().get(&address).cloned()
+    }
+
+    /// Whether a client of an address would be served by HTTP/3.
+    pub fn serves_http3(&self, address: SocketAddr) -> bool {
+        self.quic.borrow().get(&address).is_some_and(|listening| listening.is_open())
+    }
+
+    /// Its last connection is gone.
+    pub fn forget_quic(&self, listening: &Rc<h3::Listening>) {
+        let mut quic = self.quic.borrow_mut();
+        if quic.get(&listening.address()).is_some_and(|known| Rc::ptr_eq(known, listening)) {
+            quic.remove(&listening.address());
+        }
     }
 
     pub fn is_draining(&self) -> bool {
@@ -426,7 +447,7 @@ pub(super) async fn run(seat: Seat) {
 /// The accepting tasks of a worker.
 #[derive(Default)]
 struct Listeners {
-    active: HashMap<(SocketAddr, Transport), (Arc<Bound>, JoinHandle<()>)>,
+    active: HashMap<(SocketAddr, Transport), (Arc<Bound>, Accepting)>,
 }
 
 impl Listeners {
@@ -434,20 +455,22 @@ impl Listeners {
     /// The error is the last of those that have to be tried again; what can be accepted on is.
     fn set(&mut self, worker: &Rc<Worker>, sockets: &[Arc<Bound>]) -> Result<(), String> {
         let mut outcome = Ok(());
-        self.active.retain(|key, (bound, task)| {
-            let stays = sockets.iter().any(|socket| socket.key() == *key && Arc::ptr_eq(socket, bound));
-            if !stays {
-                task.abort();
-            }
-            stays
-        });
+        let is_wanted = |key: &(SocketAddr, Transport), bound: &Arc<Bound>| {
+            sockets.iter().any(|socket| socket.key() == *key && Arc::ptr_eq(socket, bound))
+        };
+        for (_, (_, accepting)) in self.active.extract_if(|key, (bound, _)| !is_wanted(key, bound)) {
+            accepting.stop(worker);
+        }
         for bound in sockets {
             if self.active.contains_key(&bound.key()) {
                 continue;
             }
             match accept::start(worker, bound) {
-                Ok(task) => {
-                    self.active.insert(bound.key(), (Arc::clone(bound), task));
+                Ok(accepting) => {
+                    if let Accepting::Quic(listening) = &accepting {
+                        worker.quic.borrow_mut().insert(listening.address(), Rc::clone(listening));
+                    }
+                    self.active.insert(bound.key(), (Arc::clone(bound), accepting));
                 }
                 Err(error) => {
                     outcome = Err(format!("worker {} cannot accept on {}: {error}", worker.index, bound.key().0));

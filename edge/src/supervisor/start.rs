@@ -27,6 +27,7 @@ use crate::notify::Notifier;
 use crate::proxy::authorities::trouble::Told;
 use crate::proxy::filters::session::Tokens;
 use crate::proxy::generation::Generation;
+use crate::proxy::h3::steering;
 use crate::proxy::io::Backend;
 use crate::proxy::limits::Limits;
 use crate::proxy::tls::tickets::Tickets;
@@ -294,6 +295,7 @@ fn start_proxy(settings: &Settings, store: &Store) -> Result<Proxy, StartError> 
             IoBackend::IoUring => Some(Backend::Uring),
             IoBackend::Epoll => Some(Backend::Epoll),
         },
+        keys: steering::Keys::new(secret.bytes()),
         tokens: Tokens::new(secret.bytes()).expect("a key of 32 bytes is long enough for HMAC-SHA-256"),
         log: destination.map(access_log::AccessLog::start).transpose()?,
     };

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 use tokio::sync::Notify;
 
 use super::*;
+use crate::proxy::h3::steering::Keys;
 use crate::proxy::health::Health;
 use crate::proxy::limits::Limits;
 
@@ -53,7 +54,7 @@ fn a_worker_that_cannot_accept_says_so_and_serves_when_it_can() {
         Arc::new(Wanted { generation: generation(number), series: vec![Arc::default()], sockets, mode })
     };
     // Bound for no worker at all: there is no descriptor for this one.
-    let bad = Arc::new(Bound::new(address, Transport::Tcp, 0).unwrap());
+    let bad = Arc::new(Bound::new(address, Transport::Tcp, 0, &Keys::new(b"test")).unwrap());
     let (sender, receiver) = watch::channel(wanted(1, vec![bad], Mode::Serve));
     let seat = Seat {
         index: 0,
@@ -73,7 +74,7 @@ fn a_worker_that_cannot_accept_says_so_and_serves_when_it_can() {
         // Longer than the first pause: it is still so.
         tokio::time::sleep(FIRST_PAUSE * 3).await;
         assert_eq!(live(), 0);
-        let good = Arc::new(Bound::new(address, Transport::Tcp, 1).unwrap());
+        let good = Arc::new(Bound::new(address, Transport::Tcp, 1, &Keys::new(b"test")).unwrap());
         sender.send_replace(wanted(2, vec![good], Mode::Serve));
         until("the next generation is live", || live() == 2).await;
         assert_eq!(deaf(), None);

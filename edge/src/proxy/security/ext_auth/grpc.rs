@@ -121,6 +121,7 @@ fn http(ext_auth: &ExtAuth, body: Option<&Bytes>, request: &RequestHead) -> Http
         Version::Http10 => "HTTP/1.0",
         Version::Http11 => "HTTP/1.1",
         Version::Http2 => "HTTP/2",
+        Version::Http3 => "HTTP/3",
     };
     HttpRequest {
         method: request.method().to_owned(),
