@@ -226,6 +226,13 @@ impl Outgoing {
         self.code = code;
     }
 
+    /// Resets the stream at once: what was malformed gets no answer, as over HTTP/2.
+    fn break_off(&mut self, code: Code) {
+        // One that the client has stopped is over already.
+        let _ = self.stream.reset(code.into());
+        self.is_finished = true;
+    }
+
     /// Done when the client has everything, or has said that it wants no more, or is gone; the latter two are `true`.
     pub fn over(&self) -> impl Future<Output = bool> + use<> {
         let stopped = self.stream.stopped();
@@ -234,8 +241,10 @@ impl Outgoing {
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, StreamError>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes).map_err(|error: WriteError| match error {
-            WriteError::Stopped(_) | WriteError::ConnectionLost(_) => StreamError::Closed,
-            WriteError::ClosedStream | WriteError::ZeroRttRejected => StreamError::Malformed("stream is over"),
+            WriteError::Stopped(_)
+            | WriteError::ConnectionLost(_)
+            | WriteError::ClosedStream
+            | WriteError::ZeroRttRejected => StreamError::Closed,
         })
     }
 
@@ -413,7 +422,7 @@ impl Source for Inbound {
                     Trouble::Malformed(why) | Trouble::Broken(_, why) => StreamError::Malformed(why),
                 };
                 if matches!(trouble, Trouble::Malformed(_)) {
-                    self.out.borrow_mut().blame(Code::Message);
+                    self.out.borrow_mut().break_off(Code::Message);
                 }
                 self.reader.connection.note(Some(trouble));
                 Err(error)

@@ -51,6 +51,9 @@ const SEND_WINDOW: u64 = 1 << 20;
 const PROBE: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_secs(120);
 
+/// How often a worker without connections looks whether others have some.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// An address on one worker.
 pub struct Listening {
     bound: Arc<Bound>,
@@ -78,6 +81,9 @@ impl Listening {
         let (this, worker) = (Rc::clone(self), Rc::clone(worker));
         tokio::task::spawn_local(async move {
             this.endpoint.wait_idle().await;
+            while !this.open.get() && !this.steering.is_idle() {
+                tokio::time::sleep(LOOK).await;
+            }
             if !this.open.get() {
                 this.endpoint.close(Code::NoError.into(), b"");
                 worker.forget_quic(&this);
@@ -212,7 +218,7 @@ fn admit(worker: &Rc<Worker>, listening: &Rc<Listening>, incoming: Incoming) {
     let mut server = ServerConfig::new(choice, Arc::clone(&listening.steering.keys.token));
     server.transport_config(listening.transport(&current, serve));
     let arrival = Arrival::new(peer, local);
-    let (worker, in_progress) = (Rc::clone(worker), InProgress::new(listening));
+    let (worker, in_progress, alive) = (Rc::clone(worker), InProgress::new(listening), listening.steering.enter());
     // An error here is one of the packet, which is answered already.
     let Ok(connecting) = incoming.accept_with(Arc::new(server)) else {
         if let Some(series) = series {
@@ -221,7 +227,7 @@ fn admit(worker: &Rc<Worker>, listening: &Rc<Listening>, incoming: Incoming) {
         return;
     };
     tokio::task::spawn_local(async move {
-        let _place = place;
+        let (_place, _alive) = (place, alive);
         if let Some((connection, arrival, _counted)) = Box::pin(handshake(&worker, connecting, arrival)).await {
             drop(in_progress);
             connection::serve(&worker, connection, arrival).await;

@@ -10,6 +10,7 @@
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
@@ -63,6 +64,17 @@ pub struct Steering {
     pub keys: Keys,
     mask: RandomState,
     queues: Vec<Queue>,
+    /// Connections of all workers.
+    connections: AtomicUsize,
+}
+
+/// A connection, until it is dropped.
+pub struct Alive(Arc<Steering>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 struct Queue {
@@ -83,7 +95,19 @@ impl Steering {
             let (sender, receiver) = mpsc::channel(QUEUE);
             Queue { sender, receiver: Mutex::new(Some(receiver)) }
         };
-        Arc::new(Self { keys, mask: RandomState::new(), queues: (0..workers).map(queue).collect() })
+        let (mask, connections) = (RandomState::new(), AtomicUsize::new(0));
+        Arc::new(Self { keys, mask, queues: (0..workers).map(queue).collect(), connections })
+    }
+
+    /// Counts a connection.
+    pub fn enter(self: &Arc<Self>) -> Alive {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        Alive(Arc::clone(self))
+    }
+
+    /// Whether no worker has a connection. As long as one has, each must read its socket: the kernel deals to all of them.
+    pub fn is_idle(&self) -> bool {
+        self.connections.load(Ordering::Relaxed) == 0
     }
 
     /// What others hand over to a worker. There is one taker per worker at a time; it gives back what it took.
