@@ -143,6 +143,7 @@ fn named(flow: HandedFlow) -> (FlowName, OwnedFd) {
     (FlowName { local, index, client, endpoint, backend, is_answered: answered }, socket)
 }
 
+#[derive(Debug)]
 enum Failure {
     /// When.
     Ended(&'static str),
@@ -225,4 +226,81 @@ async fn end(process: &mut Child, ends_itself: bool) -> Option<ExitStatus> {
     // It may have ended just now.
     let _ = process.kill();
     process.wait().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::line::Line;
+
+    fn offer() -> Offer {
+        let name = ControlName { path: "/run/edge/edged.sock".into(), metrics: None };
+        let socket = |index| HandedSocket {
+            address: "192.0.2.1:80".parse().unwrap(),
+            transport: Transport::Tcp,
+            index,
+            descriptor: std::fs::File::open("/dev/null").unwrap().into(),
+        };
+        let control = HandedControl { name, descriptors: Vec::new() };
+        Offer { sockets: (0..MOST_ALONG + 1).map(socket).collect(), control, standing: Standing::default() }
+    }
+
+    /// The conversation with a successor that behaves so.
+    fn with(successor: impl AsyncFnOnce(Channel)) -> Result<(String, u64), Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (near, far) = Line::pair().unwrap();
+            let (near, far) = (Channel::new(near).unwrap(), Channel::new(Line::from_descriptor(far).unwrap()).unwrap());
+            tokio::join!(converse(&near, offer()), successor(far)).0
+        })
+    }
+
+    fn hello(oldest: u32, newest: u32) -> Hello {
+        Hello { oldest, newest, edged: "9.9.9".into() }
+    }
+
+    #[test]
+    fn one_that_gets_ready_is_told_everything() {
+        let outcome = with(async |channel: Channel| {
+            // It may speak more than this one does.
+            channel.send(&hello(1, 9), &[]).unwrap();
+            let (mut sockets, mut is_welcome) = (0, false);
+            loop {
+                match channel.next::<FromPredecessor>().await.unwrap() {
+                    (FromPredecessor::Welcome { protocol, .. }, _) => is_welcome = protocol == 1,
+                    (FromPredecessor::Sockets(names), along) => {
+                        assert_eq!(names.len(), along.len());
+                        sockets += along.len();
+                    }
+                    (FromPredecessor::Control(name), _) => assert_eq!(name, offer().control.name),
+                    (FromPredecessor::Offered(_), _) => break,
+                    (said, _) => panic!("{said:?}"),
+                }
+            }
+            assert!(is_welcome);
+            assert_eq!(sockets, MOST_ALONG + 1);
+            channel.send(&FromSuccessor::Waiting("a moment".into()), &[]).unwrap();
+            channel.send(&FromSuccessor::Prepared(7), &[]).unwrap();
+        });
+        assert!(matches!(outcome, Ok((edged, 7)) if edged == "9.9.9"));
+    }
+
+    #[test]
+    fn one_that_cannot_is_refused_or_believed() {
+        let outcome = with(async |channel: Channel| {
+            channel.send(&hello(7, 9), &[]).unwrap();
+            let (said, _) = channel.next::<FromPredecessor>().await.unwrap();
+            assert!(matches!(said, FromPredecessor::Refused(why) if why.contains("restart edged instead")));
+        });
+        assert!(matches!(outcome, Err(Failure::Said(why)) if why.contains("edged 9.9.9 speaks versions 7 to 9")));
+        let outcome = with(async |channel: Channel| {
+            channel.send(&hello(1, 1), &[]).unwrap();
+            channel.send(&FromSuccessor::Refused("edge.toml:1:1: no".into()), &[]).unwrap();
+            // Until it was told everything.
+            while !matches!(channel.next().await, Ok((FromPredecessor::Offered(_), _))) {}
+        });
+        assert!(matches!(outcome, Err(Failure::Said(why)) if why.ends_with("refuses: edge.toml:1:1: no")));
+        let outcome = with(async |channel: Channel| drop(channel));
+        assert!(matches!(outcome, Err(Failure::Ended("before its first word"))));
+    }
 }
