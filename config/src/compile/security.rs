@@ -20,6 +20,8 @@ use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt};
 
+pub(super) use self::asked::named_service;
+pub(super) use self::ext_auth::{STATUS as AUTHORIZER_STATUS, TIMEOUT as AUTHORIZER_TIMEOUT};
 use self::make::{Made, Maker, http_steps, only_authorization};
 use super::attach::Parents;
 use super::backends::{Backends, Upstreams};

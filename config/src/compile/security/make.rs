@@ -88,7 +88,7 @@ impl<'m, 'c, 'a> Maker<'m, 'c, 'a> {
         security.jwt = part!(jwt, |maker: &mut Self, jwt, _| tokens::jwt(maker, jwt));
         security.authorization = part!(authorization, |_: &mut Self, rules, spec| access::authorization(rules, spec));
         let of_others = faults.len();
-        security.ext_auth = part!(ext_auth, ext_auth::ext_auth);
+        security.ext_auth = part!(ext_auth, ext_auth::ext_auth).into_iter().collect();
         // "If set to true, the External Authorization will also be bypassed if its configuration is invalid."
         let is_open = spec.ext_auth.as_ref().is_some_and(|auth| auth.fail_open == Some(true));
         if is_open && of_others == 0 {
