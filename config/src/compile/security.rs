@@ -145,6 +145,7 @@ impl<'a> Judge<'_, '_, 'a> {
             policy: &policy.meta,
             home: &policy.meta.key.namespace,
             parent: None,
+            warnings: Vec::new(),
         };
         let targets = targets(context, &policy.meta, policy.spec.targets(), &policy.spec.target_selectors);
         let mut made = maker.make(&policy.spec);
@@ -331,6 +332,7 @@ impl<'a> Judge<'_, '_, 'a> {
             policy: &policy.meta,
             home: &policy.meta.key.namespace,
             parent: Some((&policy.spec, &below.meta)),
+            warnings: Vec::new(),
         };
         let made = maker.make(&spec);
         let message = format!("merged with SecurityPolicy {}", below.meta.key);

@@ -114,6 +114,23 @@ pub(in crate::compile) fn named_service(
     name
 }
 
+/// Notes that what is named by https is asked in the open, since nothing says that these backends speak TLS.
+pub(super) fn note_clear(maker: &mut Maker<'_, '_, '_>, place: &str, url: &str, via: Option<&ServiceName>) {
+    let Some(name) = via.filter(|_| url.starts_with("https:")) else { return };
+    let upstreams = &*maker.upstreams;
+    let service = upstreams.services.iter().find(|known| known.name == *name);
+    let in_clear = service.into_iter().flat_map(|service| &service.backends).find(|backend| match &backend.target {
+        Target::Upstream(id) => upstreams.list.get(id.index()).is_some_and(|upstream| upstream.tls.is_none()),
+        Target::Invalid { .. } => false,
+    });
+    if let Some(backend) = in_clear {
+        maker.warnings.push(format!(
+            "{place} is https, but {} is asked in clear: it has no BackendTLSPolicy, and no tls of its own",
+            backend.reference
+        ));
+    }
+}
+
 /// A URL that the data plane may ask: in the open only what does not leave the machine, or goes to backends.
 pub(super) fn asked_url(place: &str, url: &str, has_backends: bool) -> Result<Box<str>, Fault> {
     let (scheme, host) = parts(place, url)?;

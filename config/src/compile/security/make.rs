@@ -44,6 +44,8 @@ pub(in crate::compile) struct Maker<'m, 'c, 'a> {
     pub home: &'m str,
     /// Where the policy is merged: what it says itself, and the policy that says the rest.
     pub parent: Option<(&'m SecurityPolicySpec, &'m Meta)>,
+    /// What is done as the policy says, and is most likely not meant.
+    pub warnings: Vec<String>,
 }
 
 impl<'m, 'c, 'a> Maker<'m, 'c, 'a> {
@@ -105,6 +107,8 @@ impl<'m, 'c, 'a> Maker<'m, 'c, 'a> {
                 Some(Fault::new(first.reason, all.join("; ")))
             }
         };
+        let warning = |message| Condition { kind: "Warning", status: true, reason: "InsecureBackend", message };
+        notes.extend(self.warnings.drain(..).map(warning));
         let mut made = Made { security: Arc::new(security), fault: None, notes };
         if let Some(fault) = fault {
             made.close(fault);
