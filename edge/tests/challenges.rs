@@ -155,8 +155,14 @@ fn port_80_of_nobody_answers_challenges_alone() {
         return;
     }
     on_both(|backend| {
-        let (tokens, keys) = (Tokens::new(b"test").unwrap(), Keys::new(b"test"));
-        let options = ProxyOptions { workers: 2, backend: Some(backend), tokens, keys, log: None };
+        let options = ProxyOptions {
+            workers: 2,
+            backend: Some(backend),
+            tokens: Tokens::new(b"test").unwrap(),
+            keys: Keys::new(b"test"),
+            log: None,
+            handed: None,
+        };
         let generation = |number, responders: &[SocketAddr]| Generation {
             number,
             snapshot: Arc::default(),

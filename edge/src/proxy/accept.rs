@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use edge_config::snapshot::{ListenerId, PortServe, Transport};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use super::challenges::RESPONDER_PORT;
 use super::complaints::Complaints;
@@ -25,31 +25,30 @@ use super::worker::{Arrival, Current, Worker};
 /// After a failure that will not go away at once (no descriptors, no memory).
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Starts to serve a bound socket.
+/// Starts to serve the sockets that a worker has of an address.
 pub fn start(worker: &Rc<Worker>, bound: &Arc<Bound>) -> io::Result<Accepting> {
     let (address, transport) = bound.key();
-    let descriptor = bound.descriptor(worker.index)?;
-    let worker = Rc::clone(worker);
-    Ok(Accepting::Task(match transport {
-        Transport::Tcp => {
+    if transport == Transport::Quic {
+        return h3::start(worker, bound).map(Accepting::Quic);
+    }
+    let mut tasks = JoinSet::new();
+    for (index, descriptor) in bound.descriptors(worker.index, worker.count())? {
+        let worker = Rc::clone(worker);
+        if transport == Transport::Tcp {
             let listener = TcpListener::from_std(descriptor.into())?;
-            tokio::task::spawn_local(accept(worker, listener, address))
-        }
-        Transport::Udp => {
+            tasks.spawn_local(accept(worker, listener, address));
+        } else {
             let socket = tokio::net::UdpSocket::from_std(descriptor.into())?;
-            tokio::task::spawn_local(super::l4::datagrams(worker, socket, address))
+            tasks.spawn_local(super::l4::datagrams(worker, socket, address, index));
         }
-        Transport::Quic => {
-            drop(descriptor);
-            return h3::start(&worker, bound).map(Accepting::Quic);
-        }
-    }))
+    }
+    Ok(Accepting::Tasks(tasks))
 }
 
-/// A socket that is served.
+/// Sockets that are served.
 pub enum Accepting {
-    /// Its task has the socket.
-    Task(JoinHandle<()>),
+    /// Dropping the tasks closes them.
+    Tasks(JoinSet<()>),
     Quic(Rc<h3::Listening>),
 }
 
@@ -57,7 +56,15 @@ impl Accepting {
     /// Takes no new connection or datagram from here on.
     pub fn stop(self, worker: &Rc<Worker>) {
         match self {
-            Self::Task(task) => task.abort(),
+            Self::Tasks(tasks) => drop(tasks),
+            Self::Quic(listening) => listening.close(worker),
+        }
+    }
+
+    /// The same, and waits until each has put away what it has. Connections of QUIC keep their socket.
+    pub async fn end(self, worker: &Rc<Worker>) {
+        match self {
+            Self::Tasks(mut tasks) => tasks.shutdown().await,
             Self::Quic(listening) => listening.close(worker),
         }
     }

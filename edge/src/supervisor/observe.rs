@@ -10,8 +10,8 @@ use edge_config::problem::Severity;
 use edge_config::reach;
 use edge_config::snapshot::{EndpointSet, UpstreamKey};
 
-use super::Supervisor;
 use super::cluster::Saver;
+use super::{Supervisor, take_over};
 use crate::control::observed::{
     CollectionState, Network, Observed, ReachState, SocketState, SourceState, UpstreamState, VipState,
 };
@@ -90,6 +90,8 @@ impl Supervisor {
         notices.extend(self.seen.kernel.0.iter().map(|finding| format!("kernel: {finding}")));
         notices.extend(self.proxy.deaf());
         notices.extend(self.reporting.as_ref().and_then(Reporting::trouble));
+        notices.extend(self.upgrade.notice());
+        notices.extend(self.succession.as_ref().map(take_over::Succession::notice));
         let fleet = self.fleet.observed();
         notices.extend(fleet.iter().flat_map(|fleet| fleet.notices()));
         if let Some(kubernetes) = &self.kubernetes {

@@ -74,8 +74,14 @@ impl Rig {
         log: Option<AccessLog>,
     ) -> Self {
         let address = free_address();
-        let (tokens, keys) = (Tokens::new(b"test").unwrap(), Keys::new(b"test"));
-        let options = ProxyOptions { workers: 2, backend: Some(backend), tokens, keys, log };
+        let options = ProxyOptions {
+            workers: 2,
+            backend: Some(backend),
+            tokens: Tokens::new(b"test").unwrap(),
+            keys: Keys::new(b"test"),
+            log,
+            handed: None,
+        };
         let first = generation(0, Snapshot::default(), Vec::new(), limits);
         let proxy = Proxy::start(options, first).unwrap();
         let rig = Self { proxy, address, number: AtomicU64::new(0), limits, path: Mutex::default() };

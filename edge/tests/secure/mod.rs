@@ -256,7 +256,7 @@ impl SecureRig {
         install_provider();
         let tokens = Tokens::new(b"test").unwrap();
         let keys = Keys::new(b"test");
-        let options = ProxyOptions { workers: 2, backend: Some(backend), tokens, keys, log: None };
+        let options = ProxyOptions { workers: 2, backend: Some(backend), tokens, keys, log: None, handed: None };
         let first = Generation {
             number: 0,
             snapshot: Arc::default(),

@@ -155,7 +155,9 @@ pub fn start(worker: &Rc<Worker>, bound: &Arc<Bound>) -> io::Result<Rc<Listening
     if Ids::new(steering, worker.index).is_none() {
         return Err(unfit("QUIC is served by 256 workers at most"));
     }
-    let socket = std::net::UdpSocket::from(bound.descriptor(worker.index)?);
+    let own = bound.descriptors(worker.index, worker.count())?.pop();
+    let (_, descriptor) = own.ok_or_else(|| unfit("no socket for this worker"))?;
+    let socket = std::net::UdpSocket::from(descriptor);
     let socket = Arc::new(Socket::new(socket, worker.index, steering)?);
     let mut config = EndpointConfig::new(Arc::clone(&steering.keys.reset));
     let (of_ids, index) = (Arc::clone(steering), worker.index);

@@ -182,6 +182,7 @@ fn through_workers(backend: Backend) {
         tokens: Tokens::new(b"test").unwrap(),
         keys: Keys::new(b"test"),
         log: Some(AccessLog::start(Destination::File(path.clone())).unwrap()),
+        handed: None,
     };
     let proxy = Proxy::start(options, generation(0, address, &[], &[])).unwrap();
     publish(&proxy, generation(1, address, &[(1, Some(0)), (0, Some(1))], &[a, b]));
@@ -264,6 +265,7 @@ fn options(workers: usize) -> ProxyOptions {
         tokens: Tokens::new(b"test").unwrap(),
         keys: Keys::new(b"test"),
         log: None,
+        handed: None,
     }
 }
 
