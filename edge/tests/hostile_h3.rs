@@ -44,7 +44,7 @@ fn malformed_requests_reset_their_stream_and_nothing_else() {
                 ("an empty name", after(&[("", "1")])),
                 ("a space in a name", after(&[("x own", "1")])),
                 ("a line break in a value", after(&[("x-own", "1\r\nx-more: 2")])),
-                ("NUL in a value", after(&[("x-own", "1\02")])),
+                ("NUL in a value", after(&[("x-own", "1\x002")])),
                 ("space around a value", after(&[("x-own", " 1")])),
                 ("connection", after(&[("connection", "close")])),
                 ("keep-alive", after(&[("keep-alive", "5")])),

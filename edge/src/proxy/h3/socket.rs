@@ -125,16 +125,13 @@ impl AsyncUdpSocket for Socket {
             ready!(self.socket.poll_recv_ready(cx))?;
             let received =
                 self.socket.try_io(Interest::READABLE, || self.state.recv((&self.socket).into(), bufs, meta));
-            match received {
-                Ok(count) => {
-                    for (buffer, meta) in bufs.iter_mut().zip(meta.iter_mut()).take(count) {
-                        let length = meta.len.min(buffer.len());
-                        self.sort(buffer.get_mut(..length).unwrap_or_default(), meta);
-                    }
-                    return Poll::Ready(Ok(count));
+            // An error is about some datagram that was sent: it concerns nobody else.
+            if let Ok(count) = received {
+                for (buffer, meta) in bufs.iter_mut().zip(meta.iter_mut()).take(count) {
+                    let length = meta.len.min(buffer.len());
+                    self.sort(buffer.get_mut(..length).unwrap_or_default(), meta);
                 }
-                // About some datagram that was sent: it concerns nobody else.
-                Err(_) => {}
+                return Poll::Ready(Ok(count));
             }
         }
         cx.waker().wake_by_ref();

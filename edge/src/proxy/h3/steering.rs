@@ -212,11 +212,11 @@ mod tests {
     fn every_id_leads_to_its_worker() {
         let steering = Steering::new(3, Keys::new(b"test"));
         let mut last = [0_usize; 3];
-        for worker in 0..3 {
+        for (worker, plain) in last.iter_mut().enumerate() {
             let mut ids = Ids::new(&steering, worker).unwrap();
             for _ in 0..1000 {
                 let id = ids.generate_cid();
-                last[worker] += usize::from(id[CID - 1] == worker as u8);
+                *plain += usize::from(id[CID - 1] == worker as u8);
                 for here in 0..3 {
                     let expected = (here != worker).then_some(worker);
                     assert_eq!(steering.other(here, &short(&id)), expected);
