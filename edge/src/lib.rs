@@ -18,6 +18,7 @@ pub mod proxy;
 pub mod pulse;
 pub mod reach;
 pub mod resolve;
+mod secret_file;
 pub mod source;
 pub mod store;
 pub mod supervisor;
