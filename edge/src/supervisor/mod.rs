@@ -39,6 +39,7 @@ use crate::control::api;
 use crate::control::holds::{Ask, Holds};
 use crate::control::maintenance::Closures;
 use crate::control::world::{Command, Reloaded, World};
+use crate::dashboard::Dashboard;
 use crate::fleet::Fleet;
 use crate::kubernetes::{Changes, Kubernetes, Reporting};
 use crate::logging::Logging;
@@ -242,6 +243,7 @@ pub struct Supervisor {
     /// Ends the control API when it is dropped.
     stop_api: watch::Sender<bool>,
     api: Option<std::thread::JoinHandle<()>>,
+    dashboard: Dashboard,
     wanted: Serving,
     seen: Seen,
 }
@@ -378,6 +380,7 @@ impl Supervisor {
         self.reach.stop().await;
         drop(self.fleet);
         drop(self.certs);
+        drop(self.dashboard);
         drop(self.stop_api);
         if let Some(api) = self.api
             && api.join().is_err()

@@ -20,6 +20,7 @@ use crate::certs::ordering::Means;
 use crate::certs::{Certs, CertsSettings};
 use crate::control::api::{self, Api, Sockets};
 use crate::control::world::{self, World};
+use crate::dashboard::{self, Dashboard};
 use crate::fleet::{self, Fleet, Who};
 use crate::kubernetes::{Kubernetes, Leadership, Reporting, last_good};
 use crate::logging::Logging;
@@ -173,6 +174,13 @@ fn open(
             written.write(text);
         }
     });
+    let mut dashboard = Dashboard::new(dashboard::Sources {
+        worlds: handle.world.clone(),
+        workers: proxy.metrics().to_vec(),
+        store: store.clone(),
+        edge: (&*edge).into(),
+    });
+    dashboard.set(settings.dashboard.as_ref());
     let (stop_api, stopped) = watch::channel(false);
     let api = api::start(Api { handle, metrics }, sockets, stopped)?;
     // Whoever has nothing to serve yet waits for the API server.
@@ -223,6 +231,7 @@ fn open(
         worlds,
         stop_api,
         api: Some(api),
+        dashboard,
         wanted: Serving {
             cache,
             files: Files::default(),
