@@ -15,7 +15,9 @@ mod network;
 mod observe;
 mod signals;
 mod start;
+mod take_over;
 mod texts;
+mod upgrade;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -38,9 +40,12 @@ use crate::certs::{self, Certs, CertsObserved};
 use crate::control::api;
 use crate::control::holds::{Ask, Holds};
 use crate::control::maintenance::Closures;
-use crate::control::world::{Command, Reloaded, World};
+use crate::control::world::{Command, Reloaded, Upgraded, World};
 use crate::dashboard::Dashboard;
 use crate::fleet::Fleet;
+use crate::handover::Program;
+use crate::handover::predecessor::{Ear, News};
+use crate::handover::successor::Successor;
 use crate::kubernetes::{Changes, Kubernetes, Reporting};
 use crate::logging::Logging;
 use crate::moment;
@@ -86,6 +91,10 @@ pub enum StartError {
     Network(#[source] std::io::Error),
     #[error("cannot start the thread that watches files")]
     Watch(#[source] std::io::Error),
+    #[error("cannot find out which program this is")]
+    Program(#[source] std::io::Error),
+    #[error(transparent)]
+    Predecessor(#[from] crate::handover::predecessor::PredecessorError),
 }
 
 /// One thing that happened.
@@ -112,6 +121,12 @@ enum Event {
     Hold(Ask, oneshot::Sender<Result<Holds, String>>),
     /// Something about a host.
     Close(crate::control::maintenance::Ask, oneshot::Sender<Result<Closures, String>>),
+    /// Reload, or hand over to the program on disk; `true`: that in any case.
+    Upgrade(bool, oneshot::Sender<Result<Upgraded, String>>),
+    /// A successor is ready, or why there is none.
+    Successor(Result<Box<Successor>, String>),
+    /// Of the edged before this one.
+    Predecessor(News),
     /// The certificate thread answers it.
     Certificate(CertCommand),
     /// What is seen of the network, or of who guards it, changed.
@@ -128,6 +143,9 @@ enum Event {
 struct Inbox {
     /// Signals.
     signals: mpsc::Receiver<Event>,
+    successors: mpsc::Receiver<Result<Box<Successor>, String>>,
+    /// Until it has ended.
+    predecessor: Option<Ear>,
     files: mpsc::Receiver<()>,
     commands: mpsc::Receiver<Command>,
     certificates: mpsc::UnboundedReceiver<certs::Published>,
@@ -155,12 +173,15 @@ impl Inbox {
             Some(event) = self.signals.recv() => event,
             Some(command) = self.commands.recv() => match command {
                 Command::Reload { reply } => Event::Reload(Some(reply)),
+                Command::Upgrade { is_forced, reply } => Event::Upgrade(is_forced, reply),
                 Command::Drain { reply } => Event::Drain(reply),
                 Command::Undrain { reply } => Event::Undrain(reply),
                 Command::Hold { ask, reply } => Event::Hold(ask, reply),
                 Command::Close { ask, reply } => Event::Close(ask, reply),
                 Command::Certificate(command) => Event::Certificate(command),
             },
+            Some(successor) = self.successors.recv() => Event::Successor(successor),
+            news = heard(&mut self.predecessor) => Event::Predecessor(news),
             () = self.network.notified() => Event::Network,
             () = moment::reached(self.due) => Event::Due,
             Some(published) = self.certificates.recv() => Event::Certificates(published),
@@ -175,6 +196,13 @@ impl Inbox {
             heard = texts::heard(&mut self.beside) => Event::Heard(heard),
             () = moment::reached(self.held) => Event::Begin,
         }
+    }
+}
+
+async fn heard(predecessor: &mut Option<Ear>) -> News {
+    match predecessor {
+        Some(ear) => ear.next().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -210,6 +238,11 @@ const LIVE_PATIENCE: Duration = Duration::from_secs(1);
 
 pub struct Supervisor {
     config: PathBuf,
+    program: Program,
+    upgrade: upgrade::Upgrade,
+    /// While there is an edged before this one.
+    succession: Option<take_over::Succession>,
+    parts: take_over::Parts,
     inbox: Inbox,
     logging: Logging,
     notifier: Notifier,
@@ -304,7 +337,19 @@ impl Supervisor {
     /// Takes events until one says to stop; then drains, and undoes what only makes sense while edged runs.
     async fn run(mut self) {
         loop {
+            self.report_readiness();
             match self.inbox.next().await {
+                Event::Upgrade(is_forced, reply) => self.upgrade(is_forced, reply).await,
+                Event::Successor(successor) => {
+                    if let Some(relief) = self.relieve(successor).await {
+                        return self.hand_over(relief).await;
+                    }
+                }
+                Event::Predecessor(news) => {
+                    if !self.take_news(news).await {
+                        return;
+                    }
+                }
                 Event::Reload(reply) => {
                     let answer = self.reload().await;
                     if let Some(reply) = reply {

@@ -10,8 +10,8 @@ use edge_config::problem::Severity;
 use edge_config::reach;
 use edge_config::snapshot::{EndpointSet, UpstreamKey};
 
-use super::Supervisor;
 use super::cluster::Saver;
+use super::{Supervisor, take_over};
 use crate::control::observed::{
     CollectionState, Network, Observed, ReachState, SocketState, SourceState, UpstreamState, VipState,
 };
@@ -91,6 +91,8 @@ impl Supervisor {
         notices.extend(self.proxy.deaf());
         notices.extend(self.dashboard.notice());
         notices.extend(self.reporting.as_ref().and_then(Reporting::trouble));
+        notices.extend(self.upgrade.notice());
+        notices.extend(self.succession.as_ref().map(take_over::Succession::notice));
         let fleet = self.fleet.observed();
         notices.extend(fleet.iter().flat_map(|fleet| fleet.notices()));
         if let Some(kubernetes) = &self.kubernetes {
