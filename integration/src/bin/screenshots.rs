@@ -19,7 +19,7 @@ const MOST: u64 = 200 << 10;
 const TRAFFIC: Duration = Duration::from_secs(45);
 
 /// Name, view, what must be there.
-const PICTURES: [(&str, &str, &str); 5] = [
+const PICTURES: [(&str, &str, &str); 3] = [
     (
         "dashboard-overview",
         "#/overview",
@@ -30,9 +30,7 @@ const PICTURES: [(&str, &str, &str); 5] = [
         "#/map?listener=Gateway+default%2Fweb%2Fshop&route=HTTPRoute+default%2Fshop",
         "document.querySelector('[data-lane=endpoint] [data-id]')",
     ),
-    ("dashboard-announcements", "#/announcements", "document.querySelector('.told')"),
     ("dashboard-certificates", "#/certificates", "document.querySelector('.calendar rect')"),
-    ("dashboard-findings", "#/findings", "document.querySelector('td')"),
 ];
 
 fn main() -> ExitCode {
