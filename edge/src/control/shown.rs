@@ -124,7 +124,7 @@ pub fn overview<'m, P>(map: &'m Map, rates: &Rates, points: &'m [P]) -> Overview
         out.map(move |row| OutRow { backend: backend.backend.clone(), row: row.clone() })
     });
     let mut out: Vec<OutRow> = out.collect();
-    out.sort_by(|one, other| one.row.health.state.cmp(&other.row.health.state));
+    out.sort_by_key(|out| out.row.health.state);
     let total = out.len();
     out.truncate(FEW);
     let observed = &map.world.observed;

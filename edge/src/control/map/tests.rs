@@ -63,7 +63,7 @@ fn the_way_up_is_found() {
     ] {
         let lanes = shown::map(&map, &nothing(), &Question::parse(&question.replace(' ', "+"))).lanes;
         let mut way = String::new();
-        chosen(&lanes).iter().for_each(|(kind, id)| write!(way, "{kind} {id}\n").unwrap());
+        chosen(&lanes).iter().for_each(|(kind, id)| writeln!(way, "{kind} {id}").unwrap());
         let expected = expected.replace("vip edge/private", "vip Gateway edge/private");
         assert!(way.contains(&format!("{expected}\n")), "{question}: no {expected} in\n{way}");
     }
