@@ -195,9 +195,7 @@ fn certificates_of_clients() {
         assert_eq!(reply.status, 200, "{reply:?}");
         assert!(ask(None).is_err(), "without a certificate the connection fails");
         assert!(ask(Some(&stranger)).is_err(), "another authority's is none");
-        // The quickstart's listener in clear is not what the policy can be about: that is told.
+        // The quickstart's listener in clear asks nobody for anything; a condition names it (case client-validation-misspelt).
         assert_eq!(scene.get(WWW, "/get", &[]).status, 200);
-        let told = "spec.tls.clientValidation: no effect on listeners that do not terminate TLS (http)";
-        assert!(scene.status().contains(told) || scene.check().text().contains(told), "{}", scene.status());
     });
 }
