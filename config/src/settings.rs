@@ -4,6 +4,7 @@
 mod addresses;
 mod announce;
 mod certificates;
+mod dashboard;
 mod fleet;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ pub use announce::{
 pub use certificates::{
     CertificateMode, CertificateSettings, CertificateWish, IssuerName, IssuerSettings, WildcardPolicy, WishedAddress,
 };
+pub use dashboard::{DashboardCertificate, DashboardSettings};
 pub use fleet::{FleetEdge, FleetSettings};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -58,6 +60,8 @@ pub struct Settings {
     pub kubernetes: Option<KubernetesSettings>,
     /// `None`: this edge is alone, or has the others only in common with the API server.
     pub fleet: Option<FleetSettings>,
+    /// `None`: there is no web page.
+    pub dashboard: Option<DashboardSettings>,
 }
 
 /// `[services]`: which Services of type LoadBalancer are served.
@@ -366,7 +370,7 @@ impl Default for KubernetesSettings {
 
 impl Settings {
     /// The same with the daemon's own paths (state, control socket, access log, kubeconfig, and those of `[bgp]`, `[l2]`,
-    /// `[fleet]` and issuers) taken relative to `base`, the directory of `edge.toml`. The paths of sources stay as they
+    /// `[fleet]`, `[dashboard]` and issuers) taken relative to `base`, the directory of `edge.toml`. The paths of sources stay as they
     /// were written, since findings name them.
     pub fn anchored(mut self, base: &Path) -> Self {
         self.state_directory = base.join(&self.state_directory);
@@ -388,6 +392,9 @@ impl Settings {
         }
         if let Some(fleet) = &mut self.fleet {
             fleet.anchor(base);
+        }
+        if let Some(dashboard) = &mut self.dashboard {
+            dashboard.anchor(base);
         }
         self
     }
@@ -424,6 +431,7 @@ impl Default for Settings {
             issuers: IssuerSettings::default(),
             kubernetes: None,
             fleet: None,
+            dashboard: None,
         }
     }
 }

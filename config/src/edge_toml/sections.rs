@@ -2,6 +2,7 @@
 
 mod bgp;
 mod certificates;
+mod dashboard;
 mod fleet;
 mod issuers;
 mod kubernetes;
@@ -99,6 +100,7 @@ pub(super) fn settings(mut root: Section<'_>, sink: &mut Sink<'_>) -> Settings {
         vips::one_name(&mut settings, start, sink);
     }
     settings.fleet = root.section(sink, "fleet").and_then(|section| fleet::fleet(section, sink));
+    settings.dashboard = root.section(sink, "dashboard").and_then(|section| dashboard::dashboard(section, sink));
     root.finish(sink);
     settings
 }

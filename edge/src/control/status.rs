@@ -11,6 +11,7 @@ mod lookup;
 mod routes;
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use edge_config::names::Kind;
@@ -29,8 +30,8 @@ use super::world::{Scene, World};
 pub(super) use backends::backend_rows;
 pub(super) use certificates::{certificate_row, certificate_rows};
 pub(super) use listeners::certificate_covers as listener_covers;
-pub(super) use lookup::{Lookup, certificates as certificates_of};
-pub(super) use routes::{hostnames, is_route, parent_text};
+pub(super) use lookup::{Lookup, certificates as certificates_of, port_listeners, streams as streams_of};
+pub(super) use routes::{forwarded, hostnames, is_route, parent_text, rule_health, rule_text, target_health};
 
 /// Everything that `edgectl status` shows.
 pub fn status(world: &World, now: SystemTime) -> Status {
@@ -98,6 +99,18 @@ pub fn tally(world: &World, now: SystemTime) -> Tally {
         ("peer", count(peers.iter().map(|row| row.health.state))),
     ];
     Tally { edge: edge(world, now), problems: problems(world), vips, peers, counts }
+}
+
+/// A whole status, counted in the same way.
+pub(super) fn tally_of(status: &Status) -> BTreeMap<&'static str, [usize; State::ALL.len()]> {
+    BTreeMap::from([
+        ("vip", count(status.vips.iter().map(|row| row.health.state))),
+        ("listener", count(status.listeners.iter().map(|row| row.health.state))),
+        ("certificate", count(status.certificates.iter().map(|row| row.health.state))),
+        ("route", count(status.routes.iter().map(|row| row.health.state))),
+        ("backend", count(status.backends.iter().map(|row| row.health.state))),
+        ("peer", count(status.peers.iter().map(|row| row.health.state))),
+    ])
 }
 
 fn by_state(a: &VipRow, b: &VipRow) -> Ordering {

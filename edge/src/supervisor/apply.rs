@@ -239,8 +239,12 @@ impl Supervisor {
     }
 
     /// What can change while the daemon runs does; the rest says that it needs a restart.
-    fn apply_settings(&self, before: &Settings) {
+    fn apply_settings(&mut self, before: &Settings) {
         let now = &self.wanted.settings;
+        // Whoever takes over answers when the predecessor does not any more.
+        if self.api.is_some() {
+            self.dashboard.set(now.dashboard.as_ref());
+        }
         self.logging.set_level(now.log.level);
         let fixed = [
             ("[state] directory", before.state_directory != now.state_directory),

@@ -41,6 +41,7 @@ use crate::control::api;
 use crate::control::holds::{Ask, Holds};
 use crate::control::maintenance::Closures;
 use crate::control::world::{Command, Reloaded, Upgraded, World};
+use crate::dashboard::Dashboard;
 use crate::fleet::Fleet;
 use crate::handover::Program;
 use crate::handover::predecessor::{Ear, News};
@@ -275,6 +276,7 @@ pub struct Supervisor {
     /// Ends the control API when it is dropped.
     stop_api: watch::Sender<bool>,
     api: Option<std::thread::JoinHandle<()>>,
+    dashboard: Dashboard,
     wanted: Serving,
     seen: Seen,
 }
@@ -423,6 +425,7 @@ impl Supervisor {
         self.reach.stop().await;
         drop(self.fleet);
         drop(self.certs);
+        drop(self.dashboard);
         drop(self.stop_api);
         if let Some(api) = self.api
             && api.join().is_err()

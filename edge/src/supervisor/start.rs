@@ -22,6 +22,7 @@ use crate::certs::ordering::Means;
 use crate::certs::{Certs, CertsSettings, Published};
 use crate::control::api::{Api, Sockets};
 use crate::control::world::{self, World};
+use crate::dashboard::{self, Dashboard};
 use crate::fleet::{self, Fleet, Who};
 use crate::handover::Program;
 use crate::handover::message::{FromSuccessor, Standing};
@@ -216,6 +217,12 @@ fn open(beginning: Beginning<'_>, settings: Arc<Settings>, logging: Logging) -> 
             written.write(text);
         }
     });
+    let dashboard = Dashboard::new(dashboard::Sources {
+        worlds: handle.world.clone(),
+        workers: proxy.metrics().to_vec(),
+        store: store.clone(),
+        edge: (&*edge).into(),
+    });
     let (stop_api, _) = watch::channel(false);
     // Whoever has nothing to serve yet waits for the API server.
     let patience = settings.kubernetes.as_ref().filter(|_| !cluster.is_known).map(|kubernetes| kubernetes.sync_timeout);
@@ -284,6 +291,7 @@ fn open(beginning: Beginning<'_>, settings: Arc<Settings>, logging: Logging) -> 
         worlds,
         stop_api,
         api: None,
+        dashboard,
         wanted: Serving {
             cache,
             files: Files::default(),

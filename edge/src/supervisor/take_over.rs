@@ -275,6 +275,7 @@ impl Supervisor {
         let (stop_api, stopped) = watch::channel(false);
         self.stop_api = stop_api;
         self.api = Some(api::start(self.parts.api.clone(), sockets, stopped)?);
+        self.dashboard.set(self.wanted.settings.dashboard.as_ref());
         Ok(())
     }
 }

@@ -208,6 +208,7 @@ impl Supervisor {
         self.store.close();
         self.parts.spare.is_taken();
         self.stop_api.send_replace(true);
+        drop(self.dashboard);
         let answer = successor.over().await.map(|()| {
             let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
             Upgraded::HandedOver {
