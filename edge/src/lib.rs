@@ -8,6 +8,7 @@ pub mod certs;
 pub mod control;
 pub mod ctl;
 pub mod fleet;
+pub mod history;
 pub mod kubernetes;
 pub mod logging;
 pub mod memory;

@@ -29,6 +29,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 
 use super::world::Handle;
+use crate::history::Folder;
 use crate::memory;
 use crate::proxy::metrics::Text;
 
@@ -62,6 +63,8 @@ pub type Metrics = Arc<dyn Fn(&mut Text) + Send + Sync>;
 pub struct Api {
     pub handle: Handle,
     pub metrics: Metrics,
+    /// Where configurations of the past are read.
+    pub revisions: Folder,
 }
 
 /// What is bound, before anything is served: a failure to bind is known at the start.
@@ -140,9 +143,10 @@ async fn accept_unix(api: &Api, listener: UnixListener, owner: socket::Owner) {
             Ok((stream, _)) => {
                 let may_change = socket::may_change(&stream, owner);
                 let access = if may_change { pages::Access::Change } else { pages::Access::Read };
+                let user = socket::user(&stream);
                 let api = api.clone();
                 tokio::spawn(async move {
-                    converse(api, TokioIo::new(stream), access).await;
+                    converse(api, TokioIo::new(stream), pages::Caller { access, user }).await;
                     drop(permit);
                 });
             }
@@ -159,7 +163,8 @@ async fn accept_tcp(api: &Api, listener: TcpListener) {
             Ok((stream, _)) => {
                 let api = api.clone();
                 tokio::spawn(async move {
-                    converse(api, TokioIo::new(stream), pages::Access::Metrics).await;
+                    let caller = pages::Caller { access: pages::Access::Metrics, user: None };
+                    converse(api, TokioIo::new(stream), caller).await;
                     drop(permit);
                 });
             }
@@ -174,7 +179,7 @@ async fn pause(error: &std::io::Error) {
     tokio::time::sleep(Duration::from_millis(200)).await;
 }
 
-async fn converse<I>(api: Api, io: I, access: pages::Access)
+async fn converse<I>(api: Api, io: I, caller: pages::Caller)
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
 {
@@ -183,7 +188,7 @@ where
     let service = service_fn(|request: Request<Incoming>| {
         is_heavy.fetch_or(!matches!(request.uri().path(), "/healthz" | "/readyz"), Ordering::Relaxed);
         let api = api.clone();
-        async move { Ok::<Response<Full<Bytes>>, Infallible>(pages::answer(&api, access, request).await) }
+        async move { Ok::<Response<Full<Bytes>>, Infallible>(pages::answer(&api, caller, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

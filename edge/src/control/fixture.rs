@@ -397,6 +397,8 @@ fn observed() -> Observed {
     Observed {
         holds: Arc::default(),
         closures: Arc::default(),
+        held: None,
+        history: Arc::default(),
         offline: false,
         workers: 4,
         acknowledged: 4,

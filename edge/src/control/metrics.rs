@@ -32,6 +32,12 @@ pub fn write(world: &World, now: SystemTime, text: &mut Text) {
     text.family("edge_maintenance_hosts", MetricType::Gauge, "Hosts that are in maintenance by command.");
     text.sample(&[], world.observed.closures.0.len());
 
+    let held = world.observed.held.as_ref();
+    text.family("edge_configuration_held", MetricType::Gauge, "1 while the configuration is held at a revision.");
+    text.sample(&[], u8::from(held.is_some()));
+    text.family("edge_configuration_waiting", MetricType::Gauge, "Objects and settings that wait for its release.");
+    text.sample(&[], held.map_or(0, |held| held.waiting.total));
+
     text.family("edge_objects", MetricType::Gauge, "What edgectl status lists, by state.");
     for (kind, counts) in &tally.counts {
         for (state, count) in State::ALL.iter().zip(counts) {

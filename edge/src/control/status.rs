@@ -135,6 +135,9 @@ fn edge(world: &World, now: SystemTime) -> Edge {
         let reason = format!("in maintenance by command: {}", observed.closures.names());
         health = health.and(Health::new(State::Degraded, reason));
     }
+    if let Some(held) = &observed.held {
+        health = health.and(Health::new(State::Degraded, held.text()));
+    }
     let mut sources: Vec<SourceRow> = observed
         .sources
         .iter()
@@ -165,6 +168,7 @@ fn edge(world: &World, now: SystemTime) -> Edge {
         workers: observed.workers,
         acknowledged: observed.acknowledged,
         sources,
+        held: observed.held.clone(),
         notices: observed.notices.clone(),
     }
 }

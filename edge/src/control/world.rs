@@ -18,6 +18,7 @@ use super::holds::{Ask, Holds};
 use super::maintenance::{self, Closures};
 use super::observed::Observed;
 use crate::certs::command::CertCommand;
+use crate::history::{self, Held};
 
 #[derive(Debug, Clone)]
 pub struct World {
@@ -94,7 +95,7 @@ pub struct Scene<'a> {
 #[derive(Debug)]
 pub enum Command {
     /// Read every source again, as SIGHUP does.
-    Reload { reply: oneshot::Sender<Result<Reloaded, String>> },
+    Reload { by: Option<String>, reply: oneshot::Sender<Result<Reloaded, String>> },
     /// Leave the network and stay away until told otherwise, over restarts.
     Drain { reply: oneshot::Sender<Result<(), String>> },
     /// Come back.
@@ -103,6 +104,8 @@ pub enum Command {
     Hold { ask: Ask, reply: oneshot::Sender<Result<Holds, String>> },
     /// Something about a host; the answer is all that is in force.
     Close { ask: maintenance::Ask, reply: oneshot::Sender<Result<Closures, String>> },
+    /// Hold the configuration at a revision, or release it.
+    Roll { ask: history::Ask, by: Option<String>, reply: oneshot::Sender<Result<Rolled, String>> },
     /// Something about one certificate.
     Certificate(CertCommand),
 }
@@ -114,6 +117,17 @@ pub struct Reloaded {
     pub generation: u64,
     /// Whether it differs from the one before.
     pub changed: bool,
+    pub errors: u32,
+    pub warnings: u32,
+}
+
+/// The answer to a rollback, or to a release.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Rolled {
+    /// The generation that serves now.
+    pub generation: u64,
+    /// Absent: the configuration is what the sources say.
+    pub held: Option<Held>,
     pub errors: u32,
     pub warnings: u32,
 }

@@ -9,7 +9,7 @@ use clap::CommandFactory;
 use edge_config::names::ObjectRef;
 use serde_json::Value;
 
-use super::args::{Cli, Command, Drill, Endpoint, Format, Held, SOCKET};
+use super::args::{Cli, Command, Drill, Endpoint, Format, Held, History, SOCKET};
 use super::backup::{self, BackupCommandError};
 use super::cert::{self, CertError};
 use super::client::{Client, ClientError};
@@ -23,11 +23,13 @@ use super::show::{Checked, Counts, Findings, Listing, Single, View, render};
 use super::style::Style;
 use crate::control::diff::{Effective, difference};
 use crate::control::explain::{Explanation, Question, QuestionError, explain};
+use crate::control::history::HistoryView;
 use crate::control::holds::{Ask, Holds, Standing};
 use crate::control::maintenance::Closures;
 use crate::control::view::{State, Status};
 use crate::control::why::Why;
-use crate::control::world::Reloaded;
+use crate::control::world::{Reloaded, Rolled};
+use crate::history::{self, Revision};
 
 /// Exit codes that do not depend on the command.
 pub const UNREACHABLE: u8 = 3;
@@ -36,6 +38,8 @@ pub const SENSELESS: u8 = 70;
 
 /// A command to the supervisor that has to be on disk before it is answered.
 const HOLD: Duration = Duration::from_secs(10);
+/// Something that compiles everything anew.
+const COMPILE: Duration = Duration::from_secs(75);
 
 /// Why a command could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +66,8 @@ pub enum RunError {
     Write(PathBuf, #[source] std::io::Error),
     #[error("several --socket; expected one, or the command why")]
     Sockets,
+    #[error("{} is no number of a revision, as which a second one is compared with", .0.display())]
+    Revision(PathBuf),
     #[error("output")]
     Output(#[source] std::io::Error),
 }
@@ -77,7 +83,7 @@ impl RunError {
             Self::Crds(_) => 1,
             Self::Cert(error) => error.code(),
             Self::Backup(error) => error.code(),
-            Self::Question(_) | Self::Sockets => USAGE,
+            Self::Question(_) | Self::Sockets | Self::Revision(_) => USAGE,
             Self::Write(..) | Self::Output(_) => 74,
         }
     }
@@ -162,7 +168,20 @@ fn carry_out(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<u8, RunError> {
             Ok(u8::from(!explanation.answer.is_good()))
         }
         Command::Check { paths, strict, quiet } => check(paths, *strict, *quiet, cli.output, terminal),
-        Command::Diff { path, against } => {
+        Command::Diff { path, to, .. } if revision(path).is_some() || to.is_some() => {
+            let Some(from) = revision(path) else { return Err(RunError::Revision(path.clone())) };
+            let client = client();
+            let of = |number: u64| client.get_patiently::<Effective>(&format!("/v1/history/{number}/routing"), COMPILE);
+            let before = of(from)?;
+            let after = match to {
+                Some(to) => of(*to)?,
+                None => client.get("/v1/routing")?,
+            };
+            let found = difference(&before, &after);
+            print(terminal, cli.output, &found, true)?;
+            Ok(u8::from(!found.is_empty()))
+        }
+        Command::Diff { path, against, .. } => {
             let (before, assigned) = match against {
                 Some(path) => {
                     let compiled = Offline::load(path)?.compile();
@@ -183,6 +202,23 @@ fn carry_out(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<u8, RunError> {
             let found = difference(&before, &after);
             print(terminal, cli.output, &found, true)?;
             Ok(u8::from(!found.is_empty()))
+        }
+        Command::History { history: None, all } => {
+            let view: HistoryView = client().get("/v1/history")?;
+            print(terminal, cli.output, &view, *all)?;
+            Ok(0)
+        }
+        Command::History { history: Some(History::Show { revision }), .. } => {
+            let found: Revision = client().get(&format!("/v1/history/{revision}"))?;
+            print(terminal, cli.output, &found, true)?;
+            Ok(0)
+        }
+        Command::Rollback { revision, length, .. } => {
+            let ask = history::Ask { revision: *revision, seconds: length.map(|length| length.as_secs()) };
+            let body = serde_json::to_vec(&ask).unwrap_or_default();
+            let rolled: Rolled = client().post("/v1/rollback", body, COMPILE)?;
+            print(terminal, cli.output, &rolled, true)?;
+            Ok(u8::from(rolled.errors > 0))
         }
         Command::Reload => {
             let reloaded: Reloaded = client().post("/v1/reload", Vec::new(), Duration::from_secs(75))?;
@@ -296,6 +332,12 @@ fn carry_out(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<u8, RunError> {
         }
         Command::Man { dir } => man(dir.as_deref(), terminal),
     }
+}
+
+/// A number that is no file here.
+fn revision(path: &Path) -> Option<u64> {
+    let number = path.to_str()?.parse().ok()?;
+    (!path.exists()).then_some(number)
 }
 
 /// Of every edge that is asked. The code of the worst.

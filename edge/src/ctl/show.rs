@@ -6,6 +6,7 @@ mod cert;
 mod diff;
 mod explain;
 mod findings;
+mod history;
 mod holds;
 mod maintenance;
 mod objects;

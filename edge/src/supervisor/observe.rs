@@ -12,6 +12,7 @@ use edge_config::snapshot::{EndpointSet, UpstreamKey};
 
 use super::Supervisor;
 use super::cluster::Saver;
+use super::rollback::Holding;
 use crate::control::observed::{
     CollectionState, Network, Observed, ReachState, SocketState, SourceState, UpstreamState, VipState,
 };
@@ -79,6 +80,7 @@ impl Supervisor {
         let mut notices = self.seen.store_notices.clone();
         notices.extend(self.store.degraded().map(|reason| format!("store: {reason}")));
         notices.extend(self.saver.as_ref().and_then(Saver::trouble));
+        notices.extend(self.history.observed().trouble.clone());
         notices.extend(self.seen.certs.notices.iter().cloned());
         notices.extend(self.seen.addresses.notices.iter().cloned());
         notices.extend(self.seen.reach.notices.iter().cloned());
@@ -123,6 +125,8 @@ impl Supervisor {
             drain: self.leaving.map(|leaving| leaving.observed()),
             holds: Arc::clone(&self.holds),
             closures: Arc::clone(&self.closed.closures),
+            held: self.held.as_ref().map(Holding::told),
+            history: self.history.observed(),
             network: Network::default(),
             fleet,
             troubles,

@@ -13,6 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::cluster::{Cluster, Files, Kept, Saver};
 use super::leave::Leaving;
+use super::rollback;
 use super::texts::Beside;
 use super::{HELD_BEYOND, Inbox, LOOK, Seen, Serving, StartError, Supervisor, signals};
 use crate::certs::edges::Orders;
@@ -21,6 +22,7 @@ use crate::certs::{Certs, CertsSettings};
 use crate::control::api::{self, Api, Sockets};
 use crate::control::world::{self, World};
 use crate::fleet::{self, Fleet, Who};
+use crate::history::{Bounds, Cause, Folder, Keeper};
 use crate::kubernetes::{Kubernetes, Leadership, Reporting, last_good};
 use crate::logging::Logging;
 use crate::notify::Notifier;
@@ -121,6 +123,16 @@ fn open(
     let holds = Arc::new(store.holds());
     let closed = super::maintenance::Closed::of(store.closures());
 
+    let revisions = Folder::new(&settings.state_directory);
+    let (held, lost_hold) = match rollback::resume(&store, &revisions) {
+        Ok(held) => (held, None),
+        Err(notice) => (None, Some(notice)),
+    };
+    let pinned = held.as_ref().map(rollback::Holding::revision);
+    let bounds = Bounds::of(&settings.history, pinned);
+    let history =
+        Keeper::start(&settings.state_directory, bounds, Arc::clone(&network)).map_err(StartError::History)?;
+
     if leaving.is_some() {
         tracing::warn!("drained, as it was told before the restart: nothing is announced until edgectl undrain");
         proxy.leave(true);
@@ -137,6 +149,7 @@ fn open(
     let mut cluster = Cluster::default();
     let mut restored = None;
     let mut store_notices = opened.notices;
+    store_notices.extend(lost_hold);
     let mut saver = None;
     let kept = Kept::read(&store);
     if let Some(kubernetes) = &settings.kubernetes {
@@ -174,7 +187,7 @@ fn open(
         }
     });
     let (stop_api, stopped) = watch::channel(false);
-    let api = api::start(Api { handle, metrics }, sockets, stopped)?;
+    let api = api::start(Api { handle, metrics, revisions: revisions.clone() }, sockets, stopped)?;
     // Whoever has nothing to serve yet waits for the API server.
     let patience = settings.kubernetes.as_ref().filter(|_| !cluster.is_known).map(|kubernetes| kubernetes.sync_timeout);
 
@@ -217,6 +230,10 @@ fn open(
         leaving,
         holds,
         closed,
+        history,
+        revisions,
+        held,
+        cause: (Cause::Start, None),
         kubernetes,
         reporting,
         saver,
@@ -229,6 +246,7 @@ fn open(
             cluster,
             settings,
             inputs: Arc::default(),
+            portion: "".into(),
             keys: Keys::default(),
             problems: Arc::new([]),
             compiled: Arc::default(),
