@@ -133,6 +133,26 @@ struct Shared {
     changed: Notify,
 }
 
+impl Shared {
+    fn new(workers: usize, authorities: Arc<Authorities>) -> Self {
+        Self {
+            connections: AtomicUsize::new(0),
+            udp_sessions: Arc::default(),
+            affinity: Default::default(),
+            deaf: (0..workers).map(|_| Mutex::default()).collect(),
+            live: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            pulses: (0..workers).map(|_| Pulse::default()).collect(),
+            health: Health::new(workers),
+            registry: Arc::default(),
+            tally: Default::default(),
+            board: Arc::new(Board::new(workers)),
+            authorities,
+            ledger: Arc::default(),
+            changed: Notify::new(),
+        }
+    }
+}
+
 /// A socket that could not be bound, and why.
 #[derive(Debug)]
 pub struct BindFailure {
@@ -175,21 +195,7 @@ impl Proxy {
             workers => workers,
         };
         let (authorities, orders) = Authorities::new();
-        let shared = Arc::new(Shared {
-            connections: AtomicUsize::new(0),
-            udp_sessions: Arc::default(),
-            affinity: Default::default(),
-            deaf: (0..workers).map(|_| Mutex::default()).collect(),
-            live: (0..workers).map(|_| AtomicU64::new(0)).collect(),
-            pulses: (0..workers).map(|_| Pulse::default()).collect(),
-            health: Health::new(workers),
-            registry: Arc::default(),
-            tally: Default::default(),
-            board: Arc::new(Board::new(workers)),
-            authorities,
-            ledger: Arc::default(),
-            changed: Notify::new(),
-        });
+        let shared = Arc::new(Shared::new(workers, authorities));
         let series = (0..workers).map(|_| Arc::default()).collect();
         let first = Wanted { generation: Arc::new(first), series, sockets: Vec::new(), mode: Mode::Serve };
         let (wanted, receiver) = watch::channel(Arc::new(first));
