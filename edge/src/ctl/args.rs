@@ -194,7 +194,7 @@ pub enum Command {
         /// As edgectl history lists it
         revision: Option<u64>,
         /// For so long, such as 1h; else until it is released
-        #[arg(long = "for", value_name = "DURATION", value_parser = length, requires = "revision")]
+        #[arg(long = "for", value_name = "DURATION", value_parser = length, conflicts_with = "release")]
         length: Option<std::time::Duration>,
         /// Back to what files and the API server say now
         #[arg(long)]
