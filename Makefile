@@ -68,6 +68,10 @@ test: lab-packages acme-packages image-packages ## format, lints, unit, golden, 
 bench: packages ## Edge beside its peers, into docs/performance.md; ROUNDS=2 is quick
 	@integration/bench/run
 
+ordeals: lab-packages ## kill -9 again and again, then hours of faults in a data centre, into docs/ordeals.md; KILLS=500 MINUTES=120 SEED=1
+	cargo build --profile $(PROFILE) -p edge -p edge-integration --bin edged --bin edgectl --bin demo-backend --bin ordeals
+	target/$(subst dev,debug,$(PROFILE))/ordeals --kills $(or $(KILLS),500) --minutes $(or $(MINUTES),120) --seed $(or $(SEED),1) docs/ordeals.md
+
 fuzz: packages ## every fuzz target for SECONDS_EACH seconds (60); the tests run each for a bounded number of inputs
 	@integration/run/fuzz
 
@@ -86,4 +90,4 @@ soak: packages ## Edge at 60 % load while everything changes; MINUTES=10
 audit: ## licences, sources, bans and known vulnerabilities of every dependency
 	@integration/run/audit
 
-.PHONY: help packages build deb run demo lab lab-down figures acme-figures probe-figures acme-demo lab-packages acme-packages image-packages test bench fuzz tls-check conformance kubernetes-demo soak audit
+.PHONY: help packages build deb run demo lab lab-down figures acme-figures probe-figures acme-demo lab-packages acme-packages image-packages test bench ordeals fuzz tls-check conformance kubernetes-demo soak audit

@@ -154,8 +154,13 @@ fn port_80_of_nobody_answers_challenges_alone() {
         return;
     }
     on_both(|backend| {
-        let options =
-            ProxyOptions { workers: 2, backend: Some(backend), tokens: Tokens::new(b"test").unwrap(), log: None };
+        let options = ProxyOptions {
+            workers: 2,
+            backend: Some(backend),
+            tokens: Tokens::new(b"test").unwrap(),
+            log: None,
+            handed: None,
+        };
         let generation = |number, responders: &[SocketAddr]| Generation {
             number,
             snapshot: Arc::default(),

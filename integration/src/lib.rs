@@ -20,6 +20,7 @@ pub mod load;
 pub mod machine;
 pub mod manifests;
 pub mod netns;
+pub mod ordeals;
 pub mod origin;
 pub mod pki;
 pub mod rack;

@@ -123,6 +123,7 @@ mod tests {
         [[bgp.peer]]
         name = "tor"
         address = "192.0.2.254"
+        asn = 64513
     "#;
 
     #[test]

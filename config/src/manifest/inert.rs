@@ -57,12 +57,7 @@ fn paths(kind: Kind) -> &'static [&'static str] {
         Kind::GatewayClass => &["spec.description"],
         Kind::Gateway => &["spec.defaultScope", "spec.listeners[].tls.options"],
         Kind::ListenerSet => &["spec.listeners[].tls.options"],
-        Kind::HTTPRoute => &[
-            "spec.useDefaultGateways",
-            "spec.rules[].filters[].externalAuth",
-            "spec.rules[].backendRefs[].filters[].externalAuth",
-        ],
-        Kind::GRPCRoute => &["spec.useDefaultGateways"],
+        Kind::HTTPRoute | Kind::GRPCRoute => &["spec.useDefaultGateways"],
         Kind::TLSRoute | Kind::TCPRoute | Kind::UDPRoute => &["spec.useDefaultGateways", "spec.rules[].name"],
         Kind::BackendTLSPolicy => &["spec.options"],
         Kind::Namespace => &["spec.finalizers"],

@@ -13,6 +13,7 @@ mod socket;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +30,8 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 
 use super::world::Handle;
+use crate::handover::message::ControlName;
+use crate::handover::successor::HandedControl;
 use crate::history::Folder;
 use crate::memory;
 use crate::proxy::metrics::Text;
@@ -74,6 +77,32 @@ pub struct Sockets {
     path: PathBuf,
     owner: socket::Owner,
     metrics: Option<std::net::TcpListener>,
+    is_handed: Arc<AtomicBool>,
+}
+
+/// The same sockets, for another edged.
+#[derive(Debug)]
+pub struct Spare {
+    path: PathBuf,
+    unix: std::os::unix::net::UnixListener,
+    metrics: Option<std::net::TcpListener>,
+    is_handed: Arc<AtomicBool>,
+}
+
+impl Spare {
+    pub fn hand(&self) -> std::io::Result<HandedControl> {
+        let address = self.metrics.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
+        let mut descriptors = vec![OwnedFd::from(self.unix.try_clone()?)];
+        if let Some(metrics) = &self.metrics {
+            descriptors.push(metrics.try_clone()?.into());
+        }
+        Ok(HandedControl { name: ControlName { path: self.path.clone(), metrics: address }, descriptors })
+    }
+
+    /// Another edged serves them now: what is under way here is answered, and the file stays.
+    pub fn is_taken(&self) {
+        self.is_handed.store(true, Ordering::Release);
+    }
 }
 
 impl Sockets {
@@ -84,7 +113,38 @@ impl Sockets {
             Some(address) => Some(socket::bind_tcp(address).map_err(|error| ApiError::Metrics(address, error))?),
             None => None,
         };
-        Ok(Self { unix, path: path.to_owned(), owner, metrics })
+        Ok(Self { unix, path: path.to_owned(), owner, metrics, is_handed: Arc::default() })
+    }
+
+    /// Those of another edged, as far as they are what is wanted here; the rest is bound.
+    pub fn adopt(handed: HandedControl, path: &Path, metrics: Option<SocketAddr>) -> Result<Self, ApiError> {
+        let HandedControl { name, descriptors } = handed;
+        let mut descriptors = descriptors.into_iter();
+        let unix = descriptors.next().filter(|_| name.path == path).map(std::os::unix::net::UnixListener::from);
+        let tcp = descriptors.next().filter(|_| name.metrics == metrics).map(std::net::TcpListener::from);
+        let (unix, owner) = match unix {
+            Some(unix) => (unix, socket::owner(path)?),
+            None => socket::bind(path)?,
+        };
+        let metrics = match (tcp, metrics) {
+            (Some(tcp), _) => Some(tcp),
+            (None, Some(address)) => {
+                Some(socket::bind_tcp(address).map_err(|error| ApiError::Metrics(address, error))?)
+            }
+            (None, None) => None,
+        };
+        Ok(Self { unix, path: path.to_owned(), owner, metrics, is_handed: Arc::default() })
+    }
+
+    /// For another edged, later.
+    pub fn spare(&self) -> Result<Spare, ApiError> {
+        let failed = |error| ApiError::Bind(self.path.clone(), error);
+        Ok(Spare {
+            path: self.path.clone(),
+            unix: self.unix.try_clone().map_err(failed)?,
+            metrics: self.metrics.as_ref().map(std::net::TcpListener::try_clone).transpose().map_err(failed)?,
+            is_handed: Arc::clone(&self.is_handed),
+        })
     }
 
     /// Where metrics are served; tells the port where 0 was asked for.
@@ -115,7 +175,8 @@ pub async fn serve(api: Api, sockets: Sockets, mut stop: watch::Receiver<bool>) 
         None => None,
     };
     let owner = sockets.owner;
-    let on_socket = accept_unix(&api, unix, owner);
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let on_socket = accept_unix(&api, unix, owner, Arc::clone(&room));
     let on_tcp = async {
         match tcp {
             Some(listener) => accept_tcp(&api, listener).await,
@@ -131,12 +192,17 @@ pub async fn serve(api: Api, sockets: Sockets, mut stop: watch::Receiver<bool>) 
         () = on_tcp => {}
         () = stopped => {}
     }
-    socket::remove(&sockets.path, owner);
+    if sockets.is_handed.load(Ordering::Acquire) {
+        // The answer to who asked for it is one of them.
+        let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
+        let _ = tokio::time::timeout(CONNECTION, room.acquire_many(all)).await;
+    } else {
+        socket::remove(&sockets.path, owner);
+    }
     Ok(())
 }
 
-async fn accept_unix(api: &Api, listener: UnixListener, owner: socket::Owner) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+async fn accept_unix(api: &Api, listener: UnixListener, owner: socket::Owner, room: Arc<Semaphore>) {
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         match listener.accept().await {

@@ -96,6 +96,8 @@ pub struct Scene<'a> {
 pub enum Command {
     /// Read every source again, as SIGHUP does.
     Reload { by: Option<String>, reply: oneshot::Sender<Result<Reloaded, String>> },
+    /// Read every source again, and hand over to the program on disk where it is another one, or where that is forced.
+    Upgrade { is_forced: bool, reply: oneshot::Sender<Result<Upgraded, String>> },
     /// Leave the network and stay away until told otherwise, over restarts.
     Drain { reply: oneshot::Sender<Result<(), String>> },
     /// Come back.
@@ -108,6 +110,37 @@ pub enum Command {
     Roll { ask: history::Ask, by: Option<String>, reply: oneshot::Sender<Result<Rolled, String>> },
     /// Something about one certificate.
     Certificate(CertCommand),
+}
+
+/// What `edgectl upgrade` asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AskUpgrade {
+    /// Also where the program on disk is the one that runs.
+    pub force: bool,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Upgraded {
+    /// The program on disk is the one that runs.
+    Reloaded(Reloaded),
+    HandedOver {
+        /// Versions and processes.
+        from: Box<str>,
+        to: Box<str>,
+        process: u32,
+        /// Of the edged that serves now.
+        generation: u64,
+        /// Until it was ready, and from then until it had everything.
+        preparing_ms: u64,
+        taking_ms: u64,
+        /// What the edged before it still has.
+        connections: usize,
+        /// How long these may take at most.
+        drain_seconds: u64,
+    },
 }
 
 /// The answer to a reload that was carried out; findings in the files are among the problems of the world.

@@ -23,6 +23,7 @@ const EXIT: &str = "Exit codes:
   history  0 found, 1 no such revision
   rollback 0 done without errors, 1 refused, or done and something has errors
   reload   0 done without errors, 1 refused, or done and some files have errors
+  upgrade  0 handed over, or reloaded because there is nothing new, 1 not done, and edged goes on as before
   cert     list, show, why: 0 all as wanted, 1 something is wrong, 2 something is not served as wanted, or there is
            no such certificate; budget: 0, 1 a limit is reached; others: 0 done, 1 refused, 2 a file cannot be read
   backup, restore  0 done, 1 refused, 2 the file cannot be read
@@ -202,6 +203,15 @@ pub enum Command {
     },
     /// Makes edged read its files again, and waits until the result serves
     Reload,
+    /// Makes edged read its files again, and hand over to the program on disk where that is another one
+    ///
+    /// The new edged gets ready beside the one that runs, takes sockets, announcements and state, and the old one ends its
+    /// connections. Nobody is refused and no VIP is withdrawn. If the new one cannot take over, the old one goes on.
+    Upgrade {
+        /// Also where the program on disk is the one that runs, such as for settings that need a restart
+        #[arg(long)]
+        force: bool,
+    },
     /// Why a VIP is announced, or is not: every rule with its evidence, and what each peer has really been told
     ///
     /// With several --socket it asks each of these edges, whose sockets may have been forwarded here (ssh -L); one that

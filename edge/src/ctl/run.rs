@@ -28,7 +28,7 @@ use crate::control::holds::{Ask, Holds, Standing};
 use crate::control::maintenance::Closures;
 use crate::control::view::{State, Status};
 use crate::control::why::Why;
-use crate::control::world::{Reloaded, Rolled};
+use crate::control::world::{AskUpgrade, Reloaded, Rolled, Upgraded};
 use crate::history::{self, Revision};
 
 /// Exit codes that do not depend on the command.
@@ -40,6 +40,9 @@ pub const SENSELESS: u8 = 70;
 const HOLD: Duration = Duration::from_secs(10);
 /// Something that compiles everything anew.
 const COMPILE: Duration = Duration::from_secs(75);
+
+/// Files that are read again, perhaps by a new edged that then takes over.
+const UPGRADE: Duration = Duration::from_secs(85);
 
 /// Why a command could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -221,10 +224,16 @@ fn carry_out(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<u8, RunError> {
             Ok(u8::from(rolled.errors > 0))
         }
         Command::Reload => {
-            let reloaded: Reloaded = client().post("/v1/reload", Vec::new(), Duration::from_secs(75))?;
+            let reloaded: Reloaded = client().post("/v1/reload", Vec::new(), UPGRADE)?;
             let code = u8::from(reloaded.errors > 0);
             print(terminal, cli.output, &reloaded, true)?;
             Ok(code)
+        }
+        Command::Upgrade { force } => {
+            let body = serde_json::to_vec(&AskUpgrade { force: *force }).unwrap_or_default();
+            let done: Upgraded = client().post("/v1/upgrade", body, UPGRADE)?;
+            print(terminal, cli.output, &done, true)?;
+            Ok(0)
         }
         Command::Pool { dry_run: Some(path), against, .. } => {
             let found = match pool::dry_run(&client(), path, against.as_deref()) {
@@ -398,6 +407,26 @@ impl View for Reloaded {
             out.push('\n');
         }
         out
+    }
+}
+
+impl View for Upgraded {
+    fn human(&self, style: Style, all: bool) -> String {
+        match self {
+            Self::Reloaded(reloaded) => {
+                format!("the program on disk is the one that runs; {}", reloaded.human(style, all))
+            }
+            Self::HandedOver { from, to, process, generation, preparing_ms, taking_ms, connections, drain_seconds } => {
+                let left = match connections {
+                    0 => "nothing is left of the one before".to_owned(),
+                    left => format!("the one before still has {left} connections, for {drain_seconds} s at most"),
+                };
+                format!(
+                    "edged {to} (process {process}) took over from edged {from} with generation {generation}: \
+                     ready in {preparing_ms} ms, everything in its hands {taking_ms} ms later; {left}\n"
+                )
+            }
+        }
     }
 }
 

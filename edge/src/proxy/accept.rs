@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use edge_config::snapshot::{ListenerId, PortServe, Transport};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use super::challenges::RESPONDER_PORT;
 use super::complaints::Complaints;
@@ -24,21 +24,24 @@ use super::worker::{Arrival, Current, Worker};
 /// After a failure that will not go away at once (no descriptors, no memory).
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Starts to serve a bound socket. Aborting the task closes it.
-pub fn start(worker: &Rc<Worker>, bound: &Arc<Bound>) -> io::Result<JoinHandle<()>> {
+/// Starts to serve the sockets that a worker has of an address. Dropping the tasks closes them.
+pub fn start(worker: &Rc<Worker>, bound: &Arc<Bound>) -> io::Result<JoinSet<()>> {
     let (address, transport) = bound.key();
-    let descriptor = bound.descriptor(worker.index)?;
-    let worker = Rc::clone(worker);
-    Ok(match transport {
-        Transport::Tcp => {
-            let listener = TcpListener::from_std(descriptor.into())?;
-            tokio::task::spawn_local(accept(worker, listener, address))
+    let mut tasks = JoinSet::new();
+    for (index, descriptor) in bound.descriptors(worker.index, worker.count())? {
+        let worker = Rc::clone(worker);
+        match transport {
+            Transport::Tcp => {
+                let listener = TcpListener::from_std(descriptor.into())?;
+                tasks.spawn_local(accept(worker, listener, address));
+            }
+            Transport::Udp => {
+                let socket = tokio::net::UdpSocket::from_std(descriptor.into())?;
+                tasks.spawn_local(super::l4::datagrams(worker, socket, address, index));
+            }
         }
-        Transport::Udp => {
-            let socket = tokio::net::UdpSocket::from_std(descriptor.into())?;
-            tokio::task::spawn_local(super::l4::datagrams(worker, socket, address))
-        }
-    })
+    }
+    Ok(tasks)
 }
 
 async fn accept(worker: Rc<Worker>, listener: TcpListener, local: SocketAddr) {

@@ -150,6 +150,9 @@ fn is_gone(path: &Path) -> bool {
         && std::fs::symlink_metadata(path).is_err_and(|fault| fault.kind() == std::io::ErrorKind::NotFound)
 }
 
+/// What nobody has seen may have been to protect something, and nobody knows what.
+const UNKNOWN: &str = "; nothing in it is in effect, and a policy in it protects nothing";
+
 fn path_problem(path: &Path, reason: &str) -> Problem {
     Problem { severity: Severity::Error, origin: None, object: None, message: format!("{} {reason}", path.display()) }
 }
@@ -232,7 +235,8 @@ impl Load<'_> {
         for (place, reason) in &unreadable {
             let kept: Vec<PathBuf> =
                 before.into_iter().flatten().filter(|file| file.starts_with(place)).cloned().collect();
-            let tail = if kept.is_empty() { "" } else { "; what was read from it before keeps serving" };
+            let is_unknown = kept.is_empty();
+            let tail = if is_unknown { UNKNOWN } else { "; what was read from it before keeps serving" };
             self.problems.push(path_problem(place, &format!("{reason}{tail}")));
             files.extend(kept);
         }
@@ -291,8 +295,8 @@ impl Load<'_> {
                     gone.insert(path.clone());
                 }
                 Err(reason) => {
-                    let tail =
-                        if file.documents.serving.is_empty() { "" } else { "; the last good version keeps serving" };
+                    let is_unknown = file.documents.serving.is_empty();
+                    let tail = if is_unknown { UNKNOWN } else { "; the last good version keeps serving" };
                     file.stamp = None;
                     self.problems.push(path_problem(path, &format!("{reason}{tail}")));
                 }

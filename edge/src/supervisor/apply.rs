@@ -261,8 +261,10 @@ impl Supervisor {
     /// What can change while the daemon runs does; the rest says that it needs a restart.
     fn apply_settings(&self, before: &Settings) {
         let now = &self.wanted.settings;
-        if before.history != now.history {
-            self.history.bound(Bounds::of(&now.history, self.held.as_ref().map(Holding::revision)));
+        if before.history != now.history
+            && let Some(history) = &self.history
+        {
+            history.bound(Bounds::of(&now.history, self.held.as_ref().map(Holding::revision)));
         }
         self.logging.set_level(now.log.level);
         let fixed = [

@@ -16,7 +16,9 @@ mod observe;
 mod rollback;
 mod signals;
 mod start;
+mod take_over;
 mod texts;
+mod upgrade;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -40,8 +42,11 @@ use crate::certs::{self, Certs, CertsObserved};
 use crate::control::api;
 use crate::control::holds::{Ask, Holds};
 use crate::control::maintenance::Closures;
-use crate::control::world::{Command, Reloaded, Rolled, World};
+use crate::control::world::{Command, Reloaded, Rolled, Upgraded, World};
 use crate::fleet::Fleet;
+use crate::handover::Program;
+use crate::handover::predecessor::{Ear, News};
+use crate::handover::successor::Successor;
 use crate::history::{self, Cause, Folder, Keeper};
 use crate::kubernetes::{Changes, Kubernetes, Reporting};
 use crate::logging::Logging;
@@ -90,6 +95,10 @@ pub enum StartError {
     History(#[source] std::io::Error),
     #[error("cannot start the thread that watches files")]
     Watch(#[source] std::io::Error),
+    #[error("cannot find out which program this is")]
+    Program(#[source] std::io::Error),
+    #[error(transparent)]
+    Predecessor(#[from] crate::handover::predecessor::PredecessorError),
 }
 
 /// One thing that happened.
@@ -118,6 +127,12 @@ enum Event {
     Close(crate::control::maintenance::Ask, oneshot::Sender<Result<Closures, String>>),
     /// The configuration is to be held at a revision, or to be released.
     Roll(history::Ask, Option<String>, oneshot::Sender<Result<Rolled, String>>),
+    /// Reload, or hand over to the program on disk; `true`: that in any case.
+    Upgrade(bool, oneshot::Sender<Result<Upgraded, String>>),
+    /// A successor is ready, or why there is none.
+    Successor(Result<Box<Successor>, String>),
+    /// Of the edged before this one.
+    Predecessor(News),
     /// The certificate thread answers it.
     Certificate(CertCommand),
     /// What is seen of the network, or of who guards it, changed.
@@ -134,6 +149,9 @@ enum Event {
 struct Inbox {
     /// Signals.
     signals: mpsc::Receiver<Event>,
+    successors: mpsc::Receiver<Result<Box<Successor>, String>>,
+    /// Until it has ended.
+    predecessor: Option<Ear>,
     files: mpsc::Receiver<()>,
     commands: mpsc::Receiver<Command>,
     certificates: mpsc::UnboundedReceiver<certs::Published>,
@@ -161,6 +179,7 @@ impl Inbox {
             Some(event) = self.signals.recv() => event,
             Some(command) = self.commands.recv() => match command {
                 Command::Reload { by, reply } => Event::Reload(Cause::Reload, by, Some(reply)),
+                Command::Upgrade { is_forced, reply } => Event::Upgrade(is_forced, reply),
                 Command::Drain { reply } => Event::Drain(reply),
                 Command::Undrain { reply } => Event::Undrain(reply),
                 Command::Hold { ask, reply } => Event::Hold(ask, reply),
@@ -168,6 +187,8 @@ impl Inbox {
                 Command::Roll { ask, by, reply } => Event::Roll(ask, by, reply),
                 Command::Certificate(command) => Event::Certificate(command),
             },
+            Some(successor) = self.successors.recv() => Event::Successor(successor),
+            news = heard(&mut self.predecessor) => Event::Predecessor(news),
             () = self.network.notified() => Event::Network,
             () = moment::reached(self.due) => Event::Due,
             Some(published) = self.certificates.recv() => Event::Certificates(published),
@@ -182,6 +203,13 @@ impl Inbox {
             heard = texts::heard(&mut self.beside) => Event::Heard(heard),
             () = moment::reached(self.held) => Event::Begin,
         }
+    }
+}
+
+async fn heard(predecessor: &mut Option<Ear>) -> News {
+    match predecessor {
+        Some(ear) => ear.next().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -217,6 +245,11 @@ const LIVE_PATIENCE: Duration = Duration::from_secs(1);
 
 pub struct Supervisor {
     config: PathBuf,
+    program: Program,
+    upgrade: upgrade::Upgrade,
+    /// While there is an edged before this one.
+    succession: Option<take_over::Succession>,
+    parts: take_over::Parts,
     inbox: Inbox,
     logging: Logging,
     notifier: Notifier,
@@ -242,7 +275,8 @@ pub struct Supervisor {
     holds: Arc<Holds>,
     /// Hosts that an operator has closed.
     closed: maintenance::Closed,
-    history: Keeper,
+    /// Once this edged is the one of its machine.
+    history: Option<Keeper>,
     /// Where revisions are read.
     revisions: Folder,
     /// At a revision, by command.
@@ -319,7 +353,19 @@ impl Supervisor {
     /// Takes events until one says to stop; then drains, and undoes what only makes sense while edged runs.
     async fn run(mut self) {
         loop {
+            self.report_readiness();
             match self.inbox.next().await {
+                Event::Upgrade(is_forced, reply) => self.upgrade(is_forced, reply).await,
+                Event::Successor(successor) => {
+                    if let Some(relief) = self.relieve(successor).await {
+                        return self.hand_over(relief).await;
+                    }
+                }
+                Event::Predecessor(news) => {
+                    if !self.take_news(news).await {
+                        return;
+                    }
+                }
                 Event::Reload(cause, by, reply) => {
                     let answer = self.reload(cause, by).await;
                     if let Some(reply) = reply {

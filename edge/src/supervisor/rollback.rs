@@ -104,6 +104,10 @@ pub(super) fn resume(store: &Store, revisions: &Folder) -> Result<Option<Holding
 impl Supervisor {
     /// Holds the configuration at a revision, or releases it.
     pub(super) async fn roll(&mut self, ask: Ask, by: Option<String>) -> Result<Rolled, String> {
+        if self.upgrade.is_under_way() {
+            // The new edged has read already at which revision it begins.
+            return Err("an upgrade is under way; ask again when it is over".to_owned());
+        }
         let cause = match ask.revision {
             Some(revision) => {
                 let folder = self.revisions.clone();
@@ -169,7 +173,9 @@ impl Supervisor {
     /// As a reload does: what files say is at hand only then.
     async fn serve_again(&mut self, cause: Cause, by: Option<String>) {
         let pinned = self.held.as_ref().map(Holding::revision);
-        self.history.bound(Bounds::of(&self.wanted.settings.history, pinned));
+        if let Some(history) = &self.history {
+            history.bound(Bounds::of(&self.wanted.settings.history, pinned));
+        }
         let loaded = source::load(&self.config, &mut self.wanted.cache);
         self.take_files(loaded);
         self.cause = (cause, by);
@@ -181,17 +187,19 @@ impl Supervisor {
     /// Hands what is in force to the history.
     pub(super) fn note_applied(&mut self) {
         let (cause, by) = std::mem::replace(&mut self.cause, (Cause::Kubernetes, None));
-        if self.wanted.settings.history.revisions == 0 {
+        let Some(history) = self.history.as_ref().filter(|_| self.wanted.settings.history.revisions > 0) else {
             return;
-        }
+        };
         let outcome = Outcome::Applied { errors: self.count(Severity::Error), warnings: self.count(Severity::Warning) };
-        self.history.note(self.applied(cause, by, outcome));
+        history.note(self.applied(cause, by, outcome));
     }
 
     /// `edge.toml` is refused.
     pub(super) fn note_refused(&self, cause: Cause, by: Option<String>, reason: &str) {
-        if self.wanted.settings.history.revisions > 0 {
-            self.history.note(self.applied(cause, by, Outcome::Refused { reason: reason.to_owned() }));
+        if let Some(history) = &self.history
+            && self.wanted.settings.history.revisions > 0
+        {
+            history.note(self.applied(cause, by, Outcome::Refused { reason: reason.to_owned() }));
         }
     }
 

@@ -43,6 +43,8 @@ pub enum Withheld {
     Undone(String),
     /// A worker stands still, or whoever judges does.
     Standstill(String),
+    /// What it failed of in the process before this one.
+    Before(String),
 }
 
 impl fmt::Display for Withheld {
@@ -56,7 +58,7 @@ impl fmt::Display for Withheld {
             Self::SocketPending(socket) => write!(f, "the socket on {socket} is not bound yet"),
             Self::NoEndpoint => f.write_str("nothing behind it has a ready endpoint"),
             Self::NoWorker => f.write_str("no worker serves"),
-            Self::Standstill(reason) => f.write_str(reason),
+            Self::Standstill(reason) | Self::Before(reason) => f.write_str(reason),
             Self::Undone(reason) => write!(f, "it was withdrawn: {reason}"),
             Self::NoCertificate { listener, certificate } => {
                 write!(f, "{listener} has neither certificate {certificate} nor a placeholder")

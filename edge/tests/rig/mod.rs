@@ -73,7 +73,13 @@ impl Rig {
         log: Option<AccessLog>,
     ) -> Self {
         let address = free_address();
-        let options = ProxyOptions { workers: 2, backend: Some(backend), tokens: Tokens::new(b"test").unwrap(), log };
+        let options = ProxyOptions {
+            workers: 2,
+            backend: Some(backend),
+            tokens: Tokens::new(b"test").unwrap(),
+            log,
+            handed: None,
+        };
         let first = generation(0, Snapshot::default(), Vec::new(), limits);
         let proxy = Proxy::start(options, first).unwrap();
         let rig = Self { proxy, address, number: AtomicU64::new(0), limits, path: Mutex::default() };

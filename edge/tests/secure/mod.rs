@@ -254,7 +254,7 @@ impl SecureRig {
     pub fn with_limits(backend: IoBackend, limits: Limits) -> Self {
         install_provider();
         let tokens = Tokens::new(b"test").unwrap();
-        let options = ProxyOptions { workers: 2, backend: Some(backend), tokens, log: None };
+        let options = ProxyOptions { workers: 2, backend: Some(backend), tokens, log: None, handed: None };
         let first = Generation {
             number: 0,
             snapshot: Arc::default(),

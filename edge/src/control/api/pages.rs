@@ -23,13 +23,13 @@ use crate::control::objects;
 use crate::control::pools::{self, Edit};
 use crate::control::status;
 use crate::control::why;
-use crate::control::world::{Command, World};
+use crate::control::world::{AskUpgrade, Command, World};
 use crate::history::HistoryError;
 use crate::proxy::metrics::{Format, Text};
 
 const MAX_BODY: usize = 64 << 10;
-/// A reload reads every file again.
-const RELOAD: Duration = Duration::from_secs(60);
+/// A reload reads every file again, and so does a new edged before it takes over.
+const RELOAD: Duration = Duration::from_secs(80);
 
 /// What the other end may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +76,13 @@ pub async fn answer(api: &Api, caller: Caller, request: Request<Incoming>) -> An
     }
     let changes = matches!(
         path,
-        "/v1/reload" | "/v1/drain" | "/v1/undrain" | "/v1/endpoints/hold" | "/v1/maintenance/set" | "/v1/rollback"
+        "/v1/reload"
+            | "/v1/upgrade"
+            | "/v1/drain"
+            | "/v1/undrain"
+            | "/v1/endpoints/hold"
+            | "/v1/maintenance/set"
+            | "/v1/rollback"
     );
     let asks = matches!(path, "/v1/explain" | "/v1/pools/check");
     let of_certificates = certificates::method(path);
@@ -110,6 +116,15 @@ pub async fn answer(api: &Api, caller: Caller, request: Request<Incoming>) -> An
         },
         _ if changes && access != Access::Change => forbidden(),
         "/v1/reload" => carried_out(&api.handle.commands, |reply| Command::Reload { by: caller.name(), reply }).await,
+        "/v1/upgrade" => match bounded(body).await {
+            Ok(body) => match serde_json::from_slice::<AskUpgrade>(&body) {
+                Ok(ask) => {
+                    carried_out(&api.handle.commands, |reply| Command::Upgrade { is_forced: ask.force, reply }).await
+                }
+                Err(fault) => error(StatusCode::BAD_REQUEST, &fault.to_string()),
+            },
+            Err(answer) => answer,
+        },
         "/v1/drain" => carried_out(&api.handle.commands, |reply| Command::Drain { reply }).await,
         "/v1/endpoints" => json(&*world.observed.holds),
         "/v1/endpoints/hold" => match bounded(body).await {
@@ -284,7 +299,7 @@ pub(super) async fn patiently<T>(answer: oneshot::Receiver<Result<T, String>>) -
         Ok(Ok(Ok(outcome))) => Ok(outcome),
         Ok(Ok(Err(reason))) => Err(error(StatusCode::CONFLICT, &reason)),
         Ok(Err(_)) => Err(error(StatusCode::SERVICE_UNAVAILABLE, "edged is stopping")),
-        Err(_) => Err(error(StatusCode::GATEWAY_TIMEOUT, "it is still under way after 60s; see edgectl status")),
+        Err(_) => Err(error(StatusCode::GATEWAY_TIMEOUT, "it is still under way after 80s; see edgectl status")),
     }
 }
 

@@ -180,6 +180,7 @@ fn through_workers(backend: Backend) {
         backend: Some(backend),
         tokens: Tokens::new(b"test").unwrap(),
         log: Some(AccessLog::start(Destination::File(path.clone())).unwrap()),
+        handed: None,
     };
     let proxy = Proxy::start(options, generation(0, address, &[], &[])).unwrap();
     publish(&proxy, generation(1, address, &[(1, Some(0)), (0, Some(1))], &[a, b]));
@@ -256,7 +257,13 @@ fn tcp_and_udp_routes_on_io_uring() {
 }
 
 fn options(workers: usize) -> ProxyOptions {
-    ProxyOptions { workers, backend: Some(Backend::Epoll), tokens: Tokens::new(b"test").unwrap(), log: None }
+    ProxyOptions {
+        workers,
+        backend: Some(Backend::Epoll),
+        tokens: Tokens::new(b"test").unwrap(),
+        log: None,
+        handed: None,
+    }
 }
 
 /// The generation with its snapshot changed.
