@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use edge::certs::command::{CertCommand, Material, RevocationReason};
 use edge::certs::table::Origin;
 use edge::control::api::{Api, Sockets, start};
+use edge::control::fleet::Witnessed;
 use edge::control::observed::{Observed, SocketState, VipState};
 use edge::control::world::{Command as Order, Handle, Reloaded, World, channels};
 use edge::history::Folder;
@@ -180,7 +181,8 @@ fn usage() {
 }
 
 fn api(handle: Handle, directory: &Path) -> Api {
-    Api { handle, metrics: Arc::new(|_: &mut Text| {}), revisions: Folder::new(directory) }
+    let witness = Arc::new(Witnessed::new(handle.world.clone()));
+    Api { handle, metrics: Arc::new(|_: &mut Text| {}), revisions: Folder::new(directory), fleet: None, witness }
 }
 
 /// Serves the API of a world made from the shop, and answers one reload.

@@ -30,6 +30,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 
 use super::world::Handle;
+use crate::fleet::{Survey, Witness};
 use crate::handover::message::ControlName;
 use crate::handover::successor::HandedControl;
 use crate::history::Folder;
@@ -68,6 +69,10 @@ pub struct Api {
     pub metrics: Metrics,
     /// Where configurations of the past are read.
     pub revisions: Folder,
+    /// All edges; `None`: there is no `[fleet]`.
+    pub fleet: Option<Survey>,
+    /// How this edge stands.
+    pub witness: Arc<dyn Witness>,
 }
 
 /// What is bound, before anything is served: a failure to bind is known at the start.

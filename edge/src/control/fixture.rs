@@ -454,6 +454,7 @@ pub fn world() -> World {
         generation: 12,
         since: ago(200),
         inputs: Arc::new(inputs()),
+        portion: "".into(),
         endpoints: Arc::new(compiled.endpoints.clone()),
         compiled: Arc::new(compiled),
         problems: Arc::new([]),

@@ -73,6 +73,21 @@ pub fn write(world: &World, now: SystemTime, text: &mut Text) {
             text.sample(&[("source", source), ("kind", &row.name)], row.failures);
         }
     }
+    if let Some(fleet) = world.observed.fleet.as_deref() {
+        text.family("edge_fleet_edge_up", MetricType::Gauge, "1 while another edge of the fleet answers.");
+        for peer in &fleet.peers {
+            text.sample(&[("edge", &peer.name)], u8::from(peer.is_live));
+        }
+        text.family(
+            "edge_fleet_drift",
+            MetricType::Gauge,
+            "1 while another edge is configured differently for too long.",
+        );
+        for peer in &fleet.peers {
+            let drifts = fleet.drift.iter().any(|drifted| drifted.edge == peer.name);
+            text.sample(&[("edge", &peer.name)], u8::from(drifts));
+        }
+    }
     network(world, &tally, text);
     certificates::metrics::write(world, now, text);
 }

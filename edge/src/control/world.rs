@@ -30,6 +30,8 @@ pub struct World {
     /// When the generation was published.
     pub since: SystemTime,
     pub inputs: Arc<Inputs>,
+    /// The part of `edge.toml` that says what is served, as it is in force.
+    pub portion: Arc<str>,
     pub compiled: Arc<Compiled>,
     /// Newer than those in `compiled` when pods moved since.
     pub endpoints: Arc<Endpoints>,
@@ -47,6 +49,7 @@ impl World {
             generation: 0,
             since: started,
             inputs: Arc::default(),
+            portion: "".into(),
             compiled: Arc::default(),
             endpoints: Arc::default(),
             problems: Arc::new([]),

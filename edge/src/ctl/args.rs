@@ -42,6 +42,9 @@ pub struct Cli {
     /// Form of the output
     #[arg(short, long, global = true, value_enum, value_name = "FORM", default_value_t = Format::Human)]
     pub output: Format,
+    /// Ask every edge of the fleet, through the one at the socket; with the command status
+    #[arg(long = "all")]
+    pub every: bool,
     #[command(subcommand)]
     pub command: Command,
 }

@@ -23,6 +23,7 @@ use super::show::{Checked, Counts, Findings, Listing, Single, View, render};
 use super::style::Style;
 use crate::control::diff::{Effective, difference};
 use crate::control::explain::{Explanation, Question, QuestionError, explain};
+use crate::control::fleet::FleetStatus;
 use crate::control::history::HistoryView;
 use crate::control::holds::{Ask, Holds, Standing};
 use crate::control::maintenance::Closures;
@@ -67,6 +68,8 @@ pub enum RunError {
     Question(#[from] QuestionError),
     #[error("{0}")]
     Write(PathBuf, #[source] std::io::Error),
+    #[error("--all before a command is for status alone; edgectl --all status")]
+    Every,
     #[error("several --socket; expected one, or the command why")]
     Sockets,
     #[error("{} is no number of a revision, as which a second one is compared with", .0.display())]
@@ -86,7 +89,7 @@ impl RunError {
             Self::Crds(_) => 1,
             Self::Cert(error) => error.code(),
             Self::Backup(error) => error.code(),
-            Self::Question(_) | Self::Sockets | Self::Revision(_) => USAGE,
+            Self::Question(_) | Self::Sockets | Self::Every | Self::Revision(_) => USAGE,
             Self::Write(..) | Self::Output(_) => 74,
         }
     }
@@ -138,7 +141,19 @@ fn carry_out(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<u8, RunError> {
     if cli.socket.len() > 1 && !matches!(cli.command, Command::Why { .. }) {
         return Err(RunError::Sockets);
     }
+    if cli.every && !matches!(cli.command, Command::Status { .. }) {
+        return Err(RunError::Every);
+    }
     match &cli.command {
+        Command::Status { all } if cli.every => {
+            let status: FleetStatus = client().get("/v1/fleet")?;
+            print(terminal, cli.output, &status, *all)?;
+            Ok(match status.worst() {
+                State::Up => 0,
+                State::Degraded | State::Pending => 1,
+                State::Down => 2,
+            })
+        }
         Command::Status { all } => {
             let status: Status = client().get("/v1/status")?;
             print(terminal, cli.output, &status, *all)?;

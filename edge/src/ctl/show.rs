@@ -6,6 +6,7 @@ mod cert;
 mod diff;
 mod explain;
 mod findings;
+mod fleet;
 mod history;
 mod holds;
 mod maintenance;

@@ -42,25 +42,17 @@ pub(super) struct Index {
     pub revision: Revision,
     /// The hash of the portion of edge.toml.
     pub settings: String,
-    /// By kind and number, such as `HTTPRoute.17`.
-    pub buckets: BTreeMap<String, Bucket>,
+    /// The hash of the text of each, by kind and number, such as `HTTPRoute.17`.
+    pub buckets: BTreeMap<String, String>,
     /// The addresses that objects had.
     pub assigned: BTreeMap<String, Vec<IpAddr>>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Bucket {
-    /// Of its text.
-    pub text: String,
-    /// Of the essences of its objects.
-    pub essence: String,
 }
 
 impl Index {
     /// The texts that it needs.
     pub fn texts(&self) -> impl Iterator<Item = &String> {
         let settings = (!self.settings.is_empty()).then_some(&self.settings);
-        self.buckets.values().map(|bucket| &bucket.text).chain(settings)
+        self.buckets.values().chain(settings)
     }
 
     /// Whether both are the same to the last letter.
@@ -197,7 +189,7 @@ impl Folder {
                 lost += 1;
                 continue;
             };
-            let text = self.text(&bucket.text).map_err(broken)?;
+            let text = self.text(bucket).map_err(broken)?;
             let (found, gone) = record::objects(kind, &text);
             lost += gone;
             let lines: BTreeMap<ObjectRef, &str> =
@@ -234,8 +226,8 @@ impl Folder {
         for place in places {
             let (old, new) = (before.buckets.get(place), after.buckets.get(place));
             let Some(kind) = kind_of(place).filter(|_| old != new) else { continue };
-            let lines = |bucket: Option<&Bucket>| -> BTreeMap<ObjectRef, String> {
-                let text = bucket.map(|bucket| text(&bucket.text)).unwrap_or_default();
+            let lines = |bucket: Option<&String>| -> BTreeMap<ObjectRef, String> {
+                let text = bucket.map(text).unwrap_or_default();
                 text.lines().filter_map(|line| Some((record::name(kind, line)?, line.to_owned()))).collect()
             };
             let (old, new) = (lines(old), lines(new));

@@ -14,7 +14,7 @@ use edge_config::names::{Kind, ObjectRef};
 use edge_config::settings::HistorySettings;
 use tokio::sync::{Notify, watch};
 
-use super::folder::{Bucket, Folder, Index, place};
+use super::folder::{Folder, Index, place};
 use super::{Assigned, Cause, Changes, Counts, HistoryObserved, How, Outcome, Revision, record};
 use crate::control::span;
 
@@ -163,7 +163,8 @@ pub(super) struct Desk {
     last: Option<Index>,
     /// Objects of which the buckets are known.
     known: Inputs,
-    buckets: BTreeMap<(Kind, u8), Bucket>,
+    buckets: BTreeMap<(Kind, u8), String>,
+    digests: record::Digests,
     trouble: Option<String>,
 }
 
@@ -189,6 +190,7 @@ impl Desk {
             texts,
             known: Inputs::default(),
             buckets: BTreeMap::new(),
+            digests: record::Digests::default(),
             trouble: notices.first().cloned(),
         };
         // What a crash left between two writes.
@@ -263,7 +265,7 @@ impl Desk {
         let settings = record::hash(portion.as_bytes());
         texts.insert(settings.clone(), portion.to_string());
         revision.counts.objects = record::kinds().map(|kind| inputs.of_kind(kind).len()).sum();
-        revision.hash = self.hash(&portion);
+        revision.hash = record::summary(&self.digests.keys(&inputs, &portion));
         let named = self.buckets.iter().map(|((kind, bucket), content)| (place(*kind, *bucket), content.clone()));
         let mut index = Index {
             revision,
@@ -320,41 +322,25 @@ impl Desk {
             dirty.extend(new.iter().filter(is_other).map(|(object, _)| record::bucket(object)));
             dirty.sort_unstable();
             dirty.dedup();
-            let mut lines: BTreeMap<u8, (String, String)> =
-                dirty.into_iter().map(|bucket| (bucket, Default::default())).collect();
+            let mut lines: BTreeMap<u8, String> = dirty.into_iter().map(|bucket| (bucket, String::new())).collect();
             for (object, value) in &new {
-                if let Some((text, essence)) = lines.get_mut(&record::bucket(object)) {
-                    let line = record::line(value)?;
-                    essence.push_str(&record::essence(&line));
-                    essence.push('\n');
-                    text.push_str(&line);
+                if let Some(text) = lines.get_mut(&record::bucket(object)) {
+                    text.push_str(&record::line(value)?);
                     text.push('\n');
                 }
             }
-            for (bucket, (text, essence)) in lines {
+            for (bucket, text) in lines {
                 if text.is_empty() {
                     self.buckets.remove(&(kind, bucket));
                     continue;
                 }
-                let content = Bucket { text: record::hash(text.as_bytes()), essence: record::hash(essence.as_bytes()) };
-                texts.insert(content.text.clone(), text);
-                self.buckets.insert((kind, bucket), content);
+                let hash = record::hash(text.as_bytes());
+                texts.insert(hash.clone(), text);
+                self.buckets.insert((kind, bucket), hash);
             }
             self.known.share_kind(inputs, kind);
         }
         Ok(texts)
-    }
-
-    /// Of everything that edges of a fleet have in common.
-    fn hash(&self, portion: &str) -> String {
-        let mut text = String::new();
-        for ((kind, bucket), content) in &self.buckets {
-            text.push_str(&format!("{kind}.{bucket} {}\n", content.essence));
-        }
-        for (path, value) in edge_toml::shared_keys(portion) {
-            text.push_str(&format!("{path} = {value}\n"));
-        }
-        record::hash(text.as_bytes())
     }
 
     /// Lets go of the oldest until everything is within the bounds; never of the newest, nor of what is held.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use edge_config::core::ServicePort;
+use edge_config::edge_toml;
 use edge_config::inputs::Inputs;
 use edge_config::manifest::AnyObject;
 use edge_config::names::{Kind, ObjectRef};
@@ -73,6 +74,41 @@ pub fn essence(line: &str) -> String {
 pub fn hash(text: &[u8]) -> String {
     let sum = digest::digest(&digest::SHA256, text);
     sum.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What each object says, as a hash, known until the object changes.
+#[derive(Debug, Default)]
+pub struct Digests {
+    known: BTreeMap<ObjectRef, (AnyObject, Arc<str>)>,
+}
+
+impl Digests {
+    /// A key for each object that is configuration, and for each setting that edges have in common, with the hash of what
+    /// it says.
+    pub fn keys(&mut self, inputs: &Inputs, portion: &str) -> BTreeMap<String, String> {
+        let mut known = BTreeMap::new();
+        let mut keys = BTreeMap::new();
+        for object in kinds().flat_map(|kind| inputs.of_kind(kind)) {
+            let reference = object.reference();
+            let before = self.known.remove(&reference).filter(|(before, _)| before.is_identical(&object));
+            let digest = before.map_or_else(
+                || line(&object).map_or_else(|_| Arc::from(""), |line| hash(essence(&line).as_bytes()).into()),
+                |(_, digest)| digest,
+            );
+            keys.insert(reference.to_string(), digest.to_string());
+            known.insert(reference, (object, digest));
+        }
+        self.known = known;
+        let settings = edge_toml::shared_keys(portion).into_iter();
+        keys.extend(settings.map(|(path, value)| (format!("edge.toml: {path}"), hash(value.as_bytes()))));
+        keys
+    }
+}
+
+/// Of all keys together.
+pub fn summary(keys: &BTreeMap<String, String>) -> String {
+    let text: String = keys.iter().map(|(key, digest)| format!("{key} {digest}\n")).collect();
+    hash(text.as_bytes())
 }
 
 /// The objects of lines; and how many of them this version cannot read.

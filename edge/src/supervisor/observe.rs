@@ -45,6 +45,7 @@ impl Supervisor {
             generation: wanted.generation,
             since: wanted.since,
             inputs: Arc::clone(&wanted.inputs),
+            portion: Arc::clone(&wanted.portion),
             compiled: Arc::clone(&wanted.compiled),
             endpoints,
             problems: Arc::clone(&wanted.problems),

@@ -22,8 +22,9 @@ use crate::certs::edges::Orders;
 use crate::certs::ordering::Means;
 use crate::certs::{Certs, CertsSettings, Published};
 use crate::control::api::{Api, Sockets};
+use crate::control::fleet::Witnessed;
 use crate::control::world::{self, World};
-use crate::fleet::{self, Fleet, Who};
+use crate::fleet::{self, Fleet, Who, Witness};
 use crate::handover::Program;
 use crate::handover::message::{FromSuccessor, Standing};
 use crate::handover::predecessor::Predecessor;
@@ -226,6 +227,9 @@ fn open(beginning: Beginning<'_>, settings: Arc<Settings>, logging: Logging) -> 
         }
     });
     let (stop_api, _) = watch::channel(false);
+    let witness: Arc<dyn Witness> = Arc::new(Witnessed::new(handle.world.clone()));
+    fleet.witness(Arc::clone(&witness));
+    let api = Api { handle, metrics, revisions: revisions.clone(), fleet: fleet.survey(), witness };
     // Whoever has nothing to serve yet waits for the API server.
     let patience = settings.kubernetes.as_ref().filter(|_| !cluster.is_known).map(|kubernetes| kubernetes.sync_timeout);
 
@@ -259,7 +263,7 @@ fn open(beginning: Beginning<'_>, settings: Arc<Settings>, logging: Logging) -> 
         succession,
         parts: Parts {
             publish,
-            api: Api { handle, metrics, revisions: revisions.clone() },
+            api,
             sockets: Some(sockets),
             spare,
             leadership,

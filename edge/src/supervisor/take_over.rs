@@ -247,6 +247,8 @@ impl Supervisor {
         })
         .map_err(StartError::Fleet)?;
         self.fleet.count(Arc::clone(self.proxy.ledger()));
+        self.fleet.witness(Arc::clone(&self.parts.api.witness));
+        self.parts.api.fleet = self.fleet.survey();
         let roads = Arc::clone(&self.roads);
         let means = Means { board: Arc::clone(self.proxy.board()), edges: self.fleet.edges(), roads };
         self.certs =

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Api, PATIENCE, certificates};
 use crate::control::diff::Effective;
 use crate::control::explain::{self, Question};
+use crate::control::fleet;
 use crate::control::history::{self, HistoryView};
 use crate::control::metrics;
 use crate::control::objects;
@@ -142,6 +143,7 @@ pub async fn answer(api: &Api, caller: Caller, request: Request<Incoming>) -> An
             },
             Err(answer) => answer,
         },
+        "/v1/fleet" => fleet_page(api, &world).await,
         "/v1/history" => json(&HistoryView::of(&world)),
         "/v1/rollback" => match bounded(body).await {
             Ok(body) => match serde_json::from_slice(&body) {
@@ -214,6 +216,18 @@ async fn pools_checked(world: Arc<World>, body: Bytes) -> Answer {
         Ok(Ok(found)) => json(&found),
         Ok(Err(faults)) => error(StatusCode::UNPROCESSABLE_ENTITY, &faults.join("\n")),
         Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "the compile did not end"),
+    }
+}
+
+/// Every edge is asked now.
+async fn fleet_page(api: &Api, world: &World) -> Answer {
+    let Some(survey) = &api.fleet else {
+        return error(StatusCode::NOT_FOUND, "this edge is in no fleet: there is no [fleet] in edge.toml");
+    };
+    let (words, own) = tokio::join!(survey.ask(), fleet::own(Arc::clone(&api.witness)));
+    match own {
+        Some(own) => json(&fleet::fleet_status(world, own, words)),
+        None => error(StatusCode::INTERNAL_SERVER_ERROR, "how this edge stands cannot be told now"),
     }
 }
 

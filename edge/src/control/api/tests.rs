@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::*;
+use crate::control::fleet::Witnessed;
 use crate::control::world::{Command, Reloaded, World, channels};
 use crate::proxy::metrics::MetricType;
 
@@ -32,6 +33,8 @@ impl Served {
                 text.sample(&[], 1);
             }),
             revisions: Folder::new(directory.path()),
+            fleet: None,
+            witness: Arc::new(Witnessed::new(publish.subscribe())),
         };
         let thread = Some(start(api, sockets, stopped).unwrap());
         Self { directory, publish, commands, stop, thread, metrics }
@@ -175,9 +178,10 @@ async fn only_metrics_are_on_tcp() {
 
 #[tokio::test]
 async fn who_only_reads_cannot_reload() {
-    let (_publish, _commands, handle) = channels(World::empty("edge-1", SystemTime::now()));
+    let (publish, _commands, handle) = channels(World::empty("edge-1", SystemTime::now()));
     let revisions = Folder::new(Path::new("/nowhere"));
-    let api = Api { handle, metrics: Arc::new(|_: &mut Text| {}), revisions };
+    let witness = Arc::new(Witnessed::new(publish.subscribe()));
+    let api = Api { handle, metrics: Arc::new(|_: &mut Text| {}), revisions, fleet: None, witness };
     let (client, server) = UnixStream::pair().unwrap();
     let connection = tokio::spawn(async move {
         let service = service_fn(move |request| {
