@@ -6,6 +6,7 @@ mod announce;
 mod certificates;
 mod dashboard;
 mod fleet;
+mod history;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -27,6 +28,7 @@ pub use certificates::{
 };
 pub use dashboard::{DashboardCertificate, DashboardSettings};
 pub use fleet::{FleetEdge, FleetSettings};
+pub use history::HistorySettings;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Settings {
@@ -62,6 +64,7 @@ pub struct Settings {
     pub fleet: Option<FleetSettings>,
     /// `None`: there is no web page.
     pub dashboard: Option<DashboardSettings>,
+    pub history: HistorySettings,
 }
 
 /// `[services]`: which Services of type LoadBalancer are served.
@@ -399,6 +402,38 @@ impl Settings {
         self
     }
 
+    /// These, as settings of an earlier time that are in force again; what is about this machine, this process and the
+    /// places of objects is as it is now.
+    pub fn held_over(self, now: &Self) -> Self {
+        // Without `..`, so that a new setting is thought of here.
+        Self {
+            edge: now.edge.clone(),
+            state_directory: now.state_directory.clone(),
+            state_key_file: now.state_key_file.clone(),
+            controller_names: self.controller_names,
+            services: self.services,
+            reach: self.reach,
+            manifests: now.manifests.clone(),
+            patches: now.patches.clone(),
+            secrets: now.secrets.clone(),
+            substitute: now.substitute.clone(),
+            pools: self.pools,
+            vips: self.vips,
+            bgp: self.bgp,
+            l2: self.l2,
+            proxy: ProxySettings { workers: now.proxy.workers, io: now.proxy.io, ..self.proxy },
+            access_log: now.access_log.clone(),
+            log: now.log.clone(),
+            control: now.control.clone(),
+            certificates: self.certificates,
+            issuers: self.issuers,
+            kubernetes: now.kubernetes.clone(),
+            fleet: now.fleet.clone(),
+            dashboard: now.dashboard.clone(),
+            history: now.history.clone(),
+        }
+    }
+
     /// The same with the name of the host for an edge that has no name.
     pub fn on_host(mut self, host: &str) -> Self {
         self.edge.name.get_or_insert_with(|| edge_name(host));
@@ -432,6 +467,7 @@ impl Default for Settings {
             kubernetes: None,
             fleet: None,
             dashboard: None,
+            history: HistorySettings::default(),
         }
     }
 }

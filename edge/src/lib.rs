@@ -10,6 +10,7 @@ pub mod ctl;
 pub mod dashboard;
 pub mod fleet;
 pub mod handover;
+pub mod history;
 pub mod kubernetes;
 mod line;
 pub mod logging;

@@ -11,6 +11,8 @@ pub mod explain;
 pub mod findings;
 #[cfg(test)]
 pub mod fixture;
+pub mod fleet;
+pub mod history;
 pub mod holds;
 pub mod maintenance;
 pub mod map;

@@ -148,6 +148,9 @@ fn edge(world: &World, now: SystemTime) -> Edge {
         let reason = format!("in maintenance by command: {}", observed.closures.names());
         health = health.and(Health::new(State::Degraded, reason));
     }
+    if let Some(held) = &observed.held {
+        health = health.and(Health::new(State::Degraded, held.text()));
+    }
     let mut sources: Vec<SourceRow> = observed
         .sources
         .iter()
@@ -178,6 +181,7 @@ fn edge(world: &World, now: SystemTime) -> Edge {
         workers: observed.workers,
         acknowledged: observed.acknowledged,
         sources,
+        held: observed.held.clone(),
         notices: observed.notices.clone(),
     }
 }
@@ -205,7 +209,14 @@ fn fleet(world: &World) -> Option<FleetView> {
     };
     let others = seen.peers.iter().map(|peer| EdgeRow {
         health: match (peer.is_live, &peer.error) {
-            (true, None) => Health::up(),
+            (true, None) => match seen.drift.iter().find(|drifted| drifted.edge == peer.name) {
+                Some(drifted) => {
+                    let since = span::rfc3339(drifted.since);
+                    let what = drifted.difference.line(3);
+                    Health::new(State::Degraded, format!("configured differently since {since}: {what}"))
+                }
+                None => Health::up(),
+            },
             (true, Some(why)) => Health::new(State::Degraded, why.clone()),
             (false, why) => Health::new(State::Down, why.clone().unwrap_or_else(|| "it does not answer".to_owned())),
         },
