@@ -92,6 +92,11 @@ impl Succession {
         self.step == Step::Over
     }
 
+    /// This edged has a successor itself, and its end is none of the predecessor's business any more.
+    pub(super) fn hand_on(&self) {
+        self.speech.say(&FromSuccessor::HandedOn);
+    }
+
     pub(super) fn notice(&self) -> String {
         let Self { process, edged, .. } = self;
         match self.left {

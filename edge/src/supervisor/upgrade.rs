@@ -188,6 +188,9 @@ impl Supervisor {
     /// The rest of this edged's life.
     pub(super) async fn hand_over(mut self, relief: Relief) {
         let Relief { mut successor, guard, running, prepared } = relief;
+        if let Some(succession) = &self.succession {
+            succession.hand_on();
+        }
         let told = self.notifier.hand_over(successor.pid());
         self.tell(told);
         let flows = self.proxy.retire().await;
