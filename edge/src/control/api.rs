@@ -30,8 +30,10 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 
 use super::world::Handle;
+use crate::fleet::{Survey, Witness};
 use crate::handover::message::ControlName;
 use crate::handover::successor::HandedControl;
+use crate::history::Folder;
 use crate::memory;
 use crate::proxy::metrics::Text;
 
@@ -65,6 +67,12 @@ pub type Metrics = Arc<dyn Fn(&mut Text) + Send + Sync>;
 pub struct Api {
     pub handle: Handle,
     pub metrics: Metrics,
+    /// Where configurations of the past are read.
+    pub revisions: Folder,
+    /// All edges; `None`: there is no `[fleet]`.
+    pub fleet: Option<Survey>,
+    /// How this edge stands.
+    pub witness: Arc<dyn Witness>,
 }
 
 /// What is bound, before anything is served: a failure to bind is known at the start.
@@ -206,9 +214,10 @@ async fn accept_unix(api: &Api, listener: UnixListener, owner: socket::Owner, ro
             Ok((stream, _)) => {
                 let may_change = socket::may_change(&stream, owner);
                 let access = if may_change { pages::Access::Change } else { pages::Access::Read };
+                let user = socket::user(&stream);
                 let api = api.clone();
                 tokio::spawn(async move {
-                    converse(api, TokioIo::new(stream), access).await;
+                    converse(api, TokioIo::new(stream), pages::Caller { access, user }).await;
                     drop(permit);
                 });
             }
@@ -225,7 +234,8 @@ async fn accept_tcp(api: &Api, listener: TcpListener) {
             Ok((stream, _)) => {
                 let api = api.clone();
                 tokio::spawn(async move {
-                    converse(api, TokioIo::new(stream), pages::Access::Metrics).await;
+                    let caller = pages::Caller { access: pages::Access::Metrics, user: None };
+                    converse(api, TokioIo::new(stream), caller).await;
                     drop(permit);
                 });
             }
@@ -240,7 +250,7 @@ async fn pause(error: &std::io::Error) {
     tokio::time::sleep(Duration::from_millis(200)).await;
 }
 
-async fn converse<I>(api: Api, io: I, access: pages::Access)
+async fn converse<I>(api: Api, io: I, caller: pages::Caller)
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
 {
@@ -249,7 +259,7 @@ where
     let service = service_fn(|request: Request<Incoming>| {
         is_heavy.fetch_or(!matches!(request.uri().path(), "/healthz" | "/readyz"), Ordering::Relaxed);
         let api = api.clone();
-        async move { Ok::<Response<Full<Bytes>>, Infallible>(pages::answer(&api, access, request).await) }
+        async move { Ok::<Response<Full<Bytes>>, Infallible>(pages::answer(&api, caller, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -18,6 +18,7 @@ use super::holds::{Ask, Holds};
 use super::maintenance::{self, Closures};
 use super::observed::Observed;
 use crate::certs::command::CertCommand;
+use crate::history::{self, Held};
 
 #[derive(Debug, Clone)]
 pub struct World {
@@ -29,6 +30,8 @@ pub struct World {
     /// When the generation was published.
     pub since: SystemTime,
     pub inputs: Arc<Inputs>,
+    /// The part of `edge.toml` that says what is served, as it is in force.
+    pub portion: Arc<str>,
     pub compiled: Arc<Compiled>,
     /// Newer than those in `compiled` when pods moved since.
     pub endpoints: Arc<Endpoints>,
@@ -46,6 +49,7 @@ impl World {
             generation: 0,
             since: started,
             inputs: Arc::default(),
+            portion: "".into(),
             compiled: Arc::default(),
             endpoints: Arc::default(),
             problems: Arc::new([]),
@@ -94,7 +98,7 @@ pub struct Scene<'a> {
 #[derive(Debug)]
 pub enum Command {
     /// Read every source again, as SIGHUP does.
-    Reload { reply: oneshot::Sender<Result<Reloaded, String>> },
+    Reload { by: Option<String>, reply: oneshot::Sender<Result<Reloaded, String>> },
     /// Read every source again, and hand over to the program on disk where it is another one, or where that is forced.
     Upgrade { is_forced: bool, reply: oneshot::Sender<Result<Upgraded, String>> },
     /// Leave the network and stay away until told otherwise, over restarts.
@@ -105,6 +109,8 @@ pub enum Command {
     Hold { ask: Ask, reply: oneshot::Sender<Result<Holds, String>> },
     /// Something about a host; the answer is all that is in force.
     Close { ask: maintenance::Ask, reply: oneshot::Sender<Result<Closures, String>> },
+    /// Hold the configuration at a revision, or release it.
+    Roll { ask: history::Ask, by: Option<String>, reply: oneshot::Sender<Result<Rolled, String>> },
     /// Something about one certificate.
     Certificate(CertCommand),
 }
@@ -147,6 +153,17 @@ pub struct Reloaded {
     pub generation: u64,
     /// Whether it differs from the one before.
     pub changed: bool,
+    pub errors: u32,
+    pub warnings: u32,
+}
+
+/// The answer to a rollback, or to a release.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Rolled {
+    /// The generation that serves now.
+    pub generation: u64,
+    /// Absent: the configuration is what the sources say.
+    pub held: Option<Held>,
     pub errors: u32,
     pub warnings: u32,
 }

@@ -30,6 +30,8 @@ pub enum FromSuccessor {
     Refused(String),
     Taken,
     Serving,
+    /// It has a successor of its own and ends: who drains goes on without it.
+    HandedOn,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -51,6 +51,7 @@ pub struct Successor {
     pub edged: String,
     /// Its generation.
     pub generation: u64,
+    has_handed_on: bool,
 }
 
 impl Successor {
@@ -60,7 +61,7 @@ impl Successor {
         let (mut process, channel) =
             started.map_err(|error| format!("{}: cannot be started: {error}", program.path().display()))?;
         match converse(&channel, offer).await {
-            Ok((edged, generation)) => Ok(Self { channel, process, edged, generation }),
+            Ok((edged, generation)) => Ok(Self { channel, process, edged, generation, has_handed_on: false }),
             Err(why) => {
                 let ended = end(&mut process, matches!(why, Failure::Ended(_))).await;
                 Err(match (why, ended) {
@@ -126,9 +127,16 @@ impl Successor {
         let _ = self.channel.send(&FromPredecessor::Draining { connections, seconds: left.as_secs() }, &[]);
     }
 
-    /// Waits until it has ended, which it should not.
-    pub async fn ended(&self) {
-        while !matches!(self.channel.next::<FromSuccessor>().await, Err(ChannelError::Ended | ChannelError::Io(_))) {}
+    /// Waits until it has ended, which it should not but by handing over itself. Dropping the future loses nothing.
+    pub async fn ended(&mut self) {
+        while !self.has_handed_on {
+            match self.channel.next().await {
+                Ok((FromSuccessor::HandedOn, _)) => self.has_handed_on = true,
+                Err(ChannelError::Ended | ChannelError::Io(_)) => return,
+                _ => {}
+            }
+        }
+        std::future::pending().await
     }
 
     /// It has failed; nothing is left of it afterwards.

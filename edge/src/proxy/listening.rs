@@ -73,6 +73,10 @@ impl Bound {
     /// socket would tear flows apart: there the others have nothing to do.
     pub fn descriptors(&self, worker: usize, workers: usize) -> io::Result<Vec<(usize, OwnedFd)>> {
         let (count, workers) = (self.descriptors.len(), workers.max(1));
+        if count == 0 {
+            // A worker that had nothing to accept on would count as serving.
+            return Err(io::Error::new(io::ErrorKind::NotFound, "it was bound for no worker"));
+        }
         let shared = (self.transport == Transport::Tcp && worker >= count).then(|| worker % count.max(1));
         let own = (0..count).filter(|index| index % workers == worker).chain(shared);
         own.filter_map(|index| Some((index, self.descriptors.get(index)?)))

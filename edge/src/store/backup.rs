@@ -75,6 +75,7 @@ fn is_kept(keyspace: Keyspace) -> bool {
         | Keyspace::Drain
         | Keyspace::Holds
         | Keyspace::Maintenance
+        | Keyspace::Pin
         | Keyspace::SecretTexts
         | Keyspace::Tenure => false,
     }

@@ -33,6 +33,7 @@ use zeroize::Zeroizing;
 
 use crate::control::holds::Holds;
 use crate::control::maintenance::Closures;
+use crate::history::Pin;
 
 pub use content::{SessionSecret, StoredCertificate};
 use content::{decode_addresses, decode_assignments, decode_drain, encode_addresses, encode_assignments, encode_drain};
@@ -267,6 +268,16 @@ impl Store {
     pub fn put_closures(&self, closures: &Closures) -> Result<(), StoreError> {
         // Texts, numbers and times, for which this cannot fail.
         self.put_only(Keyspace::Maintenance, Zeroizing::new(serde_json::to_vec(closures).unwrap_or_default()))
+    }
+
+    /// At which revision an operator holds the configuration, over restarts; `None`: at none.
+    pub fn pin(&self) -> Option<Pin> {
+        self.only(Keyspace::Pin).and_then(|payload| serde_json::from_slice(&payload).ok()).flatten()
+    }
+
+    pub fn put_pin(&self, pin: Option<&Pin>) -> Result<(), StoreError> {
+        // Texts, numbers and times, for which this cannot fail.
+        self.put_only(Keyspace::Pin, Zeroizing::new(serde_json::to_vec(&pin).unwrap_or_default()))
     }
 
     /// The keys of TLS session tickets, as whoever makes them wrote them.

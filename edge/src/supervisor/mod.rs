@@ -13,6 +13,7 @@ mod leave;
 mod maintenance;
 mod network;
 mod observe;
+mod rollback;
 mod signals;
 mod start;
 mod take_over;
@@ -34,17 +35,20 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use self::cluster::{Cluster, Files, Saver};
+use self::rollback::Holding;
 use crate::certs::command::CertCommand;
 use crate::certs::table::CertTable;
 use crate::certs::{self, Certs, CertsObserved};
 use crate::control::api;
 use crate::control::holds::{Ask, Holds};
 use crate::control::maintenance::Closures;
-use crate::control::world::{Command, Reloaded, Upgraded, World};
+use crate::control::world::{Command, Reloaded, Rolled, Upgraded, World};
+use crate::dashboard::Dashboard;
 use crate::fleet::Fleet;
 use crate::handover::Program;
 use crate::handover::predecessor::{Ear, News};
 use crate::handover::successor::Successor;
+use crate::history::{self, Cause, Folder, Keeper};
 use crate::kubernetes::{Changes, Kubernetes, Reporting};
 use crate::logging::Logging;
 use crate::moment;
@@ -88,6 +92,8 @@ pub enum StartError {
     Fleet(#[source] std::io::Error),
     #[error("cannot start the thread that tells the network")]
     Network(#[source] std::io::Error),
+    #[error("cannot start the thread of the history")]
+    History(#[source] std::io::Error),
     #[error("cannot start the thread that watches files")]
     Watch(#[source] std::io::Error),
     #[error("cannot find out which program this is")]
@@ -100,7 +106,7 @@ pub enum StartError {
 #[derive(Debug)]
 enum Event {
     /// Files may have changed. A command waits for the answer; the watch and SIGHUP do not.
-    Reload(Option<oneshot::Sender<Result<Reloaded, String>>>),
+    Reload(Cause, Option<String>, Option<oneshot::Sender<Result<Reloaded, String>>>),
     Certificates(certs::Published),
     Addresses(Arc<AddressesObserved>),
     Resolved(resolve::Update),
@@ -120,6 +126,8 @@ enum Event {
     Hold(Ask, oneshot::Sender<Result<Holds, String>>),
     /// Something about a host.
     Close(crate::control::maintenance::Ask, oneshot::Sender<Result<Closures, String>>),
+    /// The configuration is to be held at a revision, or to be released.
+    Roll(history::Ask, Option<String>, oneshot::Sender<Result<Rolled, String>>),
     /// Reload, or hand over to the program on disk; `true`: that in any case.
     Upgrade(bool, oneshot::Sender<Result<Upgraded, String>>),
     /// A successor is ready, or why there is none.
@@ -171,12 +179,13 @@ impl Inbox {
             biased;
             Some(event) = self.signals.recv() => event,
             Some(command) = self.commands.recv() => match command {
-                Command::Reload { reply } => Event::Reload(Some(reply)),
+                Command::Reload { by, reply } => Event::Reload(Cause::Reload, by, Some(reply)),
                 Command::Upgrade { is_forced, reply } => Event::Upgrade(is_forced, reply),
                 Command::Drain { reply } => Event::Drain(reply),
                 Command::Undrain { reply } => Event::Undrain(reply),
                 Command::Hold { ask, reply } => Event::Hold(ask, reply),
                 Command::Close { ask, reply } => Event::Close(ask, reply),
+                Command::Roll { ask, by, reply } => Event::Roll(ask, by, reply),
                 Command::Certificate(command) => Event::Certificate(command),
             },
             Some(successor) = self.successors.recv() => Event::Successor(successor),
@@ -189,7 +198,7 @@ impl Inbox {
             Ok(()) = self.addresses.changed() => Event::Addresses(self.addresses.borrow_and_update().clone()),
             // Before what may come without end: the watchdog and health wait for it.
             _ = self.look.tick() => Event::Look,
-            Some(()) = self.files.recv() => Event::Reload(None),
+            Some(()) = self.files.recv() => Event::Reload(Cause::Files, None, None),
             Some(changes) = receive(&mut self.cluster) => Event::Cluster(changes),
             () = moved(&mut self.moves) => Event::Published,
             heard = texts::heard(&mut self.beside) => Event::Heard(heard),
@@ -267,6 +276,14 @@ pub struct Supervisor {
     holds: Arc<Holds>,
     /// Hosts that an operator has closed.
     closed: maintenance::Closed,
+    /// Once this edged is the one of its machine.
+    history: Option<Keeper>,
+    /// Where revisions are read.
+    revisions: Folder,
+    /// At a revision, by command.
+    held: Option<Holding>,
+    /// Why the next configuration is taken into force, and who asked for it.
+    cause: (Cause, Option<String>),
     kubernetes: Option<Kubernetes>,
     /// What is said in the API.
     reporting: Option<Reporting>,
@@ -275,6 +292,7 @@ pub struct Supervisor {
     /// Ends the control API when it is dropped.
     stop_api: watch::Sender<bool>,
     api: Option<std::thread::JoinHandle<()>>,
+    dashboard: Dashboard,
     wanted: Serving,
     seen: Seen,
 }
@@ -286,6 +304,8 @@ struct Serving {
     cluster: Cluster,
     settings: Arc<Settings>,
     inputs: Arc<Inputs>,
+    /// Of `edge.toml`, as it is in force.
+    portion: Arc<str>,
     keys: Keys,
     problems: Arc<[Problem]>,
     compiled: Arc<Compiled>,
@@ -348,8 +368,8 @@ impl Supervisor {
                         return;
                     }
                 }
-                Event::Reload(reply) => {
-                    let answer = self.reload().await;
+                Event::Reload(cause, by, reply) => {
+                    let answer = self.reload(cause, by).await;
                     if let Some(reply) = reply {
                         // Whoever asked may be gone by now.
                         let _ = reply.send(answer);
@@ -380,12 +400,17 @@ impl Supervisor {
                     let answer = self.close(ask).await;
                     let _ = reply.send(answer);
                 }
+                Event::Roll(ask, by, reply) => {
+                    let answer = self.roll(ask, by).await;
+                    let _ = reply.send(answer);
+                }
                 Event::Certificate(command) => self.certs.door().send(command),
                 Event::Network => self.show(),
                 Event::Due => {
                     self.step_out();
                     self.lapse_holds().await;
                     self.lapse_closures().await;
+                    self.lapse_pin().await;
                     self.show();
                 }
                 Event::Look => self.look(),
@@ -423,6 +448,7 @@ impl Supervisor {
         self.reach.stop().await;
         drop(self.fleet);
         drop(self.certs);
+        drop(self.dashboard);
         drop(self.stop_api);
         if let Some(api) = self.api
             && api.join().is_err()

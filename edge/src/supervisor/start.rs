@@ -13,6 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::cluster::{Cluster, Files, Kept};
 use super::leave::Leaving;
+use super::rollback;
 use super::take_over::{Parts, Succession};
 use super::texts::Beside;
 use super::upgrade::Upgrade;
@@ -21,11 +22,14 @@ use crate::certs::edges::Orders;
 use crate::certs::ordering::Means;
 use crate::certs::{Certs, CertsSettings, Published};
 use crate::control::api::{Api, Sockets};
+use crate::control::fleet::Witnessed;
 use crate::control::world::{self, World};
-use crate::fleet::{self, Fleet, Who};
+use crate::dashboard::{self, Dashboard};
+use crate::fleet::{self, Fleet, Who, Witness};
 use crate::handover::Program;
 use crate::handover::message::{FromSuccessor, Standing};
 use crate::handover::predecessor::Predecessor;
+use crate::history::{Cause, Folder};
 use crate::kubernetes::{Counters, Kubernetes, Leadership, last_good};
 use crate::logging::Logging;
 use crate::notify::Notifier;
@@ -177,6 +181,12 @@ fn open(beginning: Beginning<'_>, settings: Arc<Settings>, logging: Logging) -> 
     let holds = Arc::new(store.holds());
     let closed = super::maintenance::Closed::of(store.closures());
 
+    let revisions = Folder::new(&settings.state_directory);
+    let (held, lost_hold) = match rollback::resume(&store, &revisions) {
+        Ok(held) => (held, None),
+        Err(notice) => (None, Some(notice)),
+    };
+
     if leaving.is_some() {
         tracing::warn!("drained, as it was told before the restart: nothing is announced until edgectl undrain");
         proxy.leave(true);
@@ -193,6 +203,7 @@ fn open(beginning: Beginning<'_>, settings: Arc<Settings>, logging: Logging) -> 
     let mut cluster = Cluster::default();
     let mut restored = None;
     let mut store_notices = opened.notices;
+    store_notices.extend(lost_hold);
     let kept = Kept::read(&store);
     if let Some(kubernetes) = &settings.kubernetes {
         let found = last_good::read(&settings.state_directory);
@@ -217,7 +228,16 @@ fn open(beginning: Beginning<'_>, settings: Arc<Settings>, logging: Logging) -> 
             written.write(text);
         }
     });
+    let dashboard = Dashboard::new(dashboard::Sources {
+        worlds: handle.world.clone(),
+        workers: proxy.metrics().to_vec(),
+        store: store.clone(),
+        edge: (&*edge).into(),
+    });
     let (stop_api, _) = watch::channel(false);
+    let witness: Arc<dyn Witness> = Arc::new(Witnessed::new(handle.world.clone()));
+    fleet.witness(Arc::clone(&witness));
+    let api = Api { handle, metrics, revisions: revisions.clone(), fleet: fleet.survey(), witness };
     // Whoever has nothing to serve yet waits for the API server.
     let patience = settings.kubernetes.as_ref().filter(|_| !cluster.is_known).map(|kubernetes| kubernetes.sync_timeout);
 
@@ -251,7 +271,7 @@ fn open(beginning: Beginning<'_>, settings: Arc<Settings>, logging: Logging) -> 
         succession,
         parts: Parts {
             publish,
-            api: Api { handle, metrics },
+            api,
             sockets: Some(sockets),
             spare,
             leadership,
@@ -279,18 +299,24 @@ fn open(beginning: Beginning<'_>, settings: Arc<Settings>, logging: Logging) -> 
         leaving,
         holds,
         closed,
+        history: None,
+        revisions,
+        held,
+        cause: (Cause::Start, None),
         kubernetes,
         reporting: None,
         saver: None,
         worlds,
         stop_api,
         api: None,
+        dashboard,
         wanted: Serving {
             cache,
             files: Files::default(),
             cluster,
             settings,
             inputs: Arc::default(),
+            portion: "".into(),
             keys: Keys::default(),
             problems: Arc::new([]),
             compiled: Arc::default(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::cluster::{Kept, Saver};
+use super::rollback::Holding;
 use super::start::{sealing, start_certs, who_decides};
 use super::{StartError, Supervisor};
 use crate::certs::Published;
@@ -16,6 +17,7 @@ use crate::control::api::{self, Api, Sockets, Spare};
 use crate::fleet::{self, Fleet};
 use crate::handover::message::FromSuccessor;
 use crate::handover::predecessor::{News, Predecessor, Speech};
+use crate::history::{Bounds, Cause, Keeper};
 use crate::kubernetes::{Counters, Leadership, Reporting};
 use crate::notify::Notifier;
 use crate::proxy::l4::udp::HandedFlow;
@@ -88,6 +90,11 @@ impl Succession {
 
     pub(super) fn is_over(&self) -> bool {
         self.step == Step::Over
+    }
+
+    /// This edged has a successor itself, and its end is none of the predecessor's business any more.
+    pub(super) fn hand_on(&self) {
+        self.speech.say(&FromSuccessor::HandedOn);
     }
 
     pub(super) fn notice(&self) -> String {
@@ -214,6 +221,8 @@ impl Supervisor {
                 self.seen.store_notices.push(format!("upgrade: {error}; restart edged"));
             }
         }
+        self.cause = (Cause::Start, None);
+        self.note_applied();
         if self.leaving.is_some() {
             self.proxy.leave(true);
         }
@@ -243,6 +252,8 @@ impl Supervisor {
         })
         .map_err(StartError::Fleet)?;
         self.fleet.count(Arc::clone(self.proxy.ledger()));
+        self.fleet.witness(Arc::clone(&self.parts.api.witness));
+        self.parts.api.fleet = self.fleet.survey();
         let roads = Arc::clone(&self.roads);
         let means = Means { board: Arc::clone(self.proxy.board()), edges: self.fleet.edges(), roads };
         self.certs =
@@ -255,6 +266,9 @@ impl Supervisor {
     /// What writes to the disk and to the API server beside the certificates.
     pub(super) fn start_writing(&mut self) -> Result<(), StartError> {
         let settings = &self.wanted.settings;
+        let bounds = Bounds::of(&settings.history, self.held.as_ref().map(Holding::revision));
+        let keeper = Keeper::start(&settings.state_directory, bounds, Arc::clone(&self.parts.network));
+        self.history = Some(keeper.map_err(StartError::History)?);
         let (Some(kubernetes), Some(of_kubernetes)) = (&self.kubernetes, &settings.kubernetes) else { return Ok(()) };
         let kept = Kept::read(&self.store);
         let saver = Saver::start(&settings.state_directory, self.store.clone(), kept.clone());
@@ -275,6 +289,7 @@ impl Supervisor {
         let (stop_api, stopped) = watch::channel(false);
         self.stop_api = stop_api;
         self.api = Some(api::start(self.parts.api.clone(), sockets, stopped)?);
+        self.dashboard.set(self.wanted.settings.dashboard.as_ref());
         Ok(())
     }
 }

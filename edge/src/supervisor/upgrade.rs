@@ -13,6 +13,7 @@ use crate::control::span::rfc3339;
 use crate::control::world::Upgraded;
 use crate::handover::message::Standing;
 use crate::handover::successor::{Offer, Successor};
+use crate::history::Cause;
 use crate::vip::announcer::{Announcer, Begin, Released};
 use crate::vip::guard::Guard;
 
@@ -51,6 +52,10 @@ impl Upgrade {
         Self { successors, running: None, failed: None }
     }
 
+    pub(super) fn is_under_way(&self) -> bool {
+        self.running.is_some()
+    }
+
     pub(super) fn notice(&self) -> Option<String> {
         match (&self.running, &self.failed) {
             (Some(running), _) => Some(format!("upgrade: a new edged gets ready since {}", rfc3339(running.since))),
@@ -64,7 +69,7 @@ impl Supervisor {
     pub(super) async fn upgrade(&mut self, is_forced: bool, reply: Reply) {
         let is_another = self.program.is_another();
         if !is_forced && is_another.as_ref().is_ok_and(|is_another| !is_another) {
-            let reloaded = self.reload().await.map(Upgraded::Reloaded);
+            let reloaded = self.reload(Cause::Reload, None).await.map(Upgraded::Reloaded);
             // Whoever asked may be gone.
             let _ = reply.send(reloaded);
             return;
@@ -183,6 +188,9 @@ impl Supervisor {
     /// The rest of this edged's life.
     pub(super) async fn hand_over(mut self, relief: Relief) {
         let Relief { mut successor, guard, running, prepared } = relief;
+        if let Some(succession) = &self.succession {
+            succession.hand_on();
+        }
         let told = self.notifier.hand_over(successor.pid());
         self.tell(told);
         let flows = self.proxy.retire().await;
@@ -201,6 +209,7 @@ impl Supervisor {
         if let Some(saver) = self.saver {
             saver.stop(&self.wanted.cluster, kept);
         }
+        drop(self.history);
         drop(self.fleet);
         drop(self.certs);
         self.addresses.release().await;
@@ -208,6 +217,7 @@ impl Supervisor {
         self.store.close();
         self.parts.spare.is_taken();
         self.stop_api.send_replace(true);
+        drop(self.dashboard);
         let answer = successor.over().await.map(|()| {
             let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
             Upgraded::HandedOver {

@@ -86,3 +86,8 @@ pub fn may_change(stream: &tokio::net::UnixStream, owner: Owner) -> bool {
         || credentials.gid() == owner.gid
         || peer::groups(stream.as_fd()).is_ok_and(|groups| groups.contains(&owner.gid))
 }
+
+/// Who connected, as a number.
+pub fn user(stream: &tokio::net::UnixStream) -> Option<u32> {
+    stream.peer_cred().ok().map(|credentials| credentials.uid())
+}
