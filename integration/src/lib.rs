@@ -6,6 +6,7 @@
 
 pub mod acme;
 pub mod appliance;
+pub mod browser;
 pub mod causes;
 pub mod client;
 pub mod cluster;
@@ -22,11 +23,13 @@ pub mod load;
 pub mod machine;
 pub mod manifests;
 pub mod netns;
+pub mod ordeals;
 pub mod origin;
 pub mod pki;
 pub mod rack;
 pub mod region;
 pub mod router;
+pub mod showcase;
 pub mod speaker;
 pub mod trials;
 pub mod updates;

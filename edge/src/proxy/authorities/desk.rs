@@ -86,34 +86,36 @@ pub(in crate::proxy) async fn run(
 ) {
     let clock = Clock::new();
     let ticking = tokio::task::spawn_local(Rc::clone(&clock).run());
-    let first = Arc::clone(&wanted.borrow_and_update().generation);
     let desk = Rc::new(Desk {
         authorities: Arc::clone(&shared.authorities),
-        outgoing: Outgoing::new(clock, Arc::clone(&shared.registry), Arc::clone(&first)),
+        outgoing: Outgoing::new(clock, Arc::clone(&shared.registry), Arc::clone(&wanted.borrow().generation)),
         keys: RefCell::default(),
         providers: RefCell::default(),
         wanted_keys: RefCell::default(),
         flights: RefCell::default(),
         exchanges: Gate::default(),
     });
-    desk.follow(&first.snapshot);
-    drop(first);
     let mut sweep = tokio::time::interval(SWEEP);
     loop {
-        tokio::select! {
-            changed = wanted.changed() => {
-                let (mode, generation) = {
-                    let want = wanted.borrow_and_update();
-                    (want.mode, Arc::clone(&want.generation))
-                };
-                if changed.is_err() || mode == Mode::Stop {
-                    break;
-                }
-                desk.follow(&generation.snapshot);
-                desk.outgoing.adopt(generation);
+        // The end may have been wanted before this thread had its first turn.
+        let (mode, generation) = {
+            let want = wanted.borrow_and_update();
+            (want.mode, Arc::clone(&want.generation))
+        };
+        if mode == Mode::Stop {
+            break;
+        }
+        desk.follow(&generation.snapshot);
+        desk.outgoing.adopt(generation);
+        let is_forsaken = loop {
+            tokio::select! {
+                changed = wanted.changed() => break changed.is_err(),
+                Some(order) = orders.recv() => desk.take(order),
+                _ = sweep.tick() => desk.outgoing.sweep(),
             }
-            Some(order) = orders.recv() => desk.take(order),
-            _ = sweep.tick() => desk.outgoing.sweep(),
+        };
+        if is_forsaken {
+            break;
         }
     }
     desk.keys.borrow_mut().drain().for_each(|(_, kept)| kept.task.abort());

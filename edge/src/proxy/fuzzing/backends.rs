@@ -7,8 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,16 +18,15 @@ use edge_config::settings::PathPolicy;
 use edge_config::snapshot::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::reference::{self, Request, Stop};
+use crate::proxy::authorities::Authorities;
 use crate::proxy::body::Chunk;
 use crate::proxy::buffer::Buffer;
-use crate::proxy::challenges::Board;
 use crate::proxy::filters::session::Tokens;
 use crate::proxy::h1::upstream::Connection;
-use crate::proxy::health::Health;
 use crate::proxy::io::{Backend as IoBackend, Closed, Io, Socket as IoSocket};
 use crate::proxy::limits::Limits;
 use crate::proxy::metrics::WorkerMetrics;
@@ -151,21 +149,7 @@ impl Plane {
             index: 0,
             backend: IoBackend::Epoll,
             wanted: watch::channel(Arc::new(wanted)).1,
-            shared: Arc::new(Shared {
-                connections: AtomicUsize::new(0),
-                udp_sessions: Arc::default(),
-                affinity: Default::default(),
-                deaf: vec![Mutex::default()],
-                live: vec![AtomicU64::new(0)],
-                pulses: vec![Default::default()],
-                health: Health::new(1),
-                registry: Arc::default(),
-                tally: Default::default(),
-                board: Arc::new(Board::new(1)),
-                authorities: crate::proxy::authorities::Authorities::new().0,
-                ledger: Arc::default(),
-                changed: Notify::new(),
-            }),
+            shared: Arc::new(Shared::new(1, Authorities::new().0)),
             metrics: Arc::clone(&metrics),
             tokens: Arc::new(Tokens::new(b"fuzzing").unwrap()),
             log: None,

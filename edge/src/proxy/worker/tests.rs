@@ -1,12 +1,9 @@
 use std::net::{Ipv4Addr, TcpListener};
-use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
-
-use tokio::sync::Notify;
 
 use super::*;
-use crate::proxy::health::Health;
+use crate::proxy::h3::steering::Keys;
 use crate::proxy::limits::Limits;
+use crate::proxy::{authorities, io, probing};
 
 async fn until(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
@@ -16,44 +13,30 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
+/// What a worker is to do; its generation serves nothing.
+fn wanted(number: u64, sockets: Vec<Arc<Bound>>, mode: Mode) -> Arc<Wanted> {
+    let (snapshot, endpoints, tls) = Default::default();
+    let generation = Arc::new(Generation {
+        number,
+        snapshot,
+        endpoints,
+        tls,
+        secrets: Arc::default(),
+        limits: Limits::default(),
+        responders: Arc::default(),
+        maintenance: None,
+    });
+    Arc::new(Wanted { generation, series: vec![Arc::default()], sockets, mode })
+}
+
 /// A generation is not acknowledged while a socket of it is not accepted on, it is tried again without being asked to,
 /// and the reason is known meanwhile.
 #[test]
 fn a_worker_that_cannot_accept_says_so_and_serves_when_it_can() {
     let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-    let shared = Arc::new(Shared {
-        connections: AtomicUsize::new(0),
-        udp_sessions: Arc::default(),
-        affinity: Default::default(),
-        deaf: vec![Mutex::default()],
-        live: vec![AtomicU64::new(0)],
-        pulses: vec![Default::default()],
-        health: Health::new(1),
-        registry: Arc::default(),
-        tally: Default::default(),
-        board: Arc::new(crate::proxy::challenges::Board::new(1)),
-        authorities: crate::proxy::authorities::Authorities::new().0,
-        ledger: Arc::default(),
-        changed: Notify::new(),
-    });
-    let generation = |number| {
-        let (snapshot, endpoints, tls) = Default::default();
-        Arc::new(Generation {
-            number,
-            snapshot,
-            endpoints,
-            tls,
-            secrets: Arc::default(),
-            limits: Limits::default(),
-            responders: Arc::default(),
-            maintenance: None,
-        })
-    };
-    let wanted = |number, sockets, mode| {
-        Arc::new(Wanted { generation: generation(number), series: vec![Arc::default()], sockets, mode })
-    };
+    let shared = Arc::new(Shared::new(1, Authorities::new().0));
     // Bound for no worker at all: there is no descriptor for this one.
-    let bad = Arc::new(Bound::new(address, Transport::Tcp, 0).unwrap());
+    let bad = Arc::new(Bound::new(address, Transport::Tcp, 0, &Keys::new(b"test")).unwrap());
     let (sender, receiver) = watch::channel(wanted(1, vec![bad], Mode::Serve));
     let seat = Seat {
         index: 0,
@@ -73,7 +56,7 @@ fn a_worker_that_cannot_accept_says_so_and_serves_when_it_can() {
         // Longer than the first pause: it is still so.
         tokio::time::sleep(FIRST_PAUSE * 3).await;
         assert_eq!(live(), 0);
-        let good = Arc::new(Bound::new(address, Transport::Tcp, 1).unwrap());
+        let good = Arc::new(Bound::new(address, Transport::Tcp, 1, &Keys::new(b"test")).unwrap());
         sender.send_replace(wanted(2, vec![good], Mode::Serve));
         until("the next generation is live", || live() == 2).await;
         assert_eq!(deaf(), None);
@@ -81,4 +64,28 @@ fn a_worker_that_cannot_accept_says_so_and_serves_when_it_can() {
         worker.await.unwrap();
     };
     crate::proxy::io::epoll::run(work).unwrap();
+}
+
+/// Threads that get their first turn only when the proxy is stopped already end all the same.
+#[test]
+fn what_is_stopped_before_it_began_ends() {
+    let (_sender, receiver) = watch::channel(wanted(1, Vec::new(), Mode::Stop));
+    let (authorities, orders) = Authorities::new();
+    let shared = Arc::new(Shared::new(1, authorities));
+    let ended = io::epoll::run(async {
+        let asking = authorities::run(Arc::clone(&shared), receiver.clone(), orders);
+        let checking = probing::run(Arc::clone(&shared), receiver.clone());
+        let working = run(Seat {
+            index: 0,
+            backend: Backend::Epoll,
+            wanted: receiver,
+            shared: Arc::clone(&shared),
+            metrics: WorkerMetrics::new(),
+            tokens: Arc::new(Tokens::new(b"test").unwrap()),
+            log: None,
+        });
+        let all = async { tokio::join!(asking, checking, working) };
+        tokio::time::timeout(Duration::from_secs(30), all).await.is_ok()
+    });
+    assert!(ended.unwrap(), "a thread goes on for ever");
 }
