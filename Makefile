@@ -80,7 +80,7 @@ test: lab-packages acme-packages dashboard-packages image-packages ## format, li
 image-test: image-packages ## boots that disk with firmware and processor emulated: first boot, update, roll-back; ten minutes
 	@integration/run/packages $(BOOT_PACKAGES)
 	cargo build --workspace --bins
-	cargo test --workspace --test appliance -- --ignored --nocapture
+	cargo test --workspace --test appliance -- --ignored --nocapture --test-threads=1
 
 screenshots: dashboard-packages lab-packages ## the pictures of the dashboard in docs/, light and dark, from a running edged
 	cargo build --profile $(PROFILE) -p edge -p edge-integration --bin edged --bin edgectl --bin demo-backend --bin screenshots

@@ -309,24 +309,57 @@ fn an_update_goes_into_the_other_slot_whole_or_not_at_all() {
     assert!(said.code == Some(1) && said.stderr.contains("slot b is empty"), "{said:?}");
 }
 
-const TOOLS: [&str; 10] = [
+/// What makes the disk, and what boots it.
+const BUILDS: [&str; 11] = [
+    "apt-get",
     "mmdebstrap",
     "mksquashfs",
     "veritysetup",
     "sfdisk",
     "mcopy",
+    "mkfs.vfat",
+    "mke2fs",
     "cpio",
     "depmod",
-    "qemu-system-x86_64",
-    "ssh",
-    "mkfs.vfat",
+    "zstd",
 ];
+const BOOTS: [&str; 3] = ["qemu-system-x86_64", "ssh", "curl"];
+
+/// A folder for what is large.
+fn large(name: &str) -> PathBuf {
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_dir_all(&out);
+    out
+}
+
+#[test]
+#[ignore = "makes the disk twice, with a root from Debian: make image-test"]
+fn the_same_package_gives_the_same_disk() {
+    let scenario = "the_same_package_gives_the_same_disk";
+    if let Some(why) = images::missing(&[&images::TOOLS[..], &BUILDS[..]].concat()) {
+        return lab::skip(scenario, &why);
+    }
+    let out = large("appliance-twice");
+    let package = images::deb(&out.join("deb"), &[("VERSION", "1")]);
+    let (one, other) = (out.join("one"), out.join("other"));
+    let disk = images::make("appliance/build", &[&package, &one], &[("COMPRESSION", "1"), ("PLAIN", "1")]);
+    // By somebody with other habits, and later.
+    let line = r#"umask 077; export TZ=Pacific/Auckland LC_ALL=C.UTF-8 COMPRESSION=1 PLAIN=1; exec "$0" "$@""#;
+    must("bash", &["-c", line, recipe("build").to_str().unwrap(), package.to_str().unwrap(), other.to_str().unwrap()]);
+    let name = Path::new(&disk).file_name().unwrap().to_str().unwrap().to_owned();
+    for ending in ["img", "img.zst", "update", "packages"] {
+        let file = format!("{name}.{ending}");
+        let said = run(Path::new("cmp"), &[one.join(&file).to_str().unwrap(), other.join(&file).to_str().unwrap()]);
+        assert_eq!(said.code, Some(0), "{said:?}");
+    }
+    must("env", &["-C", one.to_str().unwrap(), "sha256sum", "--check", "--strict", "SHA256SUMS"]);
+    let _ = std::fs::remove_dir_all(out);
+}
 
 /// A disk, and an update to the version after it, of the programs that the tests were built with. What comes from Debian is
 /// kept in between.
 fn built() -> (PathBuf, PathBuf) {
-    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("appliance");
-    let _ = std::fs::remove_dir_all(&out);
+    let out = large("appliance");
     let make = |version: &str| {
         let package = images::deb(&out.join(version).join("deb"), &[("VERSION", version)]);
         images::make("appliance/build", &[&package, &out.join(version)], &[("COMPRESSION", "1"), ("PLAIN", "1")])
@@ -357,7 +390,8 @@ fn broken(update: &Path, place: &Path) -> PathBuf {
 #[ignore = "boots six times on an emulated processor: make image-test"]
 fn it_boots_serves_is_updated_and_falls_back() {
     const SCENARIO: &str = "it_boots_serves_is_updated_and_falls_back";
-    if let Some(why) = images::missing(&[&images::TOOLS[..], &TOOLS[..]].concat()).or_else(|| netns::available().err())
+    if let Some(why) =
+        images::missing(&[&images::TOOLS[..], &BUILDS[..], &BOOTS[..]].concat()).or_else(|| netns::available().err())
     {
         return lab::skip(SCENARIO, &why);
     }
