@@ -356,28 +356,30 @@ fn the_same_package_gives_the_same_disk() {
     let _ = std::fs::remove_dir_all(out);
 }
 
-/// A disk, and an update to the version after it, of the programs that the tests were built with. What comes from Debian is
-/// kept in between.
-fn built() -> (PathBuf, PathBuf) {
+/// A disk, an update to the version after it, and one to its own, of the programs that the tests were built with. What comes
+/// from Debian is kept in between.
+fn built() -> (PathBuf, PathBuf, PathBuf) {
     let out = large("appliance");
     let make = |version: &str| {
         let package = images::deb(&out.join(version).join("deb"), &[("VERSION", version)]);
         images::make("appliance/build", &[&package, &out.join(version)], &[("COMPRESSION", "1"), ("PLAIN", "1")])
     };
-    let disk = PathBuf::from(format!("{}.img", make("1")));
-    let update = make("2");
-    std::fs::remove_file(format!("{update}.img")).unwrap();
-    (disk, PathBuf::from(format!("{update}.update")))
+    let (one, two) = (make("1"), make("2"));
+    std::fs::remove_file(format!("{two}.img")).unwrap();
+    let [disk, update, same] =
+        [format!("{one}.img"), format!("{two}.update"), format!("{one}.update")].map(PathBuf::from);
+    (disk, update, same)
 }
 
-/// An update that was made in good order, and is broken all the same: it never gets as far as systemd.
+/// An update that was made in good order, and is broken all the same: its root is not the one that its kernel looks for, so it
+/// never gets as far as systemd. Nor may the other slot have that root, which the kernel would take.
 fn broken(update: &Path, place: &Path) -> PathBuf {
     let (parts, file) = (place.join("parts"), place.join("broken.update"));
     std::fs::create_dir(&parts).unwrap();
     must("tar", &["--extract", "--file", update.to_str().unwrap(), "--directory", parts.to_str().unwrap()]);
     let line = format!(
         "cd {} && zstd -dq --rm root.img.zst && printf broken | dd of=root.img bs=1 conv=notrunc status=none && \
-         zstd -q --rm -1 root.img && echo broken >version && echo broken >root.hash && sha256sum edge.efi root.hash root.img.zst root.size version >SHA256SUMS && tar -cf {} *",
+         zstd -q --rm -1 root.img && echo broken >version && sha256sum edge.efi root.hash root.img.zst root.size version >SHA256SUMS && tar -cf {} *",
         parts.display(),
         file.display()
     );
@@ -395,13 +397,13 @@ fn it_boots_serves_is_updated_and_falls_back() {
     {
         return lab::skip(SCENARIO, &why);
     }
-    let (disk, update) = built();
+    let (disk, update, same) = built();
     let place = scratch();
     let key = new_key(place.path());
     let (folder, volume) = (place.path().join("seed"), place.path().join("seed.img"));
     seed_folder(&folder, &read(&key.with_extension("pub")));
     seed(&folder, &volume);
-    let broken = broken(&update, place.path());
+    let broken = broken(&same, place.path());
     // Somebody has written it to a larger disk.
     must("truncate", &["--size", "3G", disk.to_str().unwrap()]);
 
