@@ -77,7 +77,7 @@ test: lab-packages acme-packages dashboard-packages image-packages ## format, li
 	cargo build --workspace --bins
 	cargo test --workspace --no-fail-fast
 
-image-test: image-packages ## boots that disk with firmware and processor emulated: first boot, update, roll-back; ten minutes
+image-test: image-packages ## makes that disk twice and compares, and boots it with firmware and processor emulated: first boot, update, roll-back; 15 minutes
 	@integration/run/packages $(BOOT_PACKAGES)
 	cargo build --workspace --bins
 	cargo test --workspace --test appliance -- --ignored --nocapture --test-threads=1

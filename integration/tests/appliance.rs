@@ -343,9 +343,12 @@ fn the_same_package_gives_the_same_disk() {
     let package = images::deb(&out.join("deb"), &[("VERSION", "1")]);
     let (one, other) = (out.join("one"), out.join("other"));
     let disk = images::make("appliance/build", &[&package, &one], &[("COMPRESSION", "1"), ("PLAIN", "1")]);
-    // By somebody with other habits, and later.
-    let line = r#"umask 077; export TZ=Pacific/Auckland LC_ALL=C.UTF-8 COMPRESSION=1 PLAIN=1; exec "$0" "$@""#;
-    must("bash", &["-c", line, recipe("build").to_str().unwrap(), package.to_str().unwrap(), other.to_str().unwrap()]);
+    // By somebody with other habits, later, and with nothing of Debian yet.
+    let line =
+        r#"umask 077; export TZ=Pacific/Auckland LC_ALL=C.UTF-8 COMPRESSION=1 PLAIN=1; CACHE="$3" exec "$0" "$1" "$2""#;
+    let (build, cache) = (recipe("build"), out.join("cache"));
+    let places = [&build, &package, &other, &cache].map(|path| path.to_str().unwrap());
+    must("bash", &[&["-c", line], &places[..]].concat());
     let name = Path::new(&disk).file_name().unwrap().to_str().unwrap().to_owned();
     for ending in ["img", "img.zst", "update", "packages"] {
         let file = format!("{name}.{ending}");
