@@ -17,6 +17,7 @@ use tokio::sync::{Notify, watch};
 use super::folder::{Folder, Index, place};
 use super::{Assigned, Cause, Changes, Counts, HistoryObserved, How, Outcome, Revision, record};
 use crate::control::span;
+use crate::memory;
 
 /// Something that was taken into force, or was refused.
 #[derive(Debug, Clone)]
@@ -96,6 +97,8 @@ impl Keeper {
                 desk.bounds = bounds.unwrap_or(desk.bounds);
                 news.into_iter().for_each(|one| desk.take(one));
                 desk.prune();
+                // Texts of all objects went through this thread, which may not run again for hours.
+                memory::give_back();
             }
         })?;
         Ok(Self { inbox, observed, thread: Some(thread) })
@@ -265,12 +268,20 @@ impl Desk {
         let settings = record::hash(portion.as_bytes());
         texts.insert(settings.clone(), portion.to_string());
         revision.counts.objects = record::kinds().map(|kind| inputs.of_kind(kind).len()).sum();
-        revision.hash = record::summary(&self.digests.keys(&inputs, &portion));
         let named = self.buckets.iter().map(|((kind, bucket), content)| (place(*kind, *bucket), content.clone()));
+        let buckets: BTreeMap<_, _> = named.collect();
+        // Most generations are of endpoints and certificates alone.
+        let unchanged = self.last.as_ref().filter(|last| {
+            last.settings == settings && last.buckets == buckets && last.revision.version == revision.version
+        });
+        revision.hash = match unchanged {
+            Some(last) => last.revision.hash.clone(),
+            None => record::summary(&self.digests.keys(&inputs, &portion)),
+        };
         let mut index = Index {
             revision,
             settings,
-            buckets: named.collect(),
+            buckets,
             assigned: assigned.iter().map(|(object, list)| (object.to_string(), list.clone())).collect(),
         };
         if let Some(last) = &self.last {
