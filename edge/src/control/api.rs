@@ -4,10 +4,12 @@
 //! Requests of `edgectl`, scripts and scrapers flow in; views of the newest [`World`](super::world::World) flow out, and
 //! commands go to the supervisor, whose answer is awaited. It runs on a thread and runtime of its own: however many
 //! connections are opened and however slow they are, traffic and the supervisor do not notice. Bounds: connections,
-//! bytes of a head and a body, time of a request. Whoever may connect may read (the socket has mode 0660); what changes
+//! bytes of a head and a body, time of a request; answers that go on as long as their reader wants are few, and a reader that
+//! is too slow misses some of it. Whoever may connect may read (the socket has mode 0660); what changes
 //! something also needs to be root, the same user, or a member of the socket's group.
 
 pub mod certificates;
+mod live;
 mod pages;
 mod socket;
 
@@ -18,16 +20,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
+use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 
+pub use self::live::Sights;
 use super::world::Handle;
 use crate::memory;
 use crate::proxy::metrics::Text;
@@ -62,6 +63,7 @@ pub type Metrics = Arc<dyn Fn(&mut Text) + Send + Sync>;
 pub struct Api {
     pub handle: Handle,
     pub metrics: Metrics,
+    pub sights: Sights,
 }
 
 /// What is bound, before anything is served: a failure to bind is known at the start.
@@ -180,10 +182,15 @@ where
 {
     // A page about thousands of objects takes megabytes for a moment.
     let is_heavy = AtomicBool::new(false);
+    let is_live = AtomicBool::new(false);
     let service = service_fn(|request: Request<Incoming>| {
         is_heavy.fetch_or(!matches!(request.uri().path(), "/healthz" | "/readyz"), Ordering::Relaxed);
-        let api = api.clone();
-        async move { Ok::<Response<Full<Bytes>>, Infallible>(pages::answer(&api, access, request).await) }
+        let (api, is_live) = (api.clone(), &is_live);
+        async move {
+            let answer = pages::answer(&api, access, request).await;
+            is_live.fetch_or(answer.extensions().get::<live::Live>().is_some(), Ordering::Relaxed);
+            Ok::<pages::Answer, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -192,8 +199,11 @@ where
         .max_headers(64)
         .keep_alive(false)
         .serve_connection(io, service);
+    let mut connection = std::pin::pin!(connection);
     // Whatever ends it concerns only this client.
-    let _ = tokio::time::timeout(CONNECTION, connection).await;
+    if tokio::time::timeout(CONNECTION, connection.as_mut()).await.is_err() && is_live.load(Ordering::Relaxed) {
+        let _ = connection.await;
+    }
     if is_heavy.into_inner() {
         memory::give_back();
     }

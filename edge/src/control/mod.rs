@@ -12,6 +12,7 @@ pub mod findings;
 #[cfg(test)]
 pub mod fixture;
 pub mod holds;
+pub mod log;
 pub mod maintenance;
 pub mod metrics;
 pub mod objects;
@@ -20,6 +21,7 @@ pub mod peer;
 pub mod pools;
 pub mod span;
 pub mod status;
+pub mod top;
 pub mod view;
 pub mod why;
 pub mod world;

@@ -17,6 +17,7 @@ use super::maintenance::Closures;
 use super::span;
 use crate::certs::observed::AcmeObserved;
 use crate::fleet::FleetObserved;
+use crate::logging::levels::Levels;
 use crate::reach::Way;
 use crate::vip::AddressesObserved;
 use crate::vip::bfd::BfdObserved;
@@ -48,6 +49,8 @@ pub struct Observed {
     pub holds: Arc<Holds>,
     /// Hosts that an operator has closed.
     pub closures: Arc<Closures>,
+    /// How much is logged of what.
+    pub levels: Arc<Levels>,
     pub network: Network,
     /// `None`: there is no `[fleet]`.
     pub fleet: Option<Arc<FleetObserved>>,

@@ -166,6 +166,7 @@ fn edge(world: &World, now: SystemTime) -> Edge {
         acknowledged: observed.acknowledged,
         sources,
         notices: observed.notices.clone(),
+        log_levels: observed.levels.text(),
     }
 }
 

@@ -18,6 +18,7 @@ use super::holds::{Ask, Holds};
 use super::maintenance::{self, Closures};
 use super::observed::Observed;
 use crate::certs::command::CertCommand;
+use crate::logging::levels::{self, Levels};
 
 #[derive(Debug, Clone)]
 pub struct World {
@@ -103,6 +104,8 @@ pub enum Command {
     Hold { ask: Ask, reply: oneshot::Sender<Result<Holds, String>> },
     /// Something about a host; the answer is all that is in force.
     Close { ask: maintenance::Ask, reply: oneshot::Sender<Result<Closures, String>> },
+    /// How much is logged of what; the answer is all that is in force.
+    Levels { ask: levels::Ask, reply: oneshot::Sender<Result<Levels, String>> },
     /// Something about one certificate.
     Certificate(CertCommand),
 }

@@ -7,10 +7,12 @@ mod diff;
 mod explain;
 mod findings;
 mod holds;
+pub mod log;
 mod maintenance;
 mod objects;
 mod pools;
 mod status;
+pub mod tap;
 mod why;
 
 use serde::Serialize;

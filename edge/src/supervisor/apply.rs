@@ -120,7 +120,7 @@ impl Supervisor {
         // Each generation leaves the one before it behind.
         self.seen.untidy_since.get_or_insert(began);
         let total = began.elapsed().as_secs_f64() * 1e3;
-        tracing::debug!(objects = count, total_ms = total, "kubernetes: changes");
+        tracing::debug!(target: "edge::kubernetes", objects = count, total_ms = total, "kubernetes: changes");
     }
 
     /// Addresses that objects show are looked at when something else changes, too. By themselves they count only where
@@ -239,9 +239,9 @@ impl Supervisor {
     }
 
     /// What can change while the daemon runs does; the rest says that it needs a restart.
-    fn apply_settings(&self, before: &Settings) {
+    fn apply_settings(&mut self, before: &Settings) {
+        self.configure_levels();
         let now = &self.wanted.settings;
-        self.logging.set_level(now.log.level);
         let fixed = [
             ("[state] directory", before.state_directory != now.state_directory),
             ("[state] key_file", before.state_key_file != now.state_key_file),

@@ -10,6 +10,7 @@ mod cluster;
 mod endpoints;
 mod holds;
 mod leave;
+mod levels;
 mod maintenance;
 mod network;
 mod observe;
@@ -42,6 +43,7 @@ use crate::control::world::{Command, Reloaded, World};
 use crate::fleet::Fleet;
 use crate::kubernetes::{Changes, Kubernetes, Reporting};
 use crate::logging::Logging;
+use crate::logging::levels::Levels;
 use crate::moment;
 use crate::notify::Notifier;
 use crate::proxy::authorities::trouble::Told;
@@ -111,6 +113,8 @@ enum Event {
     Hold(Ask, oneshot::Sender<Result<Holds, String>>),
     /// Something about a host.
     Close(crate::control::maintenance::Ask, oneshot::Sender<Result<Closures, String>>),
+    /// How much is logged of what.
+    Levels(crate::logging::levels::Ask, oneshot::Sender<Result<Levels, String>>),
     /// The certificate thread answers it.
     Certificate(CertCommand),
     /// What is seen of the network, or of who guards it, changed.
@@ -158,6 +162,7 @@ impl Inbox {
                 Command::Undrain { reply } => Event::Undrain(reply),
                 Command::Hold { ask, reply } => Event::Hold(ask, reply),
                 Command::Close { ask, reply } => Event::Close(ask, reply),
+                Command::Levels { ask, reply } => Event::Levels(ask, reply),
                 Command::Certificate(command) => Event::Certificate(command),
             },
             () = self.network.notified() => Event::Network,
@@ -211,6 +216,8 @@ pub struct Supervisor {
     config: PathBuf,
     inbox: Inbox,
     logging: Logging,
+    /// How much is logged of what.
+    levels: Arc<Levels>,
     notifier: Notifier,
     store: Store,
     watcher: Watcher,
@@ -335,6 +342,10 @@ impl Supervisor {
                     let answer = self.close(ask).await;
                     let _ = reply.send(answer);
                 }
+                Event::Levels(ask, reply) => {
+                    let answer = self.set_levels(ask);
+                    let _ = reply.send(answer);
+                }
                 Event::Certificate(command) => self.certs.door().send(command),
                 Event::Network => self.show(),
                 Event::Due => {
@@ -343,7 +354,10 @@ impl Supervisor {
                     self.lapse_closures().await;
                     self.show();
                 }
-                Event::Look => self.look(),
+                Event::Look => {
+                    self.lapse_levels();
+                    self.look();
+                }
                 Event::ReopenLogs => {
                     if let Some(log) = self.proxy.log() {
                         log.reopen();

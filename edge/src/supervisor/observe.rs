@@ -123,6 +123,7 @@ impl Supervisor {
             drain: self.leaving.map(|leaving| leaving.observed()),
             holds: Arc::clone(&self.holds),
             closures: Arc::clone(&self.closed.closures),
+            levels: Arc::clone(&self.levels),
             network: Network::default(),
             fleet,
             troubles,

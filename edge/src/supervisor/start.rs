@@ -18,11 +18,12 @@ use super::{HELD_BEYOND, Inbox, LOOK, Seen, Serving, StartError, Supervisor, sig
 use crate::certs::edges::Orders;
 use crate::certs::ordering::Means;
 use crate::certs::{Certs, CertsSettings};
-use crate::control::api::{self, Api, Sockets};
+use crate::control::api::{self, Api, Sights, Sockets};
 use crate::control::world::{self, World};
 use crate::fleet::{self, Fleet, Who};
 use crate::kubernetes::{Kubernetes, Leadership, Reporting, last_good};
 use crate::logging::Logging;
+use crate::logging::levels::Levels;
 use crate::notify::Notifier;
 use crate::proxy::authorities::trouble::Told;
 use crate::proxy::filters::session::Tokens;
@@ -76,7 +77,7 @@ fn open(
     let sealing = Sealing::find(settings.state_key_file.as_deref(), credentials.as_deref());
     let opened = Store::open_sealed(&settings.state_directory, sealing);
     for notice in &opened.notices {
-        tracing::warn!("store: {notice}");
+        tracing::warn!(target: "edge::store", "store: {notice}");
     }
     let store = opened.store;
     // A source has put the name of the host there where nobody said one.
@@ -130,6 +131,7 @@ fn open(
     let announcer =
         Announcer::start(run_directory(&settings), vitals, Arc::clone(&network)).map_err(StartError::Network)?;
     let workers = proxy.metrics().to_vec();
+    let sights = Sights::new(Arc::clone(logging.ring()), Arc::clone(proxy.taps()), &workers);
     let checks = Arc::clone(proxy.checks());
     let authorities = Arc::clone(proxy.authorities());
     let dropped = proxy.log().map(access_log::AccessLog::dropped_counter);
@@ -142,7 +144,7 @@ fn open(
     if let Some(kubernetes) = &settings.kubernetes {
         let found = last_good::read(&settings.state_directory);
         for notice in found.notices {
-            tracing::warn!("kubernetes: {notice}");
+            tracing::warn!(target: "edge::kubernetes", "kubernetes: {notice}");
             store_notices.push(notice);
         }
         cluster = Cluster::of(&found.objects);
@@ -174,7 +176,7 @@ fn open(
         }
     });
     let (stop_api, stopped) = watch::channel(false);
-    let api = api::start(Api { handle, metrics }, sockets, stopped)?;
+    let api = api::start(Api { handle, metrics, sights }, sockets, stopped)?;
     // Whoever has nothing to serve yet waits for the API server.
     let patience = settings.kubernetes.as_ref().filter(|_| !cluster.is_known).map(|kubernetes| kubernetes.sync_timeout);
 
@@ -200,6 +202,7 @@ fn open(
         config: config.to_owned(),
         inbox,
         logging,
+        levels: Arc::new(Levels::of(settings.log.level)),
         notifier,
         store,
         watcher,

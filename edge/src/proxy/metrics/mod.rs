@@ -102,6 +102,14 @@ impl Histogram {
     }
 }
 
+/// Connections from clients.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Connections {
+    /// Since the start.
+    pub accepted: u64,
+    pub open: u64,
+}
+
 /// All counters of one worker.
 #[derive(Debug, Default)]
 pub struct WorkerMetrics {
@@ -193,6 +201,15 @@ impl WorkerMetrics {
     /// How many requests shared a bucket for want of a place for their client.
     pub fn saw_crowded(&self, count: u64) {
         self.crowded.store(count, Ordering::Relaxed);
+    }
+
+    /// Connections from clients, as far as their ports are still there.
+    pub fn connections(workers: &[Arc<Self>]) -> Connections {
+        let series: Vec<_> = workers.iter().map(|worker| worker.current()).collect();
+        let ports = || series.iter().flat_map(|series| &series.ports).map(|(_, port)| port);
+        let sum = |value: fn(&PortSeries) -> u64| ports().map(|port| value(port)).fold(0, u64::wrapping_add);
+        let accepted = sum(|port| port.accepted.value());
+        Connections { accepted, open: accepted.saturating_sub(sum(|port| port.closed.value())) }
     }
 
     fn current(&self) -> Arc<Series> {
