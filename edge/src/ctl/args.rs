@@ -29,6 +29,7 @@ const EXIT: &str = "Exit codes:
   backup, restore  0 done, 1 refused, 2 the file cannot be read
   why      0 announced to everybody who is to know, 1 not to all of them, 2 not announced or no VIP
   crds     0 done, 1 not done
+  support-bundle  0 done, 1 something is missing, 74 the file cannot be written
   log, loglevel, tap, top  0 done, 1 refused
   drain, undrain, drill  0 done, 1 not done, or not confirmed by the network in time
   all      3 edged cannot be reached, 64 wrong usage, 70 an answer that makes no sense";
@@ -219,6 +220,18 @@ pub enum Command {
     /// What is wrong comes first. On a terminal a screen (? shows its keys); elsewhere, with --batch or --count, or in another
     /// form one text per interval. Requests count when they end; connections are open ones.
     Top(Top),
+    /// One file for who is to help: status, reasons, settings, objects, metrics, log, and what the machine says
+    ///
+    /// A .tar.gz of mode 0600, without secrets. It changes nothing, and is made as far as it can be: also while edged is down,
+    /// from its files. What is missing is told. Root sees most: journal, sockets, limits.
+    SupportBundle {
+        /// The file to write; without it edge-support-NAME-TIME.tar.gz here. One that is there is not written over
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: Option<PathBuf>,
+        /// Where edged has its settings. Without it /etc/edge/edge.toml
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        config: Option<PathBuf>,
+    },
     /// Requests as they happen, as the access log would have them, whether there is one or not
     ///
     /// HOST is www.example.com, *.example.com or * for all; below HTTP it is the server name of TLS, and what has none is seen
@@ -591,6 +604,8 @@ mod tests {
             ("edgectl top --batch -n 2 --interval 500ms --by backend --sort p99 --filter shop --rows 9", true),
             ("edgectl top --by pod", false),
             ("edgectl top --sort whim", false),
+            ("edgectl support-bundle", true),
+            ("edgectl support-bundle x.tar.gz --config y", true),
             ("edgectl loglevel", true),
             ("edgectl loglevel bgp=debug,tls=trace --for 10m", true),
             ("edgectl loglevel default", true),

@@ -19,6 +19,7 @@ mod pool;
 pub mod run;
 pub mod show;
 pub mod style;
+mod support;
 pub mod table;
 mod tap;
 pub mod top;

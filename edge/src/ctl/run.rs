@@ -22,6 +22,7 @@ use super::offline::{Offline, OfflineError};
 use super::pool::{self, PoolError};
 use super::show::{Checked, Counts, Findings, Listing, Single, View, render};
 use super::style::Style;
+use super::support;
 use super::tap;
 use super::top;
 use crate::control::diff::{Effective, difference};
@@ -268,6 +269,11 @@ fn carry_out(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<u8, RunError> {
             };
             print(terminal, cli.output, &closures, true)?;
             Ok(0)
+        }
+        Command::SupportBundle { file, config } => {
+            let bundle = support::run(&client(), file.as_deref(), config.as_deref())?;
+            print(terminal, cli.output, &bundle, true)?;
+            Ok(u8::from(!bundle.missing.is_empty()))
         }
         Command::Top(top) => top::run(&client(), top, cli.output, terminal),
         Command::Tap(tapped) => tap::run(&client(), tapped, cli.output, terminal),
