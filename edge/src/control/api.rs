@@ -15,6 +15,7 @@ mod socket;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +31,10 @@ use tokio::sync::{Semaphore, watch};
 
 pub use self::live::Sights;
 use super::world::Handle;
+use crate::fleet::{Survey, Witness};
+use crate::handover::message::ControlName;
+use crate::handover::successor::HandedControl;
+use crate::history::Folder;
 use crate::memory;
 use crate::proxy::metrics::Text;
 
@@ -63,8 +68,17 @@ pub type Metrics = Arc<dyn Fn(&mut Text) + Send + Sync>;
 pub struct Api {
     pub handle: Handle,
     pub metrics: Metrics,
+    /// Where configurations of the past are read.
+    pub revisions: Folder,
+    /// All edges; `None`: there is no `[fleet]`.
+    pub fleet: Option<Survey>,
+    /// How this edge stands.
+    pub witness: Arc<dyn Witness>,
     pub sights: Sights,
 }
+
+/// Becomes true, or loses its sender, when nothing more is answered.
+type Stop = watch::Receiver<bool>;
 
 /// What is bound, before anything is served: a failure to bind is known at the start.
 #[derive(Debug)]
@@ -73,6 +87,32 @@ pub struct Sockets {
     path: PathBuf,
     owner: socket::Owner,
     metrics: Option<std::net::TcpListener>,
+    is_handed: Arc<AtomicBool>,
+}
+
+/// The same sockets, for another edged.
+#[derive(Debug)]
+pub struct Spare {
+    path: PathBuf,
+    unix: std::os::unix::net::UnixListener,
+    metrics: Option<std::net::TcpListener>,
+    is_handed: Arc<AtomicBool>,
+}
+
+impl Spare {
+    pub fn hand(&self) -> std::io::Result<HandedControl> {
+        let address = self.metrics.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
+        let mut descriptors = vec![OwnedFd::from(self.unix.try_clone()?)];
+        if let Some(metrics) = &self.metrics {
+            descriptors.push(metrics.try_clone()?.into());
+        }
+        Ok(HandedControl { name: ControlName { path: self.path.clone(), metrics: address }, descriptors })
+    }
+
+    /// Another edged serves them now: what is under way here is answered, and the file stays.
+    pub fn is_taken(&self) {
+        self.is_handed.store(true, Ordering::Release);
+    }
 }
 
 impl Sockets {
@@ -83,7 +123,38 @@ impl Sockets {
             Some(address) => Some(socket::bind_tcp(address).map_err(|error| ApiError::Metrics(address, error))?),
             None => None,
         };
-        Ok(Self { unix, path: path.to_owned(), owner, metrics })
+        Ok(Self { unix, path: path.to_owned(), owner, metrics, is_handed: Arc::default() })
+    }
+
+    /// Those of another edged, as far as they are what is wanted here; the rest is bound.
+    pub fn adopt(handed: HandedControl, path: &Path, metrics: Option<SocketAddr>) -> Result<Self, ApiError> {
+        let HandedControl { name, descriptors } = handed;
+        let mut descriptors = descriptors.into_iter();
+        let unix = descriptors.next().filter(|_| name.path == path).map(std::os::unix::net::UnixListener::from);
+        let tcp = descriptors.next().filter(|_| name.metrics == metrics).map(std::net::TcpListener::from);
+        let (unix, owner) = match unix {
+            Some(unix) => (unix, socket::owner(path)?),
+            None => socket::bind(path)?,
+        };
+        let metrics = match (tcp, metrics) {
+            (Some(tcp), _) => Some(tcp),
+            (None, Some(address)) => {
+                Some(socket::bind_tcp(address).map_err(|error| ApiError::Metrics(address, error))?)
+            }
+            (None, None) => None,
+        };
+        Ok(Self { unix, path: path.to_owned(), owner, metrics, is_handed: Arc::default() })
+    }
+
+    /// For another edged, later.
+    pub fn spare(&self) -> Result<Spare, ApiError> {
+        let failed = |error| ApiError::Bind(self.path.clone(), error);
+        Ok(Spare {
+            path: self.path.clone(),
+            unix: self.unix.try_clone().map_err(failed)?,
+            metrics: self.metrics.as_ref().map(std::net::TcpListener::try_clone).transpose().map_err(failed)?,
+            is_handed: Arc::clone(&self.is_handed),
+        })
     }
 
     /// Where metrics are served; tells the port where 0 was asked for.
@@ -93,7 +164,7 @@ impl Sockets {
 }
 
 /// Serves on a thread of its own until `stop` becomes true or its sender is gone; then removes the socket.
-pub fn start(api: Api, sockets: Sockets, stop: watch::Receiver<bool>) -> Result<std::thread::JoinHandle<()>, ApiError> {
+pub fn start(api: Api, sockets: Sockets, stop: Stop) -> Result<std::thread::JoinHandle<()>, ApiError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ApiError::Thread)?;
     let body = move || {
         if let Err(error) = runtime.block_on(serve(api, sockets, stop)) {
@@ -104,7 +175,8 @@ pub fn start(api: Api, sockets: Sockets, stop: watch::Receiver<bool>) -> Result<
 }
 
 /// As [`start`], on the caller's runtime.
-pub async fn serve(api: Api, sockets: Sockets, mut stop: watch::Receiver<bool>) -> Result<(), ApiError> {
+pub async fn serve(api: Api, sockets: Sockets, stop: Stop) -> Result<(), ApiError> {
+    socket::listen(&sockets.unix).map_err(|error| ApiError::Bind(sockets.path.clone(), error))?;
     let unix = UnixListener::from_std(sockets.unix).map_err(|error| ApiError::Bind(sockets.path.clone(), error))?;
     let tcp = match sockets.metrics {
         Some(listener) => {
@@ -114,37 +186,45 @@ pub async fn serve(api: Api, sockets: Sockets, mut stop: watch::Receiver<bool>) 
         None => None,
     };
     let owner = sockets.owner;
-    let on_socket = accept_unix(&api, unix, owner);
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let on_socket = accept_unix(&api, unix, owner, Arc::clone(&room), stop.clone());
     let on_tcp = async {
         match tcp {
-            Some(listener) => accept_tcp(&api, listener).await,
+            Some(listener) => accept_tcp(&api, listener, stop.clone()).await,
             None => std::future::pending().await,
         }
     };
+    let mut stopping = stop.clone();
     let stopped = async {
         // A sender that is gone means the same as one that says so.
-        let _ = stop.wait_for(|stop| *stop).await;
+        let _ = stopping.wait_for(|stop| *stop).await;
     };
     tokio::select! {
         () = on_socket => {}
         () = on_tcp => {}
         () = stopped => {}
     }
-    socket::remove(&sockets.path, owner);
+    if sockets.is_handed.load(Ordering::Acquire) {
+        // The answer to who asked for it is one of them.
+        let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
+        let _ = tokio::time::timeout(CONNECTION, room.acquire_many(all)).await;
+    } else {
+        socket::remove(&sockets.path, owner);
+    }
     Ok(())
 }
 
-async fn accept_unix(api: &Api, listener: UnixListener, owner: socket::Owner) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+async fn accept_unix(api: &Api, listener: UnixListener, owner: socket::Owner, room: Arc<Semaphore>, stop: Stop) {
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
                 let may_change = socket::may_change(&stream, owner);
                 let access = if may_change { pages::Access::Change } else { pages::Access::Read };
-                let api = api.clone();
+                let user = socket::user(&stream);
+                let (api, stop) = (api.clone(), stop.clone());
                 tokio::spawn(async move {
-                    converse(api, TokioIo::new(stream), access).await;
+                    converse(api, TokioIo::new(stream), pages::Caller { access, user }, stop).await;
                     drop(permit);
                 });
             }
@@ -153,15 +233,16 @@ async fn accept_unix(api: &Api, listener: UnixListener, owner: socket::Owner) {
     }
 }
 
-async fn accept_tcp(api: &Api, listener: TcpListener) {
+async fn accept_tcp(api: &Api, listener: TcpListener, stop: Stop) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let api = api.clone();
+                let (api, stop) = (api.clone(), stop.clone());
                 tokio::spawn(async move {
-                    converse(api, TokioIo::new(stream), pages::Access::Metrics).await;
+                    let caller = pages::Caller { access: pages::Access::Metrics, user: None };
+                    converse(api, TokioIo::new(stream), caller, stop).await;
                     drop(permit);
                 });
             }
@@ -176,7 +257,7 @@ async fn pause(error: &std::io::Error) {
     tokio::time::sleep(Duration::from_millis(200)).await;
 }
 
-async fn converse<I>(api: Api, io: I, access: pages::Access)
+async fn converse<I>(api: Api, io: I, caller: pages::Caller, mut stop: Stop)
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
 {
@@ -187,7 +268,7 @@ where
         is_heavy.fetch_or(!matches!(request.uri().path(), "/healthz" | "/readyz"), Ordering::Relaxed);
         let (api, is_live) = (api.clone(), &is_live);
         async move {
-            let answer = pages::answer(&api, access, request).await;
+            let answer = pages::answer(&api, caller, request).await;
             is_live.fetch_or(answer.extensions().get::<live::Live>().is_some(), Ordering::Relaxed);
             Ok::<pages::Answer, Infallible>(answer)
         }
@@ -200,9 +281,22 @@ where
         .keep_alive(false)
         .serve_connection(io, service);
     let mut connection = std::pin::pin!(connection);
-    // Whatever ends it concerns only this client.
-    if tokio::time::timeout(CONNECTION, connection.as_mut()).await.is_err() && is_live.load(Ordering::Relaxed) {
-        let _ = connection.await;
+    let served = async {
+        // Whatever ends it concerns only this client.
+        if tokio::time::timeout(CONNECTION, connection.as_mut()).await.is_err() && is_live.load(Ordering::Relaxed) {
+            let _ = connection.await;
+        }
+    };
+    // Another edged takes over: what goes on by itself ends here, the rest is answered.
+    let stopped = async {
+        let _ = stop.wait_for(|stop| *stop).await;
+        if !is_live.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = served => {}
+        () = stopped => {}
     }
     if is_heavy.into_inner() {
         memory::give_back();

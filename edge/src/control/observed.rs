@@ -17,6 +17,7 @@ use super::maintenance::Closures;
 use super::span;
 use crate::certs::observed::AcmeObserved;
 use crate::fleet::FleetObserved;
+use crate::history::{Held, HistoryObserved};
 use crate::logging::levels::Levels;
 use crate::reach::Way;
 use crate::vip::AddressesObserved;
@@ -51,6 +52,10 @@ pub struct Observed {
     pub closures: Arc<Closures>,
     /// How much is logged of what.
     pub levels: Arc<Levels>,
+    /// `None`: the configuration is what the sources say.
+    pub held: Option<Held>,
+    /// Configurations that were in force before.
+    pub history: Arc<HistoryObserved>,
     pub network: Network,
     /// `None`: there is no `[fleet]`.
     pub fleet: Option<Arc<FleetObserved>>,

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::rates::quantile;
 use super::span;
 use super::status;
 use super::view::{Health, State, Status};
@@ -182,15 +183,16 @@ fn busiest(rows: &BTreeMap<String, Row>, seconds: f64, most: usize) -> Vec<Line>
 
 fn rates(row: &Row, seconds: f64) -> Rates {
     let per_second = |count: u64| count as f64 / seconds;
+    let milliseconds = |share| quantile(&row.buckets, share).map(|seconds| seconds * 1000.0);
     Rates {
         requests: per_second(row.requests),
         errors: per_second(row.errors),
         refused: per_second(row.refused),
         bytes_in: per_second(row.bytes_in),
         bytes_out: per_second(row.bytes_out),
-        p50: row.quantile(500),
-        p95: row.quantile(950),
-        p99: row.quantile(990),
+        p50: milliseconds(0.5),
+        p95: milliseconds(0.95),
+        p99: milliseconds(0.99),
     }
 }
 
@@ -241,7 +243,7 @@ mod tests {
             figures.hosts.insert(name.to_owned(), row(requests));
         }
         let two = Duration::from_secs(2);
-        let connections = |accepted| Connections { accepted, open: 3 };
+        let connections = |accepted| Connections { accepted, open: 3, ..Connections::default() };
         let frame = frames.next(Arc::clone(&world), &figures, connections(100), two, 2);
         assert_eq!((frame.all.requests, frame.all.errors, frame.connections), (15.0, 0.5, 3));
         assert_eq!(frame.connections_per_second, 0.0, "there is nothing to compare it with yet");

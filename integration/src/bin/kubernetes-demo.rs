@@ -18,9 +18,9 @@ const USAGE: &str = "usage: kubernetes-demo [--prefix TEXT] [--routes N] [--samp
 trials: probe rest flip outage broken secret namespaces pair faults quarrel; all of them without any";
 const TRIALS: [&str; 10] =
     ["probe", "rest", "flip", "outage", "broken", "secret", "namespaces", "pair", "faults", "quarrel"];
-/// Issue 4: p99 from the API write to the first 200.
+/// p99 from the API write to the first 200.
 const GOAL: Duration = Duration::from_millis(50);
-/// Issue 4: with 5,000 routes, in kB.
+/// With 5,000 routes, in kB.
 const MEMORY: u64 = 64 * 1024;
 
 struct Options {

@@ -21,7 +21,7 @@ use crate::control::log::{Ask, Item, Line};
 use crate::control::top::{self, Frames};
 use crate::control::world::Handle;
 use crate::logging::ring::Ring;
-use crate::proxy::metrics::WorkerMetrics;
+use crate::proxy::metrics::{Sample, WorkerMetrics};
 use crate::proxy::tap::meter::Meter;
 use crate::proxy::tap::{self, Tap, Taps};
 
@@ -51,13 +51,14 @@ impl Sights {
     }
 
     /// A place for one more answer that goes on.
-    fn enter(&self) -> Result<OwnedSemaphorePermit, Answer> {
-        let place = Arc::clone(&self.places).try_acquire_owned();
-        place.map_err(|_| {
-            let reason = format!("{MOST} readers follow logs, requests or figures already; one of them must go first");
-            error(StatusCode::SERVICE_UNAVAILABLE, &reason)
-        })
+    fn enter(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
     }
+}
+
+fn no_place() -> Answer {
+    let reason = format!("{MOST} readers follow logs, requests or figures already; one of them must go first");
+    error(StatusCode::SERVICE_UNAVAILABLE, &reason)
 }
 
 impl Default for Sights {
@@ -103,10 +104,7 @@ pub(super) fn log(sights: &Sights, body: &[u8]) -> Answer {
         Ok(ask) => ask,
         Err(fault) => return error(StatusCode::BAD_REQUEST, &format!("body: {fault}")),
     };
-    let place = match sights.enter() {
-        Ok(place) => place,
-        Err(answer) => return answer,
-    };
+    let Some(place) = sights.enter() else { return no_place() };
     let (send, receive) = mpsc::channel(QUEUE);
     let ring = Arc::clone(&sights.ring);
     tokio::spawn(async move {
@@ -161,10 +159,7 @@ pub(super) async fn tap(sights: &Sights, body: &[u8]) -> Answer {
     if let Err(fault) = ask.check() {
         return error(StatusCode::BAD_REQUEST, &fault);
     }
-    let place = match sights.enter() {
-        Ok(place) => place,
-        Err(answer) => return answer,
-    };
+    let Some(place) = sights.enter() else { return no_place() };
     tracing::info!(host = %ask.host, "requests are shown, by command");
     let (tap, lines) = Tap::new(ask);
     let opened = sights.taps.open(&tap);
@@ -219,10 +214,7 @@ pub(super) async fn top(sights: &Sights, handle: &Handle, body: &[u8]) -> Answer
         Ok(interval) => interval,
         Err(fault) => return error(StatusCode::BAD_REQUEST, &fault),
     };
-    let place = match sights.enter() {
-        Ok(place) => place,
-        Err(answer) => return answer,
-    };
+    let Some(place) = sights.enter() else { return no_place() };
     let meter = Arc::new(Meter::new(sights.taps.workers()));
     let opened = sights.taps.measure(&meter);
     opened.until_live(PATIENCE).await;
@@ -240,7 +232,7 @@ pub(super) async fn top(sights: &Sights, handle: &Handle, body: &[u8]) -> Answer
             let Ok(free) = send.reserve().await else { break };
             let now = Instant::now();
             let over = now.duration_since(std::mem::replace(&mut last, now));
-            let connections = WorkerMetrics::connections(&workers);
+            let connections = Sample::take(&workers, false).connections();
             let frame = frames.next(handle.now(), &meter.take(), connections, over, ask.rows);
             let mut chunk = Vec::new();
             put(&mut chunk, &frame);

@@ -11,6 +11,9 @@ use std::path::Path;
 use super::ApiError;
 use crate::control::peer;
 
+/// Connections that wait to be accepted; the kernel cuts it to net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+
 /// Whose the socket is, and which file it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
@@ -59,6 +62,17 @@ pub fn bind(path: &Path) -> Result<(UnixListener, Owner), ApiError> {
     }
 }
 
+/// Says to the kernel who listens, and so to who connects (SO_PEERCRED): the socket may have come from another edged.
+pub fn listen(listener: &UnixListener) -> io::Result<()> {
+    Ok(rustix::net::listen(listener, BACKLOG)?)
+}
+
+/// Of a socket that another edged has bound.
+pub fn owner(path: &Path) -> Result<Owner, ApiError> {
+    let found = std::fs::metadata(path).map_err(|error| ApiError::Bind(path.to_owned(), error))?;
+    Ok(Owner { uid: found.uid(), gid: found.gid(), inode: found.ino() })
+}
+
 pub fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
@@ -79,4 +93,9 @@ pub fn may_change(stream: &tokio::net::UnixStream, owner: Owner) -> bool {
         || credentials.uid() == owner.uid
         || credentials.gid() == owner.gid
         || peer::groups(stream.as_fd()).is_ok_and(|groups| groups.contains(&owner.gid))
+}
+
+/// Who connected, as a number.
+pub fn user(stream: &tokio::net::UnixStream) -> Option<u32> {
+    stream.peer_cred().ok().map(|credentials| credentials.uid())
 }

@@ -34,6 +34,8 @@ pub struct Record {
     pub sent: Option<Instant>,
     pub latency: Option<Duration>,
     pub upgraded: bool,
+    /// The client may come by HTTP/3 next time.
+    pub announces_http3: bool,
 }
 
 impl Record {
@@ -56,6 +58,7 @@ impl Record {
             sent: None,
             latency: None,
             upgraded: false,
+            announces_http3: false,
         }
     }
 
@@ -92,6 +95,7 @@ impl Record {
             Version::Http11 => "HTTP/1.1",
             Version::Http10 => "HTTP/1.0",
             Version::Http2 => "HTTP/2",
+            Version::Http3 => "HTTP/3",
         };
         let mut entry = Entry::new(at, client, arrival.destination(), protocol);
         let listener = self.listener.and_then(|id| snapshot.listeners.get(id.index()));

@@ -8,6 +8,7 @@
 //! Standards: Prometheus text format 0.0.4 and OpenMetrics 1.0, Prometheus naming (base units, `_total`).
 
 mod render;
+mod sample;
 mod series;
 mod text;
 
@@ -21,6 +22,7 @@ use edge_config::snapshot::Snapshot;
 use super::reason::Reason;
 
 pub use render::{render, write};
+pub use sample::{Asked, Buckets, Connections, Sample, Served};
 pub use series::{
     Handshake, LimitLabel, LimitSeries, ListenerLabel, ListenerSeries, ObjectLabel, PortLabel, PortSeries, RouteSeries,
     Series, UdpDrop, UpstreamLabel, UpstreamSeries,
@@ -100,14 +102,6 @@ impl Histogram {
         self.buckets[bucket].one();
         self.micros.add(micros);
     }
-}
-
-/// Connections from clients.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Connections {
-    /// Since the start.
-    pub accepted: u64,
-    pub open: u64,
 }
 
 /// All counters of one worker.
@@ -201,15 +195,6 @@ impl WorkerMetrics {
     /// How many requests shared a bucket for want of a place for their client.
     pub fn saw_crowded(&self, count: u64) {
         self.crowded.store(count, Ordering::Relaxed);
-    }
-
-    /// Connections from clients, as far as their ports are still there.
-    pub fn connections(workers: &[Arc<Self>]) -> Connections {
-        let series: Vec<_> = workers.iter().map(|worker| worker.current()).collect();
-        let ports = || series.iter().flat_map(|series| &series.ports).map(|(_, port)| port);
-        let sum = |value: fn(&PortSeries) -> u64| ports().map(|port| value(port)).fold(0, u64::wrapping_add);
-        let accepted = sum(|port| port.accepted.value());
-        Connections { accepted, open: accepted.saturating_sub(sum(|port| port.closed.value())) }
     }
 
     fn current(&self) -> Arc<Series> {

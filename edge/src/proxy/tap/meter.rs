@@ -11,13 +11,12 @@ use foldhash::{HashMap, HashMapExt as _};
 
 use super::ask::host_of;
 use crate::proxy::access_log::Entry;
-use crate::proxy::metrics::Histogram;
+use crate::proxy::metrics::{Buckets, Histogram};
 
 /// Rows of one table of one worker; what has no place is counted together.
 const MOST: usize = 1000;
 /// The name of those.
 pub const OTHERS: &str = "(others)";
-const BUCKETS: usize = Histogram::BOUNDS.len() + 1;
 
 /// Of one thing, since it was taken last.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,7 +29,7 @@ pub struct Row {
     pub bytes_in: u64,
     pub bytes_out: u64,
     /// Not cumulative, by [`Histogram::BOUNDS`].
-    pub(crate) buckets: [u64; BUCKETS],
+    pub buckets: Buckets,
 }
 
 impl Row {
@@ -56,24 +55,6 @@ impl Row {
         self.bytes_in += other.bytes_in;
         self.bytes_out += other.bytes_out;
         self.buckets.iter_mut().zip(&other.buckets).for_each(|(sum, count)| *sum += count);
-    }
-
-    /// So many of a thousand were faster, in milliseconds: interpolated within a bucket. `None` without requests, and the
-    /// last bound where it lies beyond.
-    pub fn quantile(&self, permille: u64) -> Option<f64> {
-        let rank = (self.requests * permille).div_ceil(1000).max(1);
-        let (mut before, mut lower) = (0, 0);
-        for (place, count) in self.buckets.iter().enumerate() {
-            let upper = Histogram::BOUNDS.get(place).map(|(bound, _)| *bound);
-            if before + count >= rank && *count > 0 {
-                let upper = upper.unwrap_or(lower);
-                let share = (rank - before) as f64 / *count as f64;
-                return Some((lower as f64 + (upper - lower) as f64 * share) / 1000.0);
-            }
-            before += count;
-            lower = upper.unwrap_or(lower);
-        }
-        None
     }
 }
 
@@ -190,6 +171,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
+    use crate::control::rates::quantile;
 
     fn entry<'a>(host: &'a str, status: u16, millis: u64) -> Entry<'a> {
         let address = "192.0.2.1:80".parse().unwrap();
@@ -212,19 +194,18 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_lie_in_their_buckets() {
+    fn times_lie_in_their_buckets() {
         let meter = Meter::new(1);
-        assert_eq!(Row::default().quantile(500), None);
         for _ in 0..98 {
             meter.count(0, &entry("a", 200, 2));
         }
         meter.count(0, &entry("a", 200, 200));
         meter.count(0, &entry("a", 200, 600_000));
         let all = meter.take().all;
-        let at = |permille| all.quantile(permille).unwrap();
-        assert!(at(500) > 1.0 && at(500) <= 2.5, "{}", at(500));
-        assert!(at(990) > 100.0 && at(990) <= 250.0, "{}", at(990));
-        assert_eq!(at(1000), 60_000.0, "beyond the last bound");
+        let at = |share| quantile(&all.buckets, share).unwrap();
+        assert!(at(0.5) > 0.001 && at(0.5) <= 0.002_5, "{}", at(0.5));
+        assert!(at(0.99) > 0.1 && at(0.99) <= 0.25, "{}", at(0.99));
+        assert_eq!(at(1.0), 60.0, "beyond the last bound");
     }
 
     #[test]
