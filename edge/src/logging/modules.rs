@@ -21,9 +21,10 @@ macro_rules! modules {
 }
 
 modules! {
-    "proxy" ["edge::proxy"] "connections and requests, and the seven words below as far as they are not named";
+    "proxy" ["edge::proxy"] "connections and requests, and the eight words below as far as they are not named";
     "tls" ["edge::proxy::tls", "edge::proxy::secure"] "handshakes with clients";
     "http2" ["edge::proxy::h2"] "HTTP/2 connections";
+    "http3" ["edge::proxy::h3"] "HTTP/3 connections; QUIC itself is a library";
     "l4" ["edge::proxy::l4", "edge::proxy::proxy_protocol"] "TCP, UDP, PROXY protocol";
     "auth" ["edge::proxy::security", "edge::proxy::authorities"] "who may pass: logins, keys, external authorization";
     "limits" ["edge::proxy::protection"] "how much: rates, sizes";
@@ -38,11 +39,14 @@ modules! {
     "acme" ["edge::certs::ordering", "edge_acme"] "orders, challenges, limits of CAs";
     "kubernetes" ["edge::kubernetes"] "the API server: objects, status, Secrets, Leases";
     "fleet" ["edge::fleet"] "other edges";
+    "handover" ["edge::handover", "edge::supervisor::upgrade", "edge::supervisor::take_over"] "upgrades: one edged passes to the next";
     "reach" ["edge::reach"] "the way to Pods";
     "sources" ["edge::source"] "edge.toml and manifests";
     "store" ["edge::store"] "what is kept on disk";
     "supervisor" ["edge::supervisor", "edge::logging", "edged"] "generations, reloads, commands, starts and stops";
+    "history" ["edge::history"] "configurations that were in force";
     "control" ["edge::control"] "the API of edgectl";
+    "dashboard" ["edge::dashboard"] "the page for browsers";
 }
 
 /// The word for an event.
@@ -78,6 +82,8 @@ mod tests {
         for (target, word) in [
             ("edge::proxy::worker", "proxy"),
             ("edge::proxy::h2::front", "http2"),
+            ("edge::supervisor::take_over", "handover"),
+            ("edge::supervisor::apply", "supervisor"),
             ("edge::vip::announcer", "bgp"),
             ("edge::vip::address", "vip"),
             ("edge::certs::ordering::runner", "acme"),
