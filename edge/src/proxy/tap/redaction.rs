@@ -1,7 +1,7 @@
 //! Which fields of requests are secrets: a tap shows that they are there, never what they say.
 
 use edge_config::policy::{Place, Security};
-use edge_config::snapshot::Snapshot;
+use edge_config::snapshot::{SessionCarrier, Snapshot};
 use foldhash::{HashSet, HashSetExt as _};
 
 /// Parts of names that say it: whoever names a field so puts a secret into it. `auth` finds `authorization` and
@@ -24,7 +24,7 @@ const PARTS: [&str; 14] = [
 ];
 
 /// The fields of a snapshot's policies that carry secrets, whatever their names: where API keys and tokens are looked for,
-/// where credentials are put, and what claims are told in.
+/// where credentials, tokens and sessions are put, and what claims are told in.
 #[derive(Debug, Default)]
 pub(super) struct Secrets {
     named: HashSet<Box<str>>,
@@ -38,9 +38,13 @@ impl Secrets {
         for security in of_rules.chain(of_listeners).filter_map(|policy| policy.security.as_deref()) {
             fields_of(security, &mut named);
         }
+        let sessions = snapshot.rules.iter().filter_map(|rule| rule.session.as_deref());
+        named.extend(
+            sessions.filter(|session| session.carrier == SessionCarrier::Header).map(|session| lower(&session.name)),
+        );
         for filters in snapshot.rules.iter().flat_map(|rule| rule.filters()) {
             let credential = filters.extension.as_ref().and_then(|extension| extension.credential.as_ref());
-            named.extend(credential.map(|credential| credential.field.clone()));
+            named.extend(credential.map(|credential| lower(&credential.field)));
         }
         Self { named }
     }
@@ -54,13 +58,19 @@ impl Secrets {
 fn fields_of(security: &Security, named: &mut HashSet<Box<str>>) {
     for place in security.api_keys.iter().flat_map(|keys| &keys.places) {
         if let Place::Header(name) = place {
-            named.insert(name.clone());
+            named.insert(lower(name));
         }
     }
     for provider in security.jwt.iter().flat_map(|jwt| &jwt.providers) {
-        named.extend(provider.places.headers.iter().map(|(name, _)| name.clone()));
-        named.extend(provider.claim_headers.iter().map(|(name, _)| name.clone()));
+        named.extend(provider.places.headers.iter().map(|(name, _)| lower(name)));
+        named.extend(provider.claim_headers.iter().map(|(name, _)| lower(name)));
     }
+    named.extend(security.oidc.iter().filter_map(|oidc| oidc.forward_id_token.as_deref()).map(lower));
+}
+
+/// Whatever users wrote; who looks asks in lower case.
+fn lower(name: &str) -> Box<str> {
+    name.to_ascii_lowercase().into()
 }
 
 #[cfg(test)]
