@@ -15,10 +15,11 @@ use std::time::SystemTime;
 use edge_config::names::Kind;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::client::Client;
+use super::client::{Client, ClientError};
 use super::offline::{Offline, OfflineWorld};
 use super::run::{RunError, chain};
 use super::show::{View, plural};
@@ -31,7 +32,7 @@ use crate::control::view::Status;
 const CONFIG: &str = "/etc/edge/edge.toml";
 
 /// What edged is asked, and where the answer is put.
-const VIEWS: [(&str, &str); 11] = [
+const VIEWS: [(&str, &str); 13] = [
     ("edged/status.json", "/v1/status"),
     ("edged/why.json", "/v1/why"),
     ("edged/problems.json", "/v1/problems"),
@@ -42,6 +43,8 @@ const VIEWS: [(&str, &str); 11] = [
     ("edged/certificate-budget.json", "/v1/certificates/budget"),
     ("edged/endpoints.json", "/v1/endpoints"),
     ("edged/maintenance.json", "/v1/maintenance"),
+    ("edged/fleet.json", "/v1/fleet"),
+    ("edged/history.json", "/v1/history"),
     ("edged/log-levels.json", "/v1/log/levels"),
 ];
 
@@ -104,7 +107,7 @@ pub fn run(client: &Client, file: Option<&Path>, config: Option<&Path>) -> Resul
 /// What edged says, as far as it does.
 fn of_edged(client: &Client) -> Vec<Part> {
     let mut parts: Vec<Part> =
-        VIEWS.iter().map(|(name, path)| Part::value(name, client.get(path).map_err(|error| chain(&error)))).collect();
+        VIEWS.iter().map(|(name, path)| Part::value(name, view(client, path).map_err(|error| chain(&error)))).collect();
     match client.get::<serde_json::Map<String, Value>>("/v1/objects") {
         Ok(counts) => parts.extend(counts.keys().map(|kind| {
             let found = client.get(&format!("/v1/objects/{}", plain(kind)));
@@ -117,6 +120,14 @@ fn of_edged(client: &Client) -> Vec<Part> {
     parts.push(lines(client, "edged/log.jsonl", "/v1/log", br#"{"lines":100000}"#, u64::MAX));
     parts.push(lines(client, "edged/top.jsonl", "/v1/top", br#"{"interval_ms":1000,"rows":1000}"#, 1));
     parts
+}
+
+/// What edged does not have (a fleet, perhaps) is said in its place, and is not missing.
+fn view(client: &Client, path: &str) -> Result<Value, ClientError> {
+    match client.get(path) {
+        Err(ClientError::Refused { status: StatusCode::NOT_FOUND, message }) => Ok(Value::String(message)),
+        other => other,
+    }
 }
 
 fn lines(client: &Client, name: &str, path: &str, body: &[u8], most: u64) -> Part {
