@@ -99,7 +99,11 @@ impl Drop for Taken<'_> {
 
 fn show(mut screen: Screen, frames: &Frames, style: Style, out: &mut dyn Write) -> std::io::Result<()> {
     loop {
-        let (columns, height) = console::size()?;
+        let (columns, height) = match console::size()? {
+            // A serial console does not know.
+            (0, _) | (_, 0) => (80, 24),
+            known => known,
+        };
         let mut bytes = Vec::new();
         for (row, line) in (0..).zip(screen.lines(columns.into(), height.into(), style)) {
             queue!(bytes, cursor::MoveTo(0, row))?;
