@@ -5,15 +5,17 @@
 #![allow(clippy::panic, clippy::unwrap_used)]
 
 use std::fmt::Write as _;
-use std::process::Command;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use edge_integration::client::Connection;
-use edge_integration::edged::{edgectl, until, workspace};
+use edge_integration::edged::{edgectl, program, until, workspace};
 use edge_integration::lab::{HTTP, Lab, block_on, isolated};
 use edge_integration::manifests::{CLASS, LISTENERS, gateway, service};
 use edge_integration::pki::{Authority, Leaf};
+use serde_json::json;
 
 /// Secrets by what they are; each is planted once and searched for in every form.
 struct Planted(Vec<(&'static str, Vec<u8>)>);
@@ -190,9 +192,43 @@ spec:
         lab.write_file(file, &if file.ends_with(".key") { STANDARD.encode(&text) } else { text });
     }
     lab.write_file("bgp.password", &planted.plant("a BGP password in a file"));
+    lab.write_file("fleet.secret", &planted.plant("the secret of a fleet, which is long enough"));
+    lab.write_file("dashboard.token", &planted.plant("the token of a dashboard, which is long enough"));
     let dir = lab.dir().display().to_string();
+    let user = json!({"name": "edge", "user": {"token": planted.plant("a token of Kubernetes")}});
+    let kubeconfig = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "here", "cluster": {"server": "http://127.0.0.1:1"}}],
+        "users": [user],
+        "contexts": [{"name": "here", "context": {"cluster": "here", "user": "edge"}}],
+        "current-context": "here",
+    });
+    lab.write_file("kubeconfig", &kubeconfig.to_string());
+    for file in
+        ["bgp.password", "fleet.secret", "dashboard.token", "kubeconfig", "file.key", "tsig.key", "eab.key", "cf.token"]
+    {
+        std::fs::set_permissions(lab.path(file), PermissionsExt::from_mode(0o600)).unwrap();
+    }
     lab.write_config(&format!(
         r#"
+[edge]
+name = "one"
+[kubernetes]
+kubeconfig = "{dir}/kubeconfig"
+sync_timeout = "1s"
+[fleet]
+listen = "127.0.0.1:7946"
+secret_file = "{dir}/fleet.secret"
+[[fleet.edge]]
+name = "one"
+address = "127.0.0.1:7946"
+[[fleet.edge]]
+name = "two"
+address = "127.0.0.1:7947"
+[dashboard]
+address = "127.0.0.1:7943"
+token_file = "{dir}/dashboard.token"
 [bgp]
 engine = "127.0.0.1:1"
 [[bgp.peer]]
@@ -223,35 +259,42 @@ key = "{dir}/file.key"
     planted
 }
 
-/// Requests with secrets where clients put them.
-fn ask(lab: &Lab, planted: &mut Planted) {
-    let (token, cookie, key, query) = (
-        planted.plant("a bearer token of a request"),
-        planted.plant("a cookie of a request"),
-        planted.plant("an API key of a request"),
-        planted.plant("a token in a query"),
-    );
-    let basic = format!("Basic {}", STANDARD.encode(format!("user:{}", planted.plant("a password of a request"))));
-    let bearer = format!("Bearer {token}");
-    let cookie = format!("session={cookie}");
-    let path = format!("/?token={query}");
-    let at = lab.at(HTTP);
-    block_on(async {
-        for (host, authorization) in
-            [("basic", &basic), ("keys", &bearer), ("login", &bearer), ("set", &basic), ("nobody", &bearer)]
-        {
-            let host = format!("{host}.edge.test");
-            let mut connection = Connection::open(at, None).await.unwrap();
-            let fields = [
-                ("host", &*host),
-                ("authorization", authorization),
-                ("cookie", &*cookie),
-                ("x-door", &*key),
-                ("x-auth-token", &*token),
-            ];
-            connection.request("GET", &path, &fields, b"").await.unwrap();
+/// A request with secrets where clients put them.
+struct Asked {
+    path: String,
+    /// A token, a user with a password.
+    proofs: [String; 2],
+    fields: Vec<(&'static str, String)>,
+}
+
+impl Asked {
+    fn new(planted: &mut Planted) -> Self {
+        let bearer = format!("Bearer {}", planted.plant("a bearer token of a request"));
+        let of_user = format!("user:{}", planted.plant("a password of a request"));
+        Self {
+            path: format!("/?token={}", planted.plant("a token in a query")),
+            proofs: [bearer, format!("Basic {}", STANDARD.encode(of_user))],
+            fields: vec![
+                ("cookie", format!("session={}", planted.plant("a cookie of a request"))),
+                ("x-door", planted.plant("an API key of a request")),
+                ("x-auth-token", planted.plant("a token of a request")),
+            ],
         }
-    });
+    }
+
+    /// One of each kind of host.
+    fn ask(&self, lab: &Lab) {
+        let at = lab.at(HTTP);
+        block_on(async {
+            for (host, proof) in [("basic", 1), ("keys", 0), ("login", 0), ("set", 1), ("nobody", 0)] {
+                let host = format!("{host}.edge.test");
+                let mut connection = Connection::open(at, None).await.unwrap();
+                let mut fields = vec![("host", &*host), ("authorization", &*self.proofs[proof])];
+                fields.extend(self.fields.iter().map(|(name, value)| (*name, &**value)));
+                connection.request("GET", &self.path, &fields, b"").await.unwrap();
+            }
+        });
+    }
 }
 
 /// The bundle's files by name, without its first folder.
@@ -283,7 +326,6 @@ fn bundle(lab: &Lab, name: &str) -> (Vec<(String, Vec<u8>)>, String) {
     let said = edgectl(&["--socket", &*socket, "support-bundle", &*path, "--config", &*config]);
     // A test machine has no systemd.
     assert!(matches!(said.code, Some(0 | 1)) && said.stdout.starts_with(&format!("wrote {path}: ")), "{said:?}");
-    use std::os::unix::fs::PermissionsExt as _;
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     (unpacked(&file), said.stdout)
 }
@@ -298,7 +340,23 @@ fn a_bundle_has_what_helps_and_no_secret() {
         // Everything that can be logged is.
         assert_eq!(lab.edged().ctl(&["loglevel", "trace,libraries=trace"]).code, Some(0));
         lab.edged().apply();
-        ask(&lab, &mut planted);
+        let asked = Asked::new(&mut planted);
+        // Whoever looks is shown that there are secrets, not what they are.
+        let mut command = Command::new(program("edgectl"));
+        command.arg("--socket").arg(lab.path("edged.sock")).args(["tap", "*", "-o", "json", "-n", "20"]);
+        let names = || asked.fields.iter().map(|(name, _)| *name).chain(["authorization"]);
+        command.args(names().flat_map(|name| ["-H", name]));
+        let mut tap = command.stdout(Stdio::piped()).spawn().unwrap();
+        until("requests are seen", || {
+            asked.ask(&lab);
+            tap.try_wait().unwrap()
+        });
+        let seen = tap.wait_with_output().unwrap().stdout;
+        for name in names() {
+            let shown = format!(r#"["{name}","[redacted]"]"#);
+            assert!(memory_find(&seen, shown.as_bytes()).is_some(), "{name}: {}", String::from_utf8_lossy(&seen));
+        }
+        planted.search("edgectl tap", &seen);
         // What edged made itself: a line of text, then what is kept (PEM, or bytes as they are).
         let mut made = 0;
         for (kind, what) in [
@@ -324,8 +382,9 @@ fn a_bundle_has_what_helps_and_no_secret() {
         until("requests are in the access log", || (lab.access_log().len() >= 5).then_some(()));
 
         let edged = lab.edged();
-        let metrics = edged.ctl(&["log", "-n", "100000", "-o", "json"]).stdout;
-        planted.search("edgectl log", metrics.as_bytes());
+        let lines = edged.ctl(&["log", "-n", "100000", "-o", "json"]).stdout;
+        assert!(lines.lines().count() > 50, "{lines}");
+        planted.search("edgectl log", lines.as_bytes());
         planted.search("standard error", edged.log().as_bytes());
         for view in [
             &["status", "-o", "json"][..],
@@ -361,6 +420,8 @@ fn a_bundle_has_what_helps_and_no_secret() {
             "edged/metrics.txt",
             "edged/log.jsonl",
             "edged/top.jsonl",
+            "edged/fleet.json",
+            "edged/history.json",
             "edged/objects/HTTPRoute.json",
             "edged/objects/Secret.json",
             "files/settings.json",
@@ -375,7 +436,10 @@ fn a_bundle_has_what_helps_and_no_secret() {
         for (name, content) in &files {
             planted.search(name, content);
         }
-        assert!(String::from_utf8_lossy(&has("edged/objects/ConfigMap.json").unwrap()).contains("[removed]"));
+        // What users put into a header is seen on the socket, and taken out on the way.
+        for name in ["edged/objects/HTTPRoute.json", "files/objects/HTTPRoute.json", "edged/routing.json"] {
+            assert!(String::from_utf8_lossy(&has(name).unwrap()).contains("[removed]"), "{name}");
+        }
         let there = lab.path("up.tar.gz").display().to_string();
         let again = lab.edged().ctl(&["support-bundle", &there]);
         assert!(again.code == Some(74) && again.stderr.contains("File exists"), "{again:?}");

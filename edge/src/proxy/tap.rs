@@ -6,7 +6,7 @@
 
 pub mod ask;
 pub mod meter;
-mod redaction;
+pub mod redaction;
 
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

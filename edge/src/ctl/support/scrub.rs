@@ -3,6 +3,8 @@
 
 use serde_json::Value;
 
+use crate::proxy::tap::redaction;
+
 pub const GONE: &str = "[removed]";
 
 /// In names of fields, in lower case: the value is a secret unless it is a reference to one.
@@ -30,15 +32,12 @@ pub fn value(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(self::value),
         Value::Object(members) => {
-            // ConfigMaps are free text; how much there is of it is enough.
-            if members.get("kind").is_some_and(|kind| kind == "ConfigMap") {
-                for key in ["data", "binaryData"] {
-                    members.get_mut(key).into_iter().for_each(sizes);
-                }
-            }
             // `{name: Authorization, value: …}`
-            let says = |key: &str| members.get(key).and_then(Value::as_str).is_some_and(is_secret);
-            if says("name") && members.get("value").is_some_and(Value::is_string) {
+            let of_header = members.get("name").and_then(Value::as_str).is_some_and(|name| {
+                // Environment and labels are told like headers: too much is better than too little.
+                is_secret(name) || redaction::says_secret(&name.to_ascii_lowercase())
+            });
+            if of_header && members.get("value").is_some_and(Value::is_string) {
                 members.insert("value".to_owned(), GONE.into());
             }
             if let Some(Value::Object(annotations)) = members.get_mut("annotations") {
@@ -61,21 +60,14 @@ pub fn value(value: &mut Value) {
     }
 }
 
-fn sizes(data: &mut Value) {
-    for value in data.as_object_mut().into_iter().flat_map(serde_json::Map::values_mut) {
-        let length = value.as_str().map_or(0, str::len);
-        *value = format!("{GONE}: {length} bytes").into();
-    }
-}
-
 fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let is_reference = REFERENCES.iter().any(|end| name.ends_with(end));
     NAMES.iter().any(|part| name.contains(part)) && !is_reference
 }
 
-/// Takes secrets out of a text: keys in PEM, what follows `Bearer` and `Basic`, JSON Web Tokens, passwords in URLs and in
-/// `name=value`.
+/// Takes secrets out of a text: keys in PEM, what follows `Bearer` and `Basic`, JSON Web Tokens, passwords in URLs, in
+/// `name=value`, `name: value` and `"name":"value"`.
 pub fn text(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut in_key = false;
@@ -106,9 +98,39 @@ pub fn text(text: &str) -> String {
     out
 }
 
-fn words(line: &str) -> String {
+/// Values of members in JSON that is part of a text, as in a journal.
+fn members(line: &str) -> String {
     let mut out = String::with_capacity(line.len());
-    let mut after_scheme = false;
+    let mut rest = line;
+    while let Some(at) = rest.find("\":") {
+        let name = rest[..at].rsplit('"').next().unwrap_or_default();
+        let (head, tail) = rest.split_at(at + 2);
+        out.push_str(head);
+        rest = tail;
+        if let Some(value) = tail.trim_start().strip_prefix('"').filter(|_| is_secret(name)) {
+            let mut is_escaped = false;
+            let end = value.find(|c| {
+                let is_end = c == '"' && !is_escaped;
+                is_escaped = c == '\\' && !is_escaped;
+                is_end
+            });
+            // Without an end it was cut off, and with it what follows.
+            let end = end.unwrap_or(value.len());
+            if end > 0 {
+                out.push('"');
+                out.push_str(GONE);
+                rest = &value[end..];
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+fn words(line: &str) -> String {
+    let line = &*members(line);
+    let mut out = String::with_capacity(line.len());
+    let (mut after_scheme, mut of_header) = (false, false);
     for piece in line.split_inclusive([' ', '\t', '\n', '"', '\'', ',']) {
         let word = piece.trim_end_matches([' ', '\t', '\n', '"', '\'', ',']);
         let end = &piece[word.len()..];
@@ -116,6 +138,16 @@ fn words(line: &str) -> String {
             out.push_str(end);
             continue;
         }
+        // `request header set x-key: …`, `Password: …`: to the end, since a value may have any form.
+        if let Some(name) = word.strip_suffix(':')
+            && (is_secret(name) || of_header && redaction::says_secret(&name.to_ascii_lowercase()))
+            && end != "\n"
+        {
+            out.push_str(&format!("{word} {GONE}"));
+            out.push_str(if line.ends_with('\n') { "\n" } else { "" });
+            return out;
+        }
+        of_header |= word == "header";
         let is_scheme =
             ["bearer", "basic", "negotiate"].iter().any(|scheme| word.to_ascii_lowercase().ends_with(scheme));
         if after_scheme && word.len() >= 8 {
@@ -179,16 +211,19 @@ mod tests {
             "list": [{"clientSecret": GONE}], "state_key_file": null,
         });
         assert_eq!(found, expected);
-        let mut map = json!({"kind": "ConfigMap", "data": {"a.conf": "anything"}});
-        value(&mut map);
-        assert_eq!(map["data"]["a.conf"], "[removed]: 8 bytes");
     }
 
     #[test]
     fn texts() {
         for (dirty, clean) in [
             ("nothing here\n", "nothing here\n"),
-            ("Authorization: Bearer abcdefghij, next", "Authorization: Bearer [removed], next"),
+            ("Authorization: Bearer abcdefghij, next\n", "Authorization: [removed]\n"),
+            ("says Bearer abcdefghij, next", "says Bearer [removed], next"),
+            ("request header set x-auth: a b, c", "request header set x-auth: [removed]"),
+            ("request header set x-env: a", "request header set x-env: a"),
+            ("the key: not found", "the key: not found"),
+            (r#"{"token":"a\"b c","level": "info"}"#, r#"{"token":"[removed]","level": "info"}"#),
+            (r#"{"secretName": "web", "password": "cut of"#, r#"{"secretName": "web", "password":"[removed]"#),
             ("got eyJhbGciOi.eyJzdWIi.c2ln back", "got [removed] back"),
             ("https://user:pass@host/x?y", "https://[removed]@host/x?y"),
             ("password=hunter2 user=x", "password=[removed] user=x"),

@@ -51,8 +51,13 @@ impl Secrets {
 
     /// `name` is lower case.
     pub fn has(&self, name: &str) -> bool {
-        PARTS.iter().any(|part| name.contains(part)) || self.named.contains(name)
+        says_secret(name) || self.named.contains(name)
     }
+}
+
+/// Whether the name of a field, in lower case, says that a secret is in it.
+pub fn says_secret(name: &str) -> bool {
+    PARTS.iter().any(|part| name.contains(part))
 }
 
 fn fields_of(security: &Security, named: &mut HashSet<Box<str>>) {
