@@ -1,29 +1,40 @@
-//! The log of the daemon: one line per event on standard error, human on a terminal and JSON elsewhere.
+//! The log of the daemon: one line per event on standard error, human on a terminal and JSON elsewhere, and the newest of
+//! them in memory ([`ring`]). How much is logged of which part changes while edged runs ([`levels`], [`modules`]).
 //! The access log is another thing: see [`crate::proxy`].
 
-use std::io::IsTerminal as _;
+pub mod levels;
+pub mod modules;
+pub mod ring;
 
-use edge_config::settings::{LogFormat, LogLevel, LogSettings};
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+
+use edge_config::settings::{LogFormat, LogSettings};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, fmt, reload};
 
-/// Changes the level while the daemon runs. The format stays what it was at the start.
+use self::levels::Levels;
+use self::ring::{IntoRing, Ring};
+
+/// Changes levels while the daemon runs. The format stays what it was at the start.
 pub struct Logging {
-    level: reload::Handle<Targets, Registry>,
+    filter: reload::Handle<Targets, Registry>,
+    ring: Arc<Ring>,
 }
 
 impl Logging {
     /// Installs the log for the whole process. Called once, first thing.
     pub fn install(settings: &LogSettings) -> Self {
-        let (filter, level) = reload::Layer::new(filter(settings.level));
+        let (layer, filter) = reload::Layer::new(Levels::of(settings.level).filter());
         let human = match settings.format {
             LogFormat::Human => true,
             LogFormat::Json => false,
             LogFormat::Auto => std::io::stderr().is_terminal(),
         };
-        let registry = tracing_subscriber::registry().with(filter);
+        let ring = Arc::new(Ring::default());
+        let registry = tracing_subscriber::registry().with(layer).with(IntoRing(Arc::clone(&ring)));
         let installed = if human {
             let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             registry.with(fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(ansi)).try_init()
@@ -34,26 +45,16 @@ impl Logging {
         };
         // A second call in one process, as in tests, keeps the first log.
         drop(installed);
-        Self { level }
+        Self { filter, ring }
     }
 
-    pub fn set_level(&self, level: LogLevel) {
-        // It fails only when another log was installed before ours, whose level is not ours to change.
-        let _ = self.level.modify(|filter_now| *filter_now = filter(level));
+    /// The newest lines.
+    pub fn ring(&self) -> &Arc<Ring> {
+        &self.ring
     }
-}
 
-/// Ours at the level that was asked for. Libraries speak up only when something is wrong, except at `trace`; what fails
-/// within kube is told by whoever asked, once and with what follows from it.
-fn filter(level: LogLevel) -> Targets {
-    let ours = match level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Trace => return Targets::new().with_default(LevelFilter::TRACE),
-    };
-    let targets = ["edge", "edged", "edge_acme", "edge_config"].map(|target| (target, ours));
-    let others = [("kube_client", LevelFilter::OFF), ("tower", LevelFilter::OFF)];
-    Targets::new().with_default(ours.min(LevelFilter::WARN)).with_targets(targets.into_iter().chain(others))
+    pub fn set(&self, levels: &Levels) {
+        // It fails only when another log was installed before ours, whose levels are not ours to change.
+        let _ = self.filter.modify(|filter| *filter = levels.filter());
+    }
 }

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use edge::certs::command::{CertCommand, Material, RevocationReason};
 use edge::certs::table::Origin;
-use edge::control::api::{Api, Sockets, start};
+use edge::control::api::{Api, Sights, Sockets, start};
 use edge::control::fleet::Witnessed;
 use edge::control::observed::{Observed, SocketState, VipState};
 use edge::control::world::{Command as Order, Handle, Reloaded, World, channels};
@@ -182,7 +182,8 @@ fn usage() {
 
 fn api(handle: Handle, directory: &Path) -> Api {
     let witness = Arc::new(Witnessed::new(handle.world.clone()));
-    Api { handle, metrics: Arc::new(|_: &mut Text| {}), revisions: Folder::new(directory), fleet: None, witness }
+    let (revisions, metrics) = (Folder::new(directory), Arc::new(|_: &mut Text| {}));
+    Api { handle, metrics, revisions, fleet: None, witness, sights: Sights::default() }
 }
 
 /// Serves the API of a world made from the shop, and answers one reload.

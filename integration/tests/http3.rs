@@ -6,10 +6,10 @@
 
 use std::net::UdpSocket;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use edge_integration::client::{fetch, within};
-use edge_integration::edged::{until, workspace};
+use edge_integration::edged::{program, until, workspace};
 use edge_integration::lab::{HTTPS, Lab, block_on};
 use edge_integration::manifests::{CLASS, LISTENERS, gateway, http_route, service, to};
 use serde_json::Value;
@@ -123,4 +123,41 @@ fn it_comes_and_goes_with_its_policy_and_its_port() {
     lab.remove_manifest("policy.yaml");
     until("it is not announced any more", || alt_svc(&lab).is_none().then_some(()));
     assert!(ask(&lab, &client, &[]).is_err());
+}
+
+/// `edgectl tap` and `top` show what comes by HTTP/3 as they show the rest.
+#[test]
+fn whoever_looks_sees_it() {
+    let client = client();
+    let mut lab = Lab::new();
+    lab.manifest("all.yaml", &behind(&lab, POLICY));
+    lab.start(&[HTTPS]);
+    until("it is announced", || alt_svc(&lab));
+    let look = |arguments: &[&str]| {
+        let mut command = Command::new(program("edgectl"));
+        command.arg("--socket").arg(lab.path("edged.sock")).args(arguments).args(["-o", "json"]);
+        command.stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let lines = |child: Child| {
+        let out = child.wait_with_output().unwrap().stdout;
+        out.split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect::<Vec<Value>>()
+    };
+    // Each ends by itself when it has seen enough; what is asked before it looks is not for it.
+    let mut tap = look(&["tap", "a.test", "--path", "/seen", "-n", "1"]);
+    until("a request is seen", || {
+        assert_eq!(ask(&lab, &client, &["-path", "/seen"]).unwrap()["status"], 200);
+        tap.try_wait().unwrap()
+    });
+    let seen = lines(tap);
+    assert_eq!((&seen[0]["protocol"], &seen[0]["status"]), (&"HTTP/3".into(), &200.into()), "{seen:?}");
+    let mut top = look(&["top", "-n", "1", "--interval", "3s"]);
+    until("a frame is there", || {
+        assert_eq!(ask(&lab, &client, &[]).unwrap()["status"], 200);
+        top.try_wait().unwrap()
+    });
+    let frames = lines(top);
+    assert_eq!(frames[0]["hosts"][0]["name"], "a.test", "{frames:?}");
 }

@@ -4,10 +4,12 @@
 //! Requests of `edgectl`, scripts and scrapers flow in; views of the newest [`World`](super::world::World) flow out, and
 //! commands go to the supervisor, whose answer is awaited. It runs on a thread and runtime of its own: however many
 //! connections are opened and however slow they are, traffic and the supervisor do not notice. Bounds: connections,
-//! bytes of a head and a body, time of a request. Whoever may connect may read (the socket has mode 0660); what changes
+//! bytes of a head and a body, time of a request; answers that go on as long as their reader wants are few, and a reader that
+//! is too slow misses some of it. Whoever may connect may read (the socket has mode 0660); what changes
 //! something also needs to be root, the same user, or a member of the socket's group.
 
 pub mod certificates;
+mod live;
 mod pages;
 mod socket;
 
@@ -19,16 +21,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
+use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 
+pub use self::live::Sights;
 use super::world::Handle;
 use crate::fleet::{Survey, Witness};
 use crate::handover::message::ControlName;
@@ -73,7 +74,11 @@ pub struct Api {
     pub fleet: Option<Survey>,
     /// How this edge stands.
     pub witness: Arc<dyn Witness>,
+    pub sights: Sights,
 }
+
+/// Becomes true, or loses its sender, when nothing more is answered.
+type Stop = watch::Receiver<bool>;
 
 /// What is bound, before anything is served: a failure to bind is known at the start.
 #[derive(Debug)]
@@ -159,7 +164,7 @@ impl Sockets {
 }
 
 /// Serves on a thread of its own until `stop` becomes true or its sender is gone; then removes the socket.
-pub fn start(api: Api, sockets: Sockets, stop: watch::Receiver<bool>) -> Result<std::thread::JoinHandle<()>, ApiError> {
+pub fn start(api: Api, sockets: Sockets, stop: Stop) -> Result<std::thread::JoinHandle<()>, ApiError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ApiError::Thread)?;
     let body = move || {
         if let Err(error) = runtime.block_on(serve(api, sockets, stop)) {
@@ -170,7 +175,8 @@ pub fn start(api: Api, sockets: Sockets, stop: watch::Receiver<bool>) -> Result<
 }
 
 /// As [`start`], on the caller's runtime.
-pub async fn serve(api: Api, sockets: Sockets, mut stop: watch::Receiver<bool>) -> Result<(), ApiError> {
+pub async fn serve(api: Api, sockets: Sockets, stop: Stop) -> Result<(), ApiError> {
+    socket::listen(&sockets.unix).map_err(|error| ApiError::Bind(sockets.path.clone(), error))?;
     let unix = UnixListener::from_std(sockets.unix).map_err(|error| ApiError::Bind(sockets.path.clone(), error))?;
     let tcp = match sockets.metrics {
         Some(listener) => {
@@ -181,16 +187,17 @@ pub async fn serve(api: Api, sockets: Sockets, mut stop: watch::Receiver<bool>) 
     };
     let owner = sockets.owner;
     let room = Arc::new(Semaphore::new(CONNECTIONS));
-    let on_socket = accept_unix(&api, unix, owner, Arc::clone(&room));
+    let on_socket = accept_unix(&api, unix, owner, Arc::clone(&room), stop.clone());
     let on_tcp = async {
         match tcp {
-            Some(listener) => accept_tcp(&api, listener).await,
+            Some(listener) => accept_tcp(&api, listener, stop.clone()).await,
             None => std::future::pending().await,
         }
     };
+    let mut stopping = stop.clone();
     let stopped = async {
         // A sender that is gone means the same as one that says so.
-        let _ = stop.wait_for(|stop| *stop).await;
+        let _ = stopping.wait_for(|stop| *stop).await;
     };
     tokio::select! {
         () = on_socket => {}
@@ -207,7 +214,7 @@ pub async fn serve(api: Api, sockets: Sockets, mut stop: watch::Receiver<bool>) 
     Ok(())
 }
 
-async fn accept_unix(api: &Api, listener: UnixListener, owner: socket::Owner, room: Arc<Semaphore>) {
+async fn accept_unix(api: &Api, listener: UnixListener, owner: socket::Owner, room: Arc<Semaphore>, stop: Stop) {
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         match listener.accept().await {
@@ -215,9 +222,9 @@ async fn accept_unix(api: &Api, listener: UnixListener, owner: socket::Owner, ro
                 let may_change = socket::may_change(&stream, owner);
                 let access = if may_change { pages::Access::Change } else { pages::Access::Read };
                 let user = socket::user(&stream);
-                let api = api.clone();
+                let (api, stop) = (api.clone(), stop.clone());
                 tokio::spawn(async move {
-                    converse(api, TokioIo::new(stream), pages::Caller { access, user }).await;
+                    converse(api, TokioIo::new(stream), pages::Caller { access, user }, stop).await;
                     drop(permit);
                 });
             }
@@ -226,16 +233,16 @@ async fn accept_unix(api: &Api, listener: UnixListener, owner: socket::Owner, ro
     }
 }
 
-async fn accept_tcp(api: &Api, listener: TcpListener) {
+async fn accept_tcp(api: &Api, listener: TcpListener, stop: Stop) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let api = api.clone();
+                let (api, stop) = (api.clone(), stop.clone());
                 tokio::spawn(async move {
                     let caller = pages::Caller { access: pages::Access::Metrics, user: None };
-                    converse(api, TokioIo::new(stream), caller).await;
+                    converse(api, TokioIo::new(stream), caller, stop).await;
                     drop(permit);
                 });
             }
@@ -250,16 +257,21 @@ async fn pause(error: &std::io::Error) {
     tokio::time::sleep(Duration::from_millis(200)).await;
 }
 
-async fn converse<I>(api: Api, io: I, caller: pages::Caller)
+async fn converse<I>(api: Api, io: I, caller: pages::Caller, mut stop: Stop)
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
 {
     // A page about thousands of objects takes megabytes for a moment.
     let is_heavy = AtomicBool::new(false);
+    let is_live = AtomicBool::new(false);
     let service = service_fn(|request: Request<Incoming>| {
         is_heavy.fetch_or(!matches!(request.uri().path(), "/healthz" | "/readyz"), Ordering::Relaxed);
-        let api = api.clone();
-        async move { Ok::<Response<Full<Bytes>>, Infallible>(pages::answer(&api, caller, request).await) }
+        let (api, is_live) = (api.clone(), &is_live);
+        async move {
+            let answer = pages::answer(&api, caller, request).await;
+            is_live.fetch_or(answer.extensions().get::<live::Live>().is_some(), Ordering::Relaxed);
+            Ok::<pages::Answer, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -268,8 +280,24 @@ where
         .max_headers(64)
         .keep_alive(false)
         .serve_connection(io, service);
-    // Whatever ends it concerns only this client.
-    let _ = tokio::time::timeout(CONNECTION, connection).await;
+    let mut connection = std::pin::pin!(connection);
+    let served = async {
+        // Whatever ends it concerns only this client.
+        if tokio::time::timeout(CONNECTION, connection.as_mut()).await.is_err() && is_live.load(Ordering::Relaxed) {
+            let _ = connection.await;
+        }
+    };
+    // Another edged takes over: what goes on by itself ends here, the rest is answered.
+    let stopped = async {
+        let _ = stop.wait_for(|stop| *stop).await;
+        if !is_live.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = served => {}
+        () = stopped => {}
+    }
     if is_heavy.into_inner() {
         memory::give_back();
     }

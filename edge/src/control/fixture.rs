@@ -396,6 +396,7 @@ fn observed() -> Observed {
     let ejected = Ejection { since: ago(75), reason: "connection refused".to_owned() };
     Observed {
         holds: Arc::default(),
+        levels: Arc::default(),
         closures: Arc::default(),
         held: None,
         history: Arc::default(),

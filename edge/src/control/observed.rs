@@ -18,6 +18,7 @@ use super::span;
 use crate::certs::observed::AcmeObserved;
 use crate::fleet::FleetObserved;
 use crate::history::{Held, HistoryObserved};
+use crate::logging::levels::Levels;
 use crate::reach::Way;
 use crate::vip::AddressesObserved;
 use crate::vip::bfd::BfdObserved;
@@ -49,6 +50,8 @@ pub struct Observed {
     pub holds: Arc<Holds>,
     /// Hosts that an operator has closed.
     pub closures: Arc<Closures>,
+    /// How much is logged of what.
+    pub levels: Arc<Levels>,
     /// `None`: the configuration is what the sources say.
     pub held: Option<Held>,
     /// Configurations that were in force before.

@@ -183,6 +183,7 @@ fn edge(world: &World, now: SystemTime) -> Edge {
         sources,
         held: observed.held.clone(),
         notices: observed.notices.clone(),
+        log_levels: observed.levels.text(),
     }
 }
 

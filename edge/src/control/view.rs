@@ -154,6 +154,9 @@ pub struct Edge {
     pub held: Option<Held>,
     /// What the store has to say, such as a database that was moved aside.
     pub notices: Vec<String>,
+    /// Where the log says more or less than configured, by command: `bgp debug until …`; empty otherwise.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub log_levels: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -19,6 +19,7 @@ use super::maintenance::{self, Closures};
 use super::observed::Observed;
 use crate::certs::command::CertCommand;
 use crate::history::{self, Held};
+use crate::logging::levels::{self, Levels};
 
 #[derive(Debug, Clone)]
 pub struct World {
@@ -109,6 +110,8 @@ pub enum Command {
     Hold { ask: Ask, reply: oneshot::Sender<Result<Holds, String>> },
     /// Something about a host; the answer is all that is in force.
     Close { ask: maintenance::Ask, reply: oneshot::Sender<Result<Closures, String>> },
+    /// How much is logged of what; the answer is all that is in force.
+    Levels { ask: levels::Ask, reply: oneshot::Sender<Result<Levels, String>> },
     /// Hold the configuration at a revision, or release it.
     Roll { ask: history::Ask, by: Option<String>, reply: oneshot::Sender<Result<Rolled, String>> },
     /// Something about one certificate.

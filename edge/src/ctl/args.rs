@@ -5,9 +5,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+use super::top::table::{By, Sort};
 use crate::certs::command::RevocationReason;
 use crate::control::holds::Place;
 use crate::control::maintenance::Site;
+use crate::logging::levels::{Change, Level, Word};
+use crate::proxy::tap::ask::Statuses;
 
 /// Where edged listens unless `[control] socket` says otherwise.
 pub const SOCKET: &str = "/run/edge/edged.sock";
@@ -29,6 +32,8 @@ const EXIT: &str = "Exit codes:
   backup, restore  0 done, 1 refused, 2 the file cannot be read
   why      0 announced to everybody who is to know, 1 not to all of them, 2 not announced or no VIP
   crds     0 done, 1 not done
+  support-bundle  0 done, 1 something is missing, 74 the file cannot be written
+  log, loglevel, tap, top  0 done, 1 refused
   drain, undrain, drill  0 done, 1 not done, or not confirmed by the network in time
   all      3 edged cannot be reached, 64 wrong usage, 70 an answer that makes no sense";
 
@@ -239,6 +244,44 @@ pub enum Command {
         #[command(subcommand)]
         maintenance: Maintenance,
     },
+    /// The newest lines of edged's log, out of its memory: also where there is no journal
+    ///
+    /// edged keeps the newest MiB of what its levels let through. With -o json one object per line.
+    Log(LogFilter),
+    /// How much is logged of which part, changed while edged runs
+    ///
+    /// CHANGE is MODULE=LEVEL, MODULE=default, LEVEL (of everything), or default (all as [log] level says); several with
+    /// commas. Without CHANGE: what is in force, and the modules there are. It ends with --for, with default, or with edged.
+    Loglevel {
+        #[arg(value_name = "CHANGE", value_delimiter = ',')]
+        changes: Vec<Change>,
+        /// For so long, such as 10m; else until it is taken back
+        #[arg(long = "for", value_name = "DURATION", value_parser = length, requires = "changes")]
+        length: Option<std::time::Duration>,
+    },
+    /// How busy the edge is, as it changes: requests, errors and times of hosts, routes, listeners, backends and endpoints
+    ///
+    /// What is wrong comes first. On a terminal a screen (? shows its keys); elsewhere, with --batch or --count, or in another
+    /// form one text per interval. Requests count when they end; connections are open ones.
+    Top(Top),
+    /// One file for who is to help: status, reasons, settings, objects, metrics, log, and what the machine says
+    ///
+    /// A .tar.gz of mode 0600, without secrets. It changes nothing, and is made as far as it can be: also while edged is down,
+    /// from its files. What is missing is told. Root sees most: journal, sockets, limits.
+    SupportBundle {
+        /// The file to write; without it edge-support-NAME-TIME.tar.gz here. One that is there is not written over
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: Option<PathBuf>,
+        /// Where edged has its settings. Without it /etc/edge/edge.toml
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        config: Option<PathBuf>,
+    },
+    /// Requests as they happen, as the access log would have them, whether there is one or not
+    ///
+    /// HOST is www.example.com, *.example.com or * for all; below HTTP it is the server name of TLS, and what has none is seen
+    /// by * only. What is asked for with several options must hold together. Values of headers are shown where they are asked
+    /// for, and never those that are secrets. It costs edged nothing while nobody looks.
+    Tap(Tapped),
     /// cert-manager's kinds (ClusterIssuer, Issuer, Certificate) for a cluster that has no cert-manager
     ///
     /// With them manifests written for cert-manager can be applied as they are; Edge acts on them.
@@ -292,6 +335,88 @@ pub enum Command {
         #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
         dir: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct Tapped {
+    pub host: Site,
+    /// Request method; may be given several times, or with commas
+    #[arg(short = 'X', long, value_name = "METHOD", value_delimiter = ',')]
+    pub method: Vec<String>,
+    /// The path begins with this
+    #[arg(short, long, value_name = "PREFIX")]
+    pub path: Option<String>,
+    /// Such as 404 or 5xx; several with commas
+    #[arg(short, long, value_name = "STATUS", value_delimiter = ',')]
+    pub status: Vec<Statuses>,
+    /// Only what this route takes
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pub route: Option<String>,
+    /// Only of clients in this network; several with commas
+    #[arg(long, value_name = "CIDR", value_parser = network, value_delimiter = ',')]
+    pub client: Vec<ipnet::IpNet>,
+    /// It took so long or longer, such as 500ms
+    #[arg(long, value_name = "DURATION", value_parser = any_length)]
+    pub slow: Option<std::time::Duration>,
+    /// Edge itself answered, or it broke off
+    #[arg(long)]
+    pub failed: bool,
+    /// One in so many of them
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub sample: u32,
+    /// End after so many
+    #[arg(short = 'n', long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Also the value of this request header, as it was when the request ended; may be repeated
+    #[arg(short = 'H', long = "header", value_name = "NAME")]
+    pub headers: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Top {
+    /// No screen: a text per interval
+    #[arg(short, long)]
+    pub batch: bool,
+    /// End after so many intervals; no screen
+    #[arg(short = 'n', long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// What the rates are of; 100ms to 1m
+    #[arg(short, long, value_name = "DURATION", default_value = "1s", value_parser = any_length)]
+    pub interval: std::time::Duration,
+    /// What the rows are; without it all of them, and on the screen what Tab chooses
+    #[arg(long, value_enum)]
+    pub by: Option<By>,
+    /// What comes first
+    #[arg(long, value_enum, default_value_t = Sort::Requests)]
+    pub sort: Sort,
+    /// The other way round
+    #[arg(short, long)]
+    pub reverse: bool,
+    /// Only rows with this in their name, in any case
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Option<String>,
+    /// Of each table so many, the busiest; 1 to 1000
+    #[arg(long, value_name = "COUNT", default_value_t = 100)]
+    pub rows: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct LogFilter {
+    /// How many of the newest lines that fit
+    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 100)]
+    pub lines: u32,
+    /// Also each further line, as it comes
+    #[arg(short, long)]
+    pub follow: bool,
+    /// This important or more: error, warn, info, debug, trace
+    #[arg(short, long)]
+    pub level: Option<Level>,
+    /// Of this part; several with commas. edgectl loglevel lists them
+    #[arg(short, long, value_name = "MODULE", value_delimiter = ',')]
+    pub module: Vec<Word>,
+    /// With this in the message or the value of a field, in any case
+    #[arg(short, long)]
+    pub text: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -362,6 +487,11 @@ pub struct Held {
     /// For so long, such as 30m; else until it is enabled
     #[arg(long = "for", value_name = "DURATION", value_parser = length)]
     pub length: Option<std::time::Duration>,
+}
+
+fn any_length(text: &str) -> Result<std::time::Duration, String> {
+    let length = edge_config::wire::GepDuration::parse(text).map(|length| length.0);
+    length.ok_or_else(|| "expected a duration such as 500ms or 2s".to_owned())
 }
 
 fn length(text: &str) -> Result<std::time::Duration, String> {
@@ -515,6 +645,25 @@ mod tests {
             ("edgectl crds install --kubeconfig x --config y", false),
             ("edgectl crds remove --force", true),
             ("edgectl crds", false),
+            ("edgectl log -n 10 -f --level warn --module tls,bgp --text x", true),
+            ("edgectl log --module bpg", false),
+            (
+                "edgectl tap *.example.com -X GET,POST -p /a -s 5xx,404 --client 10.0.0.0/8 --slow 500ms --sample 10 -n 5",
+                true,
+            ),
+            ("edgectl tap", false),
+            ("edgectl tap * --status 6xx", false),
+            ("edgectl tap * --sample 0", false),
+            ("edgectl top --batch -n 2 --interval 500ms --by backend --sort p99 --filter shop --rows 9", true),
+            ("edgectl top --by pod", false),
+            ("edgectl top --sort whim", false),
+            ("edgectl support-bundle", true),
+            ("edgectl support-bundle x.tar.gz --config y", true),
+            ("edgectl loglevel", true),
+            ("edgectl loglevel bgp=debug,tls=trace --for 10m", true),
+            ("edgectl loglevel default", true),
+            ("edgectl loglevel bgp", false),
+            ("edgectl loglevel --for 10m", false),
             ("edgectl cert list --all", true),
             ("edgectl cert revoke a.example --reason key-compromise", true),
             ("edgectl cert revoke a.example --reason whim", false),

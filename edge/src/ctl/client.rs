@@ -1,17 +1,21 @@
 //! The way to a running edged: one request per connection over its unix socket, with a deadline.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 
 /// More than any edge has to say: the routing of some 100,000 routes.
 const MAX_ANSWER: usize = 256 << 20;
+/// Until an answer begins that goes on for as long as somebody reads it.
+const BEGINNING: Duration = Duration::from_secs(20);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -27,7 +31,7 @@ pub enum ClientError {
     Senseless(PathBuf),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Client {
     socket: PathBuf,
 }
@@ -50,9 +54,57 @@ impl Client {
         self.exchange(Method::POST, path, body.into(), patience)
     }
 
+    /// A page that is no JSON.
+    pub fn page(&self, path: &str) -> Result<Bytes, ClientError> {
+        self.bytes(Method::GET, path, Bytes::new(), Duration::from_secs(20))
+    }
+
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// An answer that is no JSON.
     pub fn fetch(&self, path: &str, patience: Duration) -> Result<Bytes, ClientError> {
         self.bytes(Method::POST, path, Bytes::new(), patience)
+    }
+
+    /// Calls for every line of an answer that may go on for ever, without its newline. Only its beginning has a deadline.
+    pub fn lines(
+        &self,
+        path: &str,
+        body: Vec<u8>,
+        mut line: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), ClientError> {
+        let unreachable = |error| ClientError::Unreachable(self.socket.clone(), error);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(unreachable)?;
+        runtime.block_on(async {
+            let asked = self.ask(Method::POST, path, body.into());
+            let answer = match tokio::time::timeout(BEGINNING, asked).await {
+                Ok(answer) => answer?,
+                Err(_) => return Err(ClientError::Slow(self.socket.clone(), BEGINNING)),
+            };
+            let (status, mut body) = (answer.status(), answer.into_body());
+            if !status.is_success() {
+                return Err(refused(status, &self.whole(body).await?));
+            }
+            let mut held = Vec::new();
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|error| ClientError::Broken(self.socket.clone(), error))?;
+                held.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+                let mut rest = &held[..];
+                while let Some(end) = memchr::memchr(b'\n', rest) {
+                    if line(&rest[..end]).is_break() {
+                        return Ok(());
+                    }
+                    rest = &rest[end + 1..];
+                }
+                held = rest.to_vec();
+                if held.len() > MAX_ANSWER {
+                    return Err(ClientError::Senseless(self.socket.clone()));
+                }
+            }
+            Ok(())
+        })
     }
 
     fn exchange<T: DeserializeOwned>(
@@ -76,15 +128,16 @@ impl Client {
             }
         });
         let (status, body) = answer?;
-        if status.is_success() {
-            return Ok(body);
-        }
-        let said: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
-        let message = said.as_ref().and_then(|said| said["error"].as_str()).map(str::to_owned);
-        Err(ClientError::Refused { status, message: message.unwrap_or_else(|| format!("edged answers {status}")) })
+        if status.is_success() { Ok(body) } else { Err(refused(status, &body)) }
     }
 
     async fn converse(&self, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), ClientError> {
+        let answer = self.ask(method, path, body).await?;
+        let status = answer.status();
+        Ok((status, self.whole(answer.into_body()).await?))
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, ClientError> {
         let stream = tokio::net::UnixStream::connect(&self.socket)
             .await
             .map_err(|error| ClientError::Unreachable(self.socket.clone(), error))?;
@@ -99,12 +152,18 @@ impl Client {
             .header(hyper::header::HOST, "edged")
             .body(Full::new(body))
             .map_err(|_| ClientError::Senseless(self.socket.clone()))?;
-        let answer = send.send_request(request).await.map_err(broken)?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), MAX_ANSWER)
-            .collect()
-            .await
-            .map_err(|_| ClientError::Senseless(self.socket.clone()))?;
-        Ok((status, body.to_bytes()))
+        send.send_request(request).await.map_err(broken)
     }
+
+    async fn whole(&self, body: Incoming) -> Result<Bytes, ClientError> {
+        let body = Limited::new(body, MAX_ANSWER).collect().await;
+        Ok(body.map_err(|_| ClientError::Senseless(self.socket.clone()))?.to_bytes())
+    }
+}
+
+/// What edged says to it.
+fn refused(status: StatusCode, body: &[u8]) -> ClientError {
+    let said: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let message = said.as_ref().and_then(|said| said["error"].as_str()).map(str::to_owned);
+    ClientError::Refused { status, message: message.unwrap_or_else(|| format!("edged answers {status}")) }
 }

@@ -14,6 +14,7 @@ use super::backup::{self, BackupCommandError};
 use super::cert::{self, CertError};
 use super::client::{Client, ClientError};
 use super::crds::{self, CrdsCommandError};
+use super::log;
 use super::maintenance::{self, MaintenanceError};
 use super::migrate::{self, MigrateError};
 use super::network;
@@ -21,6 +22,9 @@ use super::offline::{Offline, OfflineError};
 use super::pool::{self, PoolError};
 use super::show::{Checked, Counts, Findings, Listing, Single, View, render};
 use super::style::Style;
+use super::support;
+use super::tap;
+use super::top;
 use crate::control::diff::{Effective, difference};
 use crate::control::explain::{Explanation, Question, QuestionError, explain};
 use crate::control::fleet::FleetStatus;
@@ -31,6 +35,7 @@ use crate::control::view::{State, Status};
 use crate::control::why::Why;
 use crate::control::world::{AskUpgrade, Reloaded, Rolled, Upgraded};
 use crate::history::{self, Revision};
+use crate::logging::levels::{self, Levels};
 
 /// Exit codes that do not depend on the command.
 pub const UNREACHABLE: u8 = 3;
@@ -118,8 +123,16 @@ pub fn run(cli: &Cli, terminal: &mut Terminal<'_>) -> u8 {
 
 /// The code that it means.
 fn tell(error: &RunError, terminal: &mut Terminal<'_>) -> u8 {
-    let mut text = format!("edgectl: {error}");
-    let mut cause = std::error::Error::source(error);
+    let text = format!("edgectl: {}", chain(error));
+    // Nothing is left to tell it to.
+    let _ = writeln!(terminal.error, "{text}");
+    error.code()
+}
+
+/// An error with its causes.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
     while let Some(inner) = cause {
         let inner_text = inner.to_string();
         // Transparent errors name their source already.
@@ -128,9 +141,7 @@ fn tell(error: &RunError, terminal: &mut Terminal<'_>) -> u8 {
         }
         cause = inner.source();
     }
-    // Nothing is left to tell it to.
-    let _ = writeln!(terminal.error, "{text}");
-    error.code()
+    text
 }
 
 fn carry_out(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<u8, RunError> {
@@ -317,6 +328,24 @@ fn carry_out(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<u8, RunError> {
                 }
             };
             print(terminal, cli.output, &closures, true)?;
+            Ok(0)
+        }
+        Command::SupportBundle { file, config } => {
+            let bundle = support::run(&client(), file.as_deref(), config.as_deref())?;
+            print(terminal, cli.output, &bundle, true)?;
+            Ok(u8::from(!bundle.missing.is_empty()))
+        }
+        Command::Top(top) => top::run(&client(), top, cli.output, terminal),
+        Command::Tap(tapped) => tap::run(&client(), tapped, cli.output, terminal),
+        Command::Log(filter) => log::log(&client(), filter, cli.output, terminal),
+        Command::Loglevel { changes, length } => {
+            let levels: Levels = if changes.is_empty() {
+                client().get("/v1/log/levels")?
+            } else {
+                let ask = levels::Ask { changes: changes.clone(), seconds: length.map(|length| length.as_secs()) };
+                client().post("/v1/log/levels/set", serde_json::to_vec(&ask).unwrap_or_default(), HOLD)?
+            };
+            print(terminal, cli.output, &levels, true)?;
             Ok(0)
         }
         Command::Drill { drill: Drill::Failover { away, yes: true } } => {

@@ -9,10 +9,12 @@ mod findings;
 mod fleet;
 mod history;
 mod holds;
+pub mod log;
 mod maintenance;
 mod objects;
 mod pools;
 mod status;
+pub mod tap;
 mod why;
 
 use serde::Serialize;

@@ -42,6 +42,7 @@ pub mod responses;
 pub mod secrets;
 pub mod secure;
 pub mod security;
+pub mod tap;
 pub mod tls;
 pub mod upstream;
 pub mod worker;
@@ -67,6 +68,7 @@ use self::l4::udp::HandedFlow;
 use self::listening::{Bound, HandedSocket};
 use self::metrics::{Series, WorkerMetrics};
 use self::protection::Ledger;
+use self::tap::Taps;
 use self::upstream::circuit::Registry;
 use self::worker::Seat;
 use crate::control::observed::{Ejection, UpstreamState};
@@ -146,6 +148,8 @@ struct Shared {
     registry: Arc<Registry>,
     tally: Arc<probing::Tally>,
     board: Arc<Board>,
+    /// Who looks at requests.
+    taps: Arc<Taps>,
     authorities: Arc<Authorities>,
     /// What is counted against limits.
     ledger: Arc<Ledger>,
@@ -167,6 +171,7 @@ impl Shared {
             registry: Arc::default(),
             tally: Default::default(),
             board: Arc::new(Board::new(workers)),
+            taps: Arc::new(Taps::new(workers)),
             authorities,
             ledger: Arc::default(),
             changed: Notify::new(),
@@ -419,6 +424,11 @@ impl Proxy {
     /// Where answers to ACME challenges are put.
     pub fn board(&self) -> &Arc<Board> {
         &self.shared.board
+    }
+
+    /// Where who wants to see requests is put.
+    pub fn taps(&self) -> &Arc<Taps> {
+        &self.shared.taps
     }
 
     pub fn backend(&self) -> Backend {

@@ -33,6 +33,7 @@ use super::protection::{self, Ledger, connections};
 use super::proxy_protocol::Origin;
 use super::secrets::Secrets;
 use super::security::prepared::Prepared;
+use super::tap::Watched;
 use super::tls::shown::Shown;
 use super::upstream::balance::Random;
 use super::upstream::{Called, Definition, Dialer, Upstream, Upstreams};
@@ -188,6 +189,8 @@ pub struct Worker {
     pub mirrors: Gate,
     pub attendants: Attendants,
     pub log: Option<RefCell<access_log::Sink>>,
+    /// Who looks at requests.
+    pub watched: Watched,
     /// About PROXY protocol headers.
     pub complaints: Complaints,
     /// What it keeps of what all workers count.
@@ -234,6 +237,7 @@ impl Worker {
             mirrors: Gate::default(),
             attendants: Attendants::default(),
             log: log.map(RefCell::new),
+            watched: Watched::default(),
             complaints: Complaints::default(),
             near: protection::Near::default(),
             challenges: RefCell::default(),
@@ -433,6 +437,7 @@ pub(super) async fn run(seat: Seat) {
     let clock = tokio::task::spawn_local(Rc::clone(&worker.clock).run());
     let chores = tokio::task::spawn_local(chores(Rc::clone(&worker)));
     let answers = tokio::task::spawn_local(take_challenges(Rc::clone(&worker)));
+    let taps = tokio::task::spawn_local(take_taps(Rc::clone(&worker)));
     let mut listeners = Listeners::default();
     let mut pause = FIRST_PAUSE;
     loop {
@@ -481,6 +486,7 @@ pub(super) async fn run(seat: Seat) {
     let _ = listeners.set(&worker, &[]);
     chores.abort();
     answers.abort();
+    taps.abort();
     clock.abort();
     if let Some(log) = &worker.log {
         log.borrow_mut().flush();
@@ -539,6 +545,17 @@ async fn take_challenges(worker: Rc<Worker>) {
         let table = Arc::clone(&tables.borrow_and_update());
         worker.challenges.replace(Arc::clone(&table));
         board.acknowledge(worker.index, &table);
+    }
+}
+
+/// Keeps to who looks.
+async fn take_taps(worker: Rc<Worker>) {
+    let taps = Arc::clone(&worker.shared.taps);
+    let mut opened = taps.subscribe();
+    while opened.changed().await.is_ok() {
+        let open = Arc::clone(&opened.borrow_and_update());
+        worker.watched.take(Arc::clone(&open));
+        taps.acknowledge(worker.index, &open);
     }
 }
 

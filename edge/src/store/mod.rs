@@ -442,6 +442,7 @@ impl Store {
         for (key, payload) in records {
             memory.records.insert((keyspace, key), Arc::new(payload));
         }
+        tracing::debug!(records = %keys, good = result.is_ok(), "written: {}", keyspace.name());
         result.map_err(|reason| StoreError::NotDurable { what: format!("{} {keys}", keyspace.name()), reason })
     }
 

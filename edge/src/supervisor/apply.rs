@@ -127,7 +127,7 @@ impl Supervisor {
         // Each generation leaves the one before it behind.
         self.seen.untidy_since.get_or_insert(began);
         let total = began.elapsed().as_secs_f64() * 1e3;
-        tracing::debug!(objects = count, total_ms = total, "kubernetes: changes");
+        tracing::debug!(target: "edge::kubernetes", objects = count, total_ms = total, "kubernetes: changes");
     }
 
     /// Addresses that objects show are looked at when something else changes, too. By themselves they count only where
@@ -260,6 +260,7 @@ impl Supervisor {
 
     /// What can change while the daemon runs does; the rest says that it needs a restart.
     fn apply_settings(&mut self, before: &Settings) {
+        self.configure_levels();
         let now = &self.wanted.settings;
         // Whoever takes over answers when the predecessor does not any more.
         if self.api.is_some() {
@@ -270,7 +271,6 @@ impl Supervisor {
         {
             history.bound(Bounds::of(&now.history, self.held.as_ref().map(Holding::revision)));
         }
-        self.logging.set_level(now.log.level);
         let fixed = [
             ("[state] directory", before.state_directory != now.state_directory),
             ("[state] key_file", before.state_key_file != now.state_key_file),

@@ -236,7 +236,7 @@ impl Saver {
                 let reason = outcome.and(beside).err();
                 let mut known = tell.lock().unwrap_or_else(PoisonError::into_inner);
                 if let (Some(reason), false) = (&reason, *known == reason) {
-                    tracing::warn!("kubernetes: {reason}");
+                    tracing::warn!(target: "edge::kubernetes", "kubernetes: {reason}");
                 }
                 *known = reason;
             }

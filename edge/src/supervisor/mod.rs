@@ -10,6 +10,7 @@ mod cluster;
 mod endpoints;
 mod holds;
 mod leave;
+mod levels;
 mod maintenance;
 mod network;
 mod observe;
@@ -51,6 +52,7 @@ use crate::handover::successor::Successor;
 use crate::history::{self, Cause, Folder, Keeper};
 use crate::kubernetes::{Changes, Kubernetes, Reporting};
 use crate::logging::Logging;
+use crate::logging::levels::Levels;
 use crate::moment;
 use crate::notify::Notifier;
 use crate::proxy::authorities::trouble::Told;
@@ -126,6 +128,8 @@ enum Event {
     Hold(Ask, oneshot::Sender<Result<Holds, String>>),
     /// Something about a host.
     Close(crate::control::maintenance::Ask, oneshot::Sender<Result<Closures, String>>),
+    /// How much is logged of what.
+    Levels(crate::logging::levels::Ask, oneshot::Sender<Result<Levels, String>>),
     /// The configuration is to be held at a revision, or to be released.
     Roll(history::Ask, Option<String>, oneshot::Sender<Result<Rolled, String>>),
     /// Reload, or hand over to the program on disk; `true`: that in any case.
@@ -185,6 +189,7 @@ impl Inbox {
                 Command::Undrain { reply } => Event::Undrain(reply),
                 Command::Hold { ask, reply } => Event::Hold(ask, reply),
                 Command::Close { ask, reply } => Event::Close(ask, reply),
+                Command::Levels { ask, reply } => Event::Levels(ask, reply),
                 Command::Roll { ask, by, reply } => Event::Roll(ask, by, reply),
                 Command::Certificate(command) => Event::Certificate(command),
             },
@@ -253,6 +258,8 @@ pub struct Supervisor {
     parts: take_over::Parts,
     inbox: Inbox,
     logging: Logging,
+    /// How much is logged of what.
+    levels: Arc<Levels>,
     notifier: Notifier,
     store: Store,
     watcher: Watcher,
@@ -400,6 +407,10 @@ impl Supervisor {
                     let answer = self.close(ask).await;
                     let _ = reply.send(answer);
                 }
+                Event::Levels(ask, reply) => {
+                    let answer = self.set_levels(ask);
+                    let _ = reply.send(answer);
+                }
                 Event::Roll(ask, by, reply) => {
                     let answer = self.roll(ask, by).await;
                     let _ = reply.send(answer);
@@ -413,7 +424,10 @@ impl Supervisor {
                     self.lapse_pin().await;
                     self.show();
                 }
-                Event::Look => self.look(),
+                Event::Look => {
+                    self.lapse_levels();
+                    self.look();
+                }
                 Event::ReopenLogs => {
                     if let Some(log) = self.proxy.log() {
                         log.reopen();

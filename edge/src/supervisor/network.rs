@@ -39,7 +39,7 @@ impl Supervisor {
         for (address, stance) in &judged.stances {
             let before = self.seen.stances.get(address);
             if before != Some(stance) {
-                tracing::info!(vip = %address, "{stance}");
+                tracing::info!(target: "edge::vip", vip = %address, "{stance}");
             }
         }
         let step = self.leaving.and_then(|leaving| leaving.due());
@@ -69,7 +69,7 @@ impl Supervisor {
         let found =
             if snapshot.announce.is_idle() { Vec::new() } else { kernel::findings(&demand, &kernel::read_file) };
         for finding in found.iter().filter(|finding| !self.seen.kernel.0.contains(finding)) {
-            tracing::warn!("kernel: {finding}");
+            tracing::warn!(target: "edge::vip", "kernel: {finding}");
         }
         self.seen.kernel = (found, now + KERNEL);
     }

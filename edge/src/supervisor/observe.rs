@@ -130,6 +130,7 @@ impl Supervisor {
             drain: self.leaving.map(|leaving| leaving.observed()),
             holds: Arc::clone(&self.holds),
             closures: Arc::clone(&self.closed.closures),
+            levels: Arc::clone(&self.levels),
             held: self.held.as_ref().map(Holding::told),
             history: self.history.as_ref().map(Keeper::observed).unwrap_or_default(),
             network: Network::default(),

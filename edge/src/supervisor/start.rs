@@ -21,7 +21,7 @@ use super::{HELD_BEYOND, Inbox, LOOK, Seen, Serving, StartError, Supervisor, sig
 use crate::certs::edges::Orders;
 use crate::certs::ordering::Means;
 use crate::certs::{Certs, CertsSettings, Published};
-use crate::control::api::{Api, Sockets};
+use crate::control::api::{Api, Sights, Sockets};
 use crate::control::fleet::Witnessed;
 use crate::control::world::{self, World};
 use crate::dashboard::{self, Dashboard};
@@ -32,6 +32,7 @@ use crate::handover::predecessor::Predecessor;
 use crate::history::{Cause, Folder};
 use crate::kubernetes::{Counters, Kubernetes, Leadership, last_good};
 use crate::logging::Logging;
+use crate::logging::levels::Levels;
 use crate::notify::Notifier;
 use crate::proxy::authorities::trouble::Told;
 use crate::proxy::filters::session::Tokens;
@@ -115,7 +116,7 @@ fn open(beginning: Beginning<'_>, settings: Arc<Settings>, logging: Logging) -> 
         None => Store::open_sealed(&settings.state_directory, sealing(&settings)),
     };
     for notice in &opened.notices {
-        tracing::warn!("store: {notice}");
+        tracing::warn!(target: "edge::store", "store: {notice}");
     }
     let store = opened.store;
     // A source has put the name of the host there where nobody said one.
@@ -196,6 +197,7 @@ fn open(beginning: Beginning<'_>, settings: Arc<Settings>, logging: Logging) -> 
     let announcer = Announcer::start(run_directory(&settings), vitals.clone(), begin, Arc::clone(&network))
         .map_err(StartError::Network)?;
     let workers = proxy.metrics().to_vec();
+    let sights = Sights::new(Arc::clone(logging.ring()), Arc::clone(proxy.taps()), &workers);
     let checks = Arc::clone(proxy.checks());
     let authorities = Arc::clone(proxy.authorities());
     let dropped = proxy.log().map(access_log::AccessLog::dropped_counter);
@@ -208,7 +210,7 @@ fn open(beginning: Beginning<'_>, settings: Arc<Settings>, logging: Logging) -> 
     if let Some(kubernetes) = &settings.kubernetes {
         let found = last_good::read(&settings.state_directory);
         for notice in found.notices {
-            tracing::warn!("kubernetes: {notice}");
+            tracing::warn!(target: "edge::kubernetes", "kubernetes: {notice}");
             store_notices.push(notice);
         }
         cluster = Cluster::of(&found.objects);
@@ -237,7 +239,7 @@ fn open(beginning: Beginning<'_>, settings: Arc<Settings>, logging: Logging) -> 
     let (stop_api, _) = watch::channel(false);
     let witness: Arc<dyn Witness> = Arc::new(Witnessed::new(handle.world.clone()));
     fleet.witness(Arc::clone(&witness));
-    let api = Api { handle, metrics, revisions: revisions.clone(), fleet: fleet.survey(), witness };
+    let api = Api { handle, metrics, revisions: revisions.clone(), fleet: fleet.survey(), witness, sights };
     // Whoever has nothing to serve yet waits for the API server.
     let patience = settings.kubernetes.as_ref().filter(|_| !cluster.is_known).map(|kubernetes| kubernetes.sync_timeout);
 
@@ -282,6 +284,7 @@ fn open(beginning: Beginning<'_>, settings: Arc<Settings>, logging: Logging) -> 
         },
         inbox,
         logging,
+        levels: Arc::new(Levels::of(settings.log.level)),
         notifier,
         store,
         watcher,

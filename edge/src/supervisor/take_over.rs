@@ -210,7 +210,7 @@ impl Supervisor {
         let sealing = sealing(&self.wanted.settings);
         let taken = tokio::task::spawn_blocking(move || store.take(&directory, sealing)).await;
         for notice in taken.unwrap_or_else(|error| vec![error.to_string()]) {
-            tracing::warn!("store: {notice}");
+            tracing::warn!(target: "edge::store", "store: {notice}");
             self.seen.store_notices.push(notice);
         }
         self.addresses.take_over().await;

@@ -153,7 +153,7 @@ impl Supervisor {
                 }
             }
             Heard::Coexistence(why) => {
-                tracing::info!("kubernetes: {why}");
+                tracing::info!(target: "edge::kubernetes", "kubernetes: {why}");
                 if self.inbox.held.is_none() {
                     self.settle().await;
                 }

@@ -4,6 +4,7 @@
 //! its own, so that a compile or a slow disk delays no announcement. Whatever is told is first entrusted to the guard,
 //! which takes it back when edged no longer can. It decides nothing about a VIP; the gate has done that.
 
+mod changes;
 mod lost;
 mod passwords;
 
@@ -381,6 +382,7 @@ impl Owner {
         let is_new = self.publish.send_if_modified(|shown| {
             let is_new = **shown != network;
             if is_new {
+                changes::log(shown, &network);
                 *shown = Arc::new(network);
             }
             is_new
@@ -454,6 +456,11 @@ impl Owner {
             }
             wanted
         });
+        if let Some(wanted) = &wanted {
+            let (peers, prefixes) =
+                (wanted.peers.len(), order.plan.bgp.iter().map(|bgp| bgp.prefixes.len()).sum::<usize>());
+            tracing::debug!(peers, prefixes, "bgp: the speaker is told what is wanted");
+        }
         self.speaker.set(wanted);
     }
 }

@@ -1,11 +1,13 @@
 //! From one request to one answer.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use edge_config::names::{Kind, ObjectKey, ObjectRef};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -14,7 +16,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Api, PATIENCE, certificates};
+use super::{Api, PATIENCE, certificates, live};
 use crate::control::diff::Effective;
 use crate::control::explain::{self, Question};
 use crate::control::fleet;
@@ -65,7 +67,9 @@ impl Caller {
     }
 }
 
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Body>;
+/// Whole, or as it comes.
+pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 pub async fn answer(api: &Api, caller: Caller, request: Request<Incoming>) -> Answer {
     let access = caller.access;
@@ -83,9 +87,11 @@ pub async fn answer(api: &Api, caller: Caller, request: Request<Incoming>) -> An
             | "/v1/undrain"
             | "/v1/endpoints/hold"
             | "/v1/maintenance/set"
+            | "/v1/log/levels/set"
+            | "/v1/tap"
             | "/v1/rollback"
     );
-    let asks = matches!(path, "/v1/explain" | "/v1/pools/check");
+    let asks = matches!(path, "/v1/explain" | "/v1/pools/check" | "/v1/log" | "/v1/top");
     let of_certificates = certificates::method(path);
     let post = changes || asks || of_certificates == Some(Method::POST);
     let expected = if post { Method::POST } else { Method::GET };
@@ -139,6 +145,26 @@ pub async fn answer(api: &Api, caller: Caller, request: Request<Incoming>) -> An
         "/v1/maintenance/set" => match bounded(body).await {
             Ok(body) => match serde_json::from_slice(&body) {
                 Ok(ask) => carried_out(&api.handle.commands, |reply| Command::Close { ask, reply }).await,
+                Err(fault) => error(StatusCode::BAD_REQUEST, &fault.to_string()),
+            },
+            Err(answer) => answer,
+        },
+        "/v1/log" => match bounded(body).await {
+            Ok(body) => live::log(&api.sights, &body),
+            Err(answer) => answer,
+        },
+        "/v1/tap" => match bounded(body).await {
+            Ok(body) => live::tap(&api.sights, &body).await,
+            Err(answer) => answer,
+        },
+        "/v1/top" => match bounded(body).await {
+            Ok(body) => live::top(&api.sights, &api.handle, &body).await,
+            Err(answer) => answer,
+        },
+        "/v1/log/levels" => json(&*world.observed.levels),
+        "/v1/log/levels/set" => match bounded(body).await {
+            Ok(body) => match serde_json::from_slice(&body) {
+                Ok(ask) => carried_out(&api.handle.commands, |reply| Command::Levels { ask, reply }).await,
                 Err(fault) => error(StatusCode::BAD_REQUEST, &fault.to_string()),
             },
             Err(answer) => answer,
@@ -346,7 +372,7 @@ pub(super) fn error(status: StatusCode, message: &str) -> Answer {
 }
 
 pub(super) fn respond(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    let mut answer = Response::new(Full::new(Bytes::from(body)).boxed_unsync());
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -11,6 +11,9 @@ use std::path::Path;
 use super::ApiError;
 use crate::control::peer;
 
+/// Connections that wait to be accepted; the kernel cuts it to net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+
 /// Whose the socket is, and which file it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
@@ -57,6 +60,11 @@ pub fn bind(path: &Path) -> Result<(UnixListener, Owner), ApiError> {
             Err(failed(error))
         }
     }
+}
+
+/// Says to the kernel who listens, and so to who connects (SO_PEERCRED): the socket may have come from another edged.
+pub fn listen(listener: &UnixListener) -> io::Result<()> {
+    Ok(rustix::net::listen(listener, BACKLOG)?)
 }
 
 /// Of a socket that another edged has bound.

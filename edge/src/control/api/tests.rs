@@ -1,6 +1,7 @@
 use std::time::SystemTime;
 
-use http_body_util::BodyExt;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -35,6 +36,7 @@ impl Served {
             revisions: Folder::new(directory.path()),
             fleet: None,
             witness: Arc::new(Witnessed::new(publish.subscribe())),
+            sights: Sights::default(),
         };
         let thread = Some(start(api, sockets, stopped).unwrap());
         Self { directory, publish, commands, stop, thread, metrics }
@@ -181,7 +183,14 @@ async fn who_only_reads_cannot_reload() {
     let (publish, _commands, handle) = channels(World::empty("edge-1", SystemTime::now()));
     let revisions = Folder::new(Path::new("/nowhere"));
     let witness = Arc::new(Witnessed::new(publish.subscribe()));
-    let api = Api { handle, metrics: Arc::new(|_: &mut Text| {}), revisions, fleet: None, witness };
+    let api = Api {
+        handle,
+        metrics: Arc::new(|_: &mut Text| {}),
+        revisions,
+        fleet: None,
+        witness,
+        sights: Sights::default(),
+    };
     let (client, server) = UnixStream::pair().unwrap();
     let connection = tokio::spawn(async move {
         let service = service_fn(move |request| {
@@ -193,11 +202,14 @@ async fn who_only_reads_cannot_reload() {
     });
     let (mut send, io) = hyper::client::conn::http1::handshake(TokioIo::new(client)).await.unwrap();
     let driver = tokio::spawn(io);
-    let request = Request::post("/v1/reload").body(Full::<Bytes>::default()).unwrap();
-    let answer = send.send_request(request).await.unwrap();
-    assert_eq!(answer.status(), 403);
-    let body = answer.into_body().collect().await.unwrap().to_bytes();
-    assert!(String::from_utf8_lossy(&body).contains("root"));
+    for path in ["/v1/reload", "/v1/log/levels/set", "/v1/tap"] {
+        let request = Request::post(path).body(Full::<Bytes>::default()).unwrap();
+        send.ready().await.unwrap();
+        let answer = send.send_request(request).await.unwrap();
+        assert_eq!(answer.status(), 403, "{path}");
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert!(String::from_utf8_lossy(&body).contains("root"));
+    }
     drop(send);
     driver.await.unwrap().unwrap();
     connection.await.unwrap().unwrap();
@@ -238,4 +250,55 @@ fn the_socket_file() {
     std::fs::write(&file, "x").unwrap();
     assert!(matches!(Sockets::bind(&file, None), Err(ApiError::NotASocket(_))));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "x");
+}
+
+/// Answers that go on are few, have no deadline of their own, and end with their reader.
+#[tokio::test]
+async fn answers_that_go_on() {
+    let served = Served::new();
+    let (code, body) = served.post("/v1/log", r#"{"lines":10}"#).await;
+    assert_eq!((code, body.trim_end()), (200, "0"), "an end without a line: the last chunk");
+    for (path, body, part) in [
+        ("/v1/log", r#"{"lines":1,"modules":["bpg"]}"#, "is not known"),
+        ("/v1/log", "{}", "missing field"),
+        ("/v1/tap", r#"{"host":"*","sample":0}"#, "sample 0"),
+        ("/v1/top", r#"{"interval_ms":1,"rows":1}"#, "interval 1 ms is out of range"),
+    ] {
+        let (code, answer) = served.post(path, body).await;
+        assert!(code == 400 && answer.contains(part), "{path}: {code} {answer}");
+    }
+    let begin = async |path: &str, body: &str| {
+        let mut stream = UnixStream::connect(served.path()).await.unwrap();
+        let length = body.len();
+        let text = format!("POST {path} HTTP/1.1\r\nhost: edge\r\ncontent-length: {length}\r\n\r\n{body}");
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200");
+        stream
+    };
+    let mut open = Vec::new();
+    for number in 0..16 {
+        open.push(match number % 2 {
+            0 => begin("/v1/log", r#"{"lines":0,"follow":true}"#).await,
+            _ => begin("/v1/top", r#"{"interval_ms":100,"rows":5}"#).await,
+        });
+    }
+    assert_eq!(served.post("/v1/log", r#"{"lines":0,"follow":true}"#).await.0, 503);
+    assert_eq!(served.get("/healthz").await.0, 200, "others are answered");
+    // A frame comes by itself.
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains("\"edge\":\"edge-1\"") {
+        let mut bytes = [0; 4096];
+        let count = tokio::time::timeout(Duration::from_secs(30), open[1].read(&mut bytes)).await.unwrap().unwrap();
+        assert!(count > 0);
+        seen.extend_from_slice(&bytes[..count]);
+    }
+    drop(open);
+    let end = std::time::Instant::now() + Duration::from_secs(30);
+    while served.post("/v1/log", r#"{"lines":0}"#).await.0 != 200 {
+        assert!(std::time::Instant::now() < end, "the places are not free again");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    served.end();
 }

@@ -204,6 +204,9 @@ fn edge(edge: &Edge, style: Style) -> String {
     for notice in edge.notices.iter().filter(|notice| **notice != edge.health.reason) {
         out.push_str(&format!("  {}\n", one_line(notice)));
     }
+    if !edge.log_levels.is_empty() {
+        out.push_str(&format!("  log levels by command: {}\n", edge.log_levels));
+    }
     out
 }
 

@@ -13,7 +13,7 @@ pub(super) const LONGEST: usize = 4096;
 
 /// Appends a JSON string. Control characters (also C1, which terminals obey) are escaped; a byte that is no UTF-8 becomes
 /// the four characters `\xNN`.
-pub(super) fn push_str(out: &mut Vec<u8>, text: &[u8]) {
+pub(in crate::proxy) fn push_str(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
     push_escaped(out, text);
     out.push(b'"');
@@ -159,7 +159,7 @@ fn push_padded(out: &mut Vec<u8>, number: u64, width: usize) {
 }
 
 /// Milliseconds with microseconds after the point.
-pub(super) fn push_milliseconds(out: &mut Vec<u8>, duration: Duration) {
+pub(in crate::proxy) fn push_milliseconds(out: &mut Vec<u8>, duration: Duration) {
     push_number(out, u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
     out.push(b'.');
     push_padded(out, u64::from(duration.subsec_micros() % 1000), 3);
@@ -167,7 +167,7 @@ pub(super) fn push_milliseconds(out: &mut Vec<u8>, duration: Duration) {
 
 /// The last second that was written, which is most often the next one's too.
 #[derive(Debug, Default)]
-pub(super) struct Second {
+pub struct Second {
     since: u64,
     /// `2026-11-22T20:23:19.`, or nothing yet.
     text: Vec<u8>,

@@ -40,7 +40,7 @@ pub struct Entry<'a> {
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub duration: Duration,
-    /// From the first try to the response head of the last.
+    /// From the last try, with a connection at hand, to the response head.
     pub upstream: Option<Duration>,
     pub tries: u32,
     pub tls: Option<TlsOf<'a>>,
@@ -96,7 +96,7 @@ impl<'a> Entry<'a> {
     }
 
     /// Appends the line with its end. `second` is memory from one line to the next.
-    pub(super) fn write(&self, out: &mut Vec<u8>, second: &mut Second) {
+    pub(in crate::proxy) fn write(&self, out: &mut Vec<u8>, second: &mut Second) {
         out.extend_from_slice(b"{\"ts\":\"");
         push_time(out, self.at, second);
         out.extend_from_slice(b"\",\"client\":");

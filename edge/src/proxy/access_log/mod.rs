@@ -17,7 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use json::Second;
+pub use json::Second;
+pub(in crate::proxy) use json::{push_milliseconds, push_str};
 pub use line::{Entry, RuleOf, TlsOf};
 
 /// A buffer is handed over when it holds this much.

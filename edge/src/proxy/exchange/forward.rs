@@ -351,6 +351,7 @@ impl Forward<'_, '_> {
         let reused = lease.reused;
         // With a connection at hand nothing was waited for since the request was complete.
         let start = if reused && record.tries == 1 { record.begun() } else { Instant::now() };
+        record.sent = Some(start);
         let latency = Cell::new(None);
         let secure = self.sender.https;
         let decorate = |head: &mut ResponseHead| {

@@ -8,6 +8,7 @@ use edge_config::snapshot::{ListenerId, RuleId, UpstreamId};
 use crate::proxy::access_log::{Entry, RuleOf, TlsOf};
 use crate::proxy::message::{RequestHead, Version};
 use crate::proxy::reason::Reason;
+use crate::proxy::tap::Phases;
 use crate::proxy::worker::{Arrival, Current, Worker};
 
 #[derive(Debug)]
@@ -29,8 +30,8 @@ pub struct Record {
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub tries: u32,
-    /// When the first try began, and how long it took to the head of the response.
-    pub first_try: Option<Instant>,
+    /// When the last try began with a connection at hand, and how long it took from there to the head of the response.
+    pub sent: Option<Instant>,
     pub latency: Option<Duration>,
     pub upgraded: bool,
     /// The client may come by HTTP/3 next time.
@@ -54,7 +55,7 @@ impl Record {
             bytes_in: 0,
             bytes_out: 0,
             tries: 0,
-            first_try: None,
+            sent: None,
             latency: None,
             upgraded: false,
             announces_http3: false,
@@ -76,12 +77,18 @@ impl Record {
         self.reason.get_or_insert(reason);
     }
 
-    /// Counts and logs.
+    /// Counts, logs, and shows it to who looks.
     pub fn write(&self, worker: &Worker, current: &Current, arrival: &Arrival, request: &RequestHead) {
         let duration = self.begun.elapsed();
         self.count(worker, current, duration);
-        let Some(log) = &worker.log else { return };
-        let mut log = log.borrow_mut();
+        let is_watched = worker.watched.is_any();
+        if worker.log.is_none() && !is_watched {
+            return;
+        }
+        let at = match &worker.log {
+            Some(log) => log.borrow().wall(self.begun),
+            None => SystemTime::now().checked_sub(duration).unwrap_or(UNIX_EPOCH),
+        };
         let snapshot = current.snapshot();
         let client = if self.client == arrival.peer.ip() { arrival.peer } else { SocketAddr::new(self.client, 0) };
         let protocol = match request.version {
@@ -90,7 +97,7 @@ impl Record {
             Version::Http2 => "HTTP/2",
             Version::Http3 => "HTTP/3",
         };
-        let mut entry = Entry::new(log.wall(self.begun), client, arrival.destination(), protocol);
+        let mut entry = Entry::new(at, client, arrival.destination(), protocol);
         let listener = self.listener.and_then(|id| snapshot.listeners.get(id.index()));
         entry.listener = listener.map(|listener| (&listener.parent, &*listener.name));
         let rule = self.rule.and_then(|id| snapshot.rules.get(id.index()));
@@ -119,7 +126,13 @@ impl Record {
         entry.user_agent = request.fields.first(b"user-agent");
         entry.request_id = request.fields.first(b"x-request-id");
         entry.reason = self.reason;
-        log.record(&entry);
+        if let Some(log) = &worker.log {
+            log.borrow_mut().record(&entry);
+        }
+        if is_watched {
+            let phases = Phases::of(self.begun, self.sent, self.latency, duration);
+            worker.watched.show(worker.index, &entry, phases, Some((&request.fields, &current.generation)));
+        }
     }
 
     fn count(&self, worker: &Worker, current: &Current, duration: Duration) {

@@ -23,6 +23,7 @@ use crate::proxy::io::{Backend, Io, Socket, epoll};
 use crate::proxy::metrics::{ListenerSeries, UpstreamSeries};
 use crate::proxy::proxy_protocol::Origin;
 use crate::proxy::reason::Reason;
+use crate::proxy::tap::Phases;
 use crate::proxy::upstream::Census;
 use crate::proxy::upstream::circuit::Held;
 use crate::proxy::upstream::hashing;
@@ -172,7 +173,9 @@ impl Drop for Account<'_> {
         if let Some(reason) = self.reason {
             self.worker.metrics.count(reason);
         }
-        let Some(log) = &self.worker.log else { return };
+        if self.worker.log.is_none() && !self.worker.watched.is_any() {
+            return;
+        }
         let duration = self.arrival.at.elapsed();
         let at = SystemTime::now().checked_sub(duration).unwrap_or(UNIX_EPOCH);
         let mut entry = Entry::new(at, self.arrival.peer, self.arrival.destination(), self.protocol);
@@ -191,7 +194,17 @@ impl Drop for Account<'_> {
             let (version, cipher) = self.arrival.tls.map_or(("", ""), |tls| (tls.version, tls.cipher));
             entry.tls = Some(TlsOf { version, cipher, server_name });
         }
-        log.borrow_mut().record(&entry);
+        told(self.worker, &entry);
+    }
+}
+
+/// Logs it, and shows it to who looks.
+fn told(worker: &Worker, entry: &Entry<'_>) {
+    if let Some(log) = &worker.log {
+        log.borrow_mut().record(entry);
+    }
+    if worker.watched.is_any() {
+        worker.watched.show(worker.index, entry, Phases::default(), None);
     }
 }
 
@@ -434,7 +447,9 @@ fn log_session(worker: &Worker, address: SocketAddr, end: &SessionEnd) {
     if let Some(reason) = end.reason {
         worker.metrics.count(reason);
     }
-    let Some(log) = &worker.log else { return };
+    if worker.log.is_none() && !worker.watched.is_any() {
+        return;
+    }
     let current = worker.current();
     let listener = udp_listener(&current, address).and_then(|id| current.snapshot().listeners.get(id.index()));
     let names = Names::of(listener, listener.and_then(|listener| route_of(listener, None)));
@@ -446,5 +461,5 @@ fn log_session(worker: &Worker, address: SocketAddr, end: &SessionEnd) {
     entry.bytes_in = end.received;
     entry.bytes_out = end.sent;
     entry.reason = end.reason;
-    log.borrow_mut().record(&entry);
+    told(worker, &entry);
 }

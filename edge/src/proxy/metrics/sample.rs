@@ -114,6 +114,16 @@ impl Sample {
         }
         sample
     }
+
+    /// Of all ports that are still there.
+    pub fn connections(&self) -> Connections {
+        self.ports.values().fold(Connections::default(), |sum, port| Connections {
+            accepted: sum.accepted.wrapping_add(port.accepted),
+            open: sum.open + port.open,
+            refused: sum.refused.wrapping_add(port.refused),
+            failed_handshakes: sum.failed_handshakes.wrapping_add(port.failed_handshakes),
+        })
+    }
 }
 
 fn differs<S>(last: &mut *const S, one: &Arc<S>) -> bool {
