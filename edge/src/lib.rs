@@ -2,7 +2,7 @@
 //!
 //! [`source`] reads configuration, the [`supervisor`] compiles and publishes it, [`proxy`] carries traffic, [`certs`] and
 //! [`vip`] make the world match, [`fleet`] shares with other edges, [`store`] remembers,
-//! [`control`] shows. Nobody imports this crate.
+//! [`telemetry`] exports, [`control`] shows. Nobody imports this crate.
 
 pub mod certs;
 pub mod control;
@@ -21,4 +21,5 @@ pub mod resolve;
 pub mod source;
 pub mod store;
 pub mod supervisor;
+pub mod telemetry;
 pub mod vip;

@@ -1,5 +1,6 @@
 mod announce;
 mod fleet;
+mod tracing;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -42,6 +42,7 @@ pub mod secrets;
 pub mod secure;
 pub mod security;
 pub mod tls;
+pub mod trace;
 pub mod upstream;
 pub mod worker;
 

@@ -35,7 +35,7 @@ use super::security::prepared::Prepared;
 use super::tls::shown::Shown;
 use super::upstream::balance::Random;
 use super::upstream::{Called, Definition, Dialer, Upstream, Upstreams};
-use super::{Mode, Shared, Wanted, access_log};
+use super::{Mode, Shared, Wanted, access_log, trace};
 
 /// How often idle upstream connections are looked at.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -187,6 +187,7 @@ pub struct Worker {
     pub mirrors: Gate,
     pub attendants: Attendants,
     pub log: Option<RefCell<access_log::Sink>>,
+    pub spans: RefCell<trace::Sink>,
     /// About PROXY protocol headers.
     pub complaints: Complaints,
     /// What it keeps of what all workers count.
@@ -229,6 +230,7 @@ impl Worker {
             mirrors: Gate::default(),
             attendants: Attendants::default(),
             log: log.map(RefCell::new),
+            spans: RefCell::default(),
             complaints: Complaints::default(),
             near: protection::Near::default(),
             challenges: RefCell::default(),
@@ -306,6 +308,7 @@ impl Worker {
             return;
         }
         self.metrics.adopt(&series);
+        self.spans.borrow_mut().adopt(generation.tracer.as_ref());
         let upstreams = Rc::clone(&self.upstreams);
         let called = upstreams.borrow_mut().succeed(&definition(&generation, &series), &before.called);
         let port_limits = connections::of_ports(&generation.snapshot);
@@ -421,6 +424,7 @@ pub(super) async fn run(seat: Seat) {
     if let Some(log) = &worker.log {
         log.borrow_mut().flush();
     }
+    worker.spans.borrow_mut().flush();
 }
 
 /// The accepting tasks of a worker.
@@ -481,6 +485,7 @@ async fn chores(worker: Rc<Worker>) {
         if let Some(log) = &worker.log {
             log.borrow_mut().flush();
         }
+        worker.spans.borrow_mut().flush();
         let now = Instant::now();
         if now.duration_since(swept) >= SWEEP {
             swept = now;

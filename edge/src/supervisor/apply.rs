@@ -184,6 +184,7 @@ impl Supervisor {
             && compiled.endpoints == self.wanted.compiled.endpoints
             && settings_before.proxy == settings.proxy
             && settings_before.vips == settings.vips
+            && settings_before.tracing == settings.tracing
             && settings_before.certificates == settings.certificates;
         self.wanted.inputs = inputs;
         self.wanted.keys = keys;
@@ -239,8 +240,11 @@ impl Supervisor {
     }
 
     /// What can change while the daemon runs does; the rest says that it needs a restart.
-    fn apply_settings(&self, before: &Settings) {
+    fn apply_settings(&mut self, before: &Settings) {
         let now = &self.wanted.settings;
+        if before.tracing != now.tracing {
+            self.telemetry.set(now.tracing.as_ref());
+        }
         self.logging.set_level(now.log.level);
         let fixed = [
             ("[state] directory", before.state_directory != now.state_directory),
@@ -393,6 +397,7 @@ impl Supervisor {
             limits: Limits::of(&self.wanted.settings.proxy),
             responders: Arc::clone(&responders),
             maintenance: self.closed.table.clone(),
+            tracer: self.telemetry.tracer(),
         };
         let failures = self.proxy.publish(generation);
         let (failures, unheard): (Vec<_>, Vec<_>) = failures

@@ -89,6 +89,7 @@ impl Supervisor {
         notices.extend(self.unreadable());
         notices.extend(self.seen.kernel.0.iter().map(|finding| format!("kernel: {finding}")));
         notices.extend(self.proxy.deaf());
+        notices.extend(self.telemetry.trouble());
         notices.extend(self.reporting.as_ref().and_then(Reporting::trouble));
         let fleet = self.fleet.observed();
         notices.extend(fleet.iter().flat_map(|fleet| fleet.notices()));

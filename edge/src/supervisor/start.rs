@@ -36,6 +36,7 @@ use crate::reach::Reach;
 use crate::resolve::Resolver;
 use crate::source::{self, Keys, Watcher};
 use crate::store::{Sealing, Store};
+use crate::telemetry::Telemetry;
 use crate::vip::Addresses;
 use crate::vip::announcer::Announcer;
 use crate::vip::gate::Gate;
@@ -103,6 +104,7 @@ fn open(
     })
     .map_err(StartError::Fleet)?;
 
+    let telemetry = Telemetry::start(settings.tracing.as_ref());
     let proxy = start_proxy(&settings, &store)?;
     fleet.count(Arc::clone(proxy.ledger()));
     let roads = Roads::default();
@@ -132,6 +134,7 @@ fn open(
     let workers = proxy.metrics().to_vec();
     let checks = Arc::clone(proxy.checks());
     let authorities = Arc::clone(proxy.authorities());
+    let spans = telemetry.metrics();
     let dropped = proxy.log().map(access_log::AccessLog::dropped_counter);
     let mut api_server = None;
     let mut cluster = Cluster::default();
@@ -168,6 +171,7 @@ fn open(
     let metrics = Arc::new(move |text: &mut metrics::Text| {
         metrics::write(&workers, dropped.as_ref().map_or(0, |dropped| dropped()), text);
         checks.write(text);
+        spans(text);
         authorities.tally.write(&authorities.known(), text);
         if let Some(written) = &written {
             written.write(text);
@@ -204,6 +208,7 @@ fn open(
         store,
         watcher,
         proxy,
+        telemetry,
         certs,
         roads,
         fleet,
@@ -306,6 +311,7 @@ fn start_proxy(settings: &Settings, store: &Store) -> Result<Proxy, StartError> 
         limits: Limits::of(&settings.proxy),
         responders: Arc::default(),
         maintenance: None,
+        tracer: None,
     };
     Ok(Proxy::start(options, first)?)
 }

@@ -264,6 +264,7 @@ impl SecureRig {
             limits,
             responders: Arc::default(),
             maintenance: None,
+            tracer: None,
         };
         let proxy = Proxy::start(options, first).unwrap();
         Self {
@@ -296,6 +297,7 @@ impl SecureRig {
             limits: self.limits,
             responders: Arc::default(),
             maintenance: None,
+            tracer: None,
         });
         assert!(failures.is_empty(), "{failures:?}");
         wait_for(|| self.proxy.live() >= number);

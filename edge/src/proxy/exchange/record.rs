@@ -8,6 +8,8 @@ use edge_config::snapshot::{ListenerId, RuleId, UpstreamId};
 use crate::proxy::access_log::{Entry, RuleOf, TlsOf};
 use crate::proxy::message::{RequestHead, Version};
 use crate::proxy::reason::Reason;
+use crate::proxy::trace::Trace;
+use crate::proxy::trace::span::Told;
 use crate::proxy::worker::{Arrival, Current, Worker};
 
 #[derive(Debug)]
@@ -33,10 +35,14 @@ pub struct Record {
     pub first_try: Option<Instant>,
     pub latency: Option<Duration>,
     pub upgraded: bool,
+    /// The response was cut off, or there is none.
+    is_broken: bool,
+    /// `None`: nothing is traced.
+    pub trace: Option<Trace>,
 }
 
 impl Record {
-    pub fn begin(arrival: &Arrival, _request: &RequestHead) -> Self {
+    pub fn begin(arrival: &Arrival) -> Self {
         Self {
             begun: Instant::now(),
             client: arrival.peer.ip(),
@@ -55,6 +61,8 @@ impl Record {
             first_try: None,
             latency: None,
             upgraded: false,
+            is_broken: false,
+            trace: None,
         }
     }
 
@@ -71,14 +79,47 @@ impl Record {
     /// The exchange broke off; the first reason counts.
     pub fn fail(&mut self, reason: Reason) {
         self.reason.get_or_insert(reason);
+        self.is_broken = true;
     }
 
-    /// Counts and logs.
+    /// What the endpoint of the last try answered.
+    pub fn answered_try(&mut self, status: u16) {
+        if let Some(trace) = &mut self.trace {
+            trace.answered_try(status);
+        }
+    }
+
+    /// The last try is over, and why where it came to nothing.
+    pub fn end_try(&mut self, reason: Option<Reason>) {
+        if let Some(trace) = &mut self.trace {
+            trace.end_try(reason);
+        }
+    }
+
+    /// Counts, logs and traces.
     pub fn write(&self, worker: &Worker, current: &Current, arrival: &Arrival, request: &RequestHead) {
         let duration = self.begun.elapsed();
         self.count(worker, current, duration);
-        let Some(log) = &worker.log else { return };
-        let mut log = log.borrow_mut();
+        let trace = self.trace.as_ref().filter(|trace| trace.is_sampled());
+        if worker.log.is_none() && trace.is_none() {
+            return;
+        }
+        let mut entry = self.entry(current, arrival, request);
+        entry.duration = duration;
+        if let Some(trace) = trace {
+            let (begun, grpc_status, is_broken) = (self.begun, self.grpc_status, self.is_broken);
+            let told = Told { entry: &entry, request, begun, duration, grpc_status, is_broken };
+            trace.write(&mut worker.spans.borrow_mut(), &told);
+        }
+        if let Some(log) = &worker.log {
+            let mut log = log.borrow_mut();
+            entry.at = log.wall(self.begun);
+            log.record(&entry);
+        }
+    }
+
+    /// All of it but the times.
+    fn entry<'a>(&'a self, current: &'a Current, arrival: &'a Arrival, request: &'a RequestHead) -> Entry<'a> {
         let snapshot = current.snapshot();
         let client = if self.client == arrival.peer.ip() { arrival.peer } else { SocketAddr::new(self.client, 0) };
         let protocol = match request.version {
@@ -86,7 +127,7 @@ impl Record {
             Version::Http10 => "HTTP/1.0",
             Version::Http2 => "HTTP/2",
         };
-        let mut entry = Entry::new(log.wall(self.begun), client, arrival.destination(), protocol);
+        let mut entry = Entry::new(UNIX_EPOCH, client, arrival.destination(), protocol);
         let listener = self.listener.and_then(|id| snapshot.listeners.get(id.index()));
         entry.listener = listener.map(|listener| (&listener.parent, &*listener.name));
         let rule = self.rule.and_then(|id| snapshot.rules.get(id.index()));
@@ -103,7 +144,6 @@ impl Record {
         entry.status = self.status;
         entry.bytes_in = self.bytes_in;
         entry.bytes_out = self.bytes_out;
-        entry.duration = duration;
         entry.upstream = self.latency;
         entry.tries = self.tries;
         entry.proxied_by = arrival.proxied.as_ref().map(|proxied| proxied.by);
@@ -114,8 +154,9 @@ impl Record {
         });
         entry.user_agent = request.fields.first(b"user-agent");
         entry.request_id = request.fields.first(b"x-request-id");
+        entry.trace_id = self.trace.as_ref().map(Trace::id);
         entry.reason = self.reason;
-        log.record(&entry);
+        entry
     }
 
     fn count(&self, worker: &Worker, current: &Current, duration: Duration) {
