@@ -6,6 +6,7 @@ SHELL := /bin/bash
 PACKAGES := build-essential cmake iproute2 nghttp2-client curl strace procps systemd openssl testssl.sh slowhttptest haproxy
 LAB_PACKAGES := frr bird2 gobgpd keepalived tcpdump
 ACME_PACKAGES := pebble caddy knot knot-dnsutils faketime
+DASHBOARD_PACKAGES := chromium fonts-dejavu-core
 IMAGE_PACKAGES := jq lowdown gpg gpg-agent man-db
 PROFILE ?= quick
 
@@ -55,15 +56,22 @@ lab-packages: packages
 acme-packages: packages
 	@integration/run/packages $(ACME_PACKAGES)
 
+dashboard-packages: packages
+	@integration/run/packages $(DASHBOARD_PACKAGES)
+
 image-packages: packages
 	@integration/run/packages $(IMAGE_PACKAGES)
 	@integration/run/promtool --fetch
 
-test: lab-packages acme-packages image-packages ## format, lints, unit, golden, property and scenario tests
+test: lab-packages acme-packages dashboard-packages image-packages ## format, lints, unit, golden, property and scenario tests
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo build --workspace --bins
 	cargo test --workspace --no-fail-fast
+
+screenshots: dashboard-packages lab-packages ## the pictures of the dashboard in docs/, light and dark, from a running edged
+	cargo build --profile $(PROFILE) -p edge -p edge-integration --bin edged --bin edgectl --bin demo-backend --bin screenshots
+	target/$(subst dev,debug,$(PROFILE))/screenshots docs
 
 bench: packages ## Edge beside its peers, into docs/performance.md; ROUNDS=2 is quick
 	@integration/bench/run
@@ -90,4 +98,4 @@ soak: packages ## Edge at 60 % load while everything changes; MINUTES=10
 audit: ## licences, sources, bans and known vulnerabilities of every dependency
 	@integration/run/audit
 
-.PHONY: help packages build deb run demo lab lab-down figures acme-figures probe-figures acme-demo lab-packages acme-packages image-packages test bench ordeals fuzz tls-check conformance kubernetes-demo soak audit
+.PHONY: help packages build deb run demo lab lab-down figures acme-figures probe-figures acme-demo lab-packages acme-packages image-packages test dashboard-packages screenshots bench ordeals fuzz tls-check conformance kubernetes-demo soak audit

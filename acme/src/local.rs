@@ -7,6 +7,7 @@
 //! (§4.2.1.3, §4.2.1.9), subjectAltName critical without a subject (§4.1.2.6).
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -33,6 +34,7 @@ use crate::plan::KeyId;
 pub struct Order<'a> {
     /// Host names in lower case; the first label may be `*`.
     pub dns_names: &'a [Box<str>],
+    pub addresses: &'a [IpAddr],
     pub common_name: Option<&'a str>,
     pub is_ca: bool,
     pub key: OrderKey<'a>,
@@ -187,6 +189,7 @@ impl Signer {
 pub fn internal_ca(common_name: &str, duration: Duration, now: i64) -> Result<Made, LocalError> {
     self_signed(&Order {
         dns_names: &[],
+        addresses: &[],
         common_name: Some(common_name),
         is_ca: true,
         key: OrderKey::New(KeyAlgorithm::EcdsaP256),
@@ -247,7 +250,7 @@ fn params(order: &Order<'_>, key: &KeyPair, earliest: i64, latest: i64) -> Resul
     if order.dns_names.len() > MAX_NAMES {
         return Err(LocalError::TooManyNames(order.dns_names.len()));
     }
-    if order.dns_names.is_empty() && order.common_name.is_none() {
+    if order.dns_names.is_empty() && order.addresses.is_empty() && order.common_name.is_none() {
         return Err(LocalError::Nameless);
     }
     let mut params = CertificateParams::default();
@@ -258,6 +261,7 @@ fn params(order: &Order<'_>, key: &KeyPair, earliest: i64, latest: i64) -> Resul
         }
         params.subject_alt_names.push(SanType::DnsName(name.to_string().try_into()?));
     }
+    params.subject_alt_names.extend(order.addresses.iter().copied().map(SanType::IpAddress));
     params.distinguished_name = DistinguishedName::new();
     let first = order.dns_names.first().map(|name| &**name).filter(|name| name.len() <= MAX_COMMON_NAME);
     if let Some(common_name) = order.common_name.or(first) {

@@ -4,7 +4,9 @@
 mod addresses;
 mod announce;
 mod certificates;
+mod dashboard;
 mod fleet;
+mod history;
 mod tracing;
 
 use std::collections::BTreeMap;
@@ -25,7 +27,9 @@ pub use announce::{
 pub use certificates::{
     CertificateMode, CertificateSettings, CertificateWish, IssuerName, IssuerSettings, WildcardPolicy, WishedAddress,
 };
+pub use dashboard::{DashboardCertificate, DashboardSettings};
 pub use fleet::{FleetEdge, FleetSettings};
+pub use history::HistorySettings;
 pub use tracing::{Collector, OtlpProtocol, ParentRule, Ratio, TracingSettings};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -62,6 +66,9 @@ pub struct Settings {
     pub kubernetes: Option<KubernetesSettings>,
     /// `None`: this edge is alone, or has the others only in common with the API server.
     pub fleet: Option<FleetSettings>,
+    /// `None`: there is no web page.
+    pub dashboard: Option<DashboardSettings>,
+    pub history: HistorySettings,
 }
 
 /// `[services]`: which Services of type LoadBalancer are served.
@@ -370,7 +377,7 @@ impl Default for KubernetesSettings {
 
 impl Settings {
     /// The same with the daemon's own paths (state, control socket, access log, kubeconfig, and those of `[tracing]`, `[bgp]`,
-    /// `[l2]`, `[fleet]` and issuers) taken relative to `base`, the directory of `edge.toml`. The paths of sources stay as they
+    /// `[l2]`, `[fleet]`, `[dashboard]` and issuers) taken relative to `base`, the directory of `edge.toml`. The paths of sources stay as they
     /// were written, since findings name them.
     pub fn anchored(mut self, base: &Path) -> Self {
         self.state_directory = base.join(&self.state_directory);
@@ -396,7 +403,43 @@ impl Settings {
         if let Some(fleet) = &mut self.fleet {
             fleet.anchor(base);
         }
+        if let Some(dashboard) = &mut self.dashboard {
+            dashboard.anchor(base);
+        }
         self
+    }
+
+    /// These, as settings of an earlier time that are in force again; what is about this machine, this process and the
+    /// places of objects is as it is now.
+    pub fn held_over(self, now: &Self) -> Self {
+        // Without `..`, so that a new setting is thought of here.
+        Self {
+            edge: now.edge.clone(),
+            state_directory: now.state_directory.clone(),
+            state_key_file: now.state_key_file.clone(),
+            controller_names: self.controller_names,
+            services: self.services,
+            reach: self.reach,
+            manifests: now.manifests.clone(),
+            patches: now.patches.clone(),
+            secrets: now.secrets.clone(),
+            substitute: now.substitute.clone(),
+            pools: self.pools,
+            vips: self.vips,
+            bgp: self.bgp,
+            l2: self.l2,
+            proxy: ProxySettings { workers: now.proxy.workers, io: now.proxy.io, ..self.proxy },
+            access_log: now.access_log.clone(),
+            tracing: now.tracing.clone(),
+            log: now.log.clone(),
+            control: now.control.clone(),
+            certificates: self.certificates,
+            issuers: self.issuers,
+            kubernetes: now.kubernetes.clone(),
+            fleet: now.fleet.clone(),
+            dashboard: now.dashboard.clone(),
+            history: now.history.clone(),
+        }
     }
 
     /// The same with the name of the host for an edge that has no name.
@@ -432,6 +475,8 @@ impl Default for Settings {
             issuers: IssuerSettings::default(),
             kubernetes: None,
             fleet: None,
+            dashboard: None,
+            history: HistorySettings::default(),
         }
     }
 }

@@ -164,6 +164,8 @@ pub struct Socket {
 pub enum Transport {
     Tcp,
     Udp,
+    /// UDP with HTTP/3 in it, beside the TCP socket of the same port.
+    Quic,
 }
 
 impl Transport {
@@ -171,6 +173,7 @@ impl Transport {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Quic => "quic",
         }
     }
 }
@@ -254,7 +257,7 @@ pub enum ListenerServe {
     Http {
         routes: RouteTable,
     },
-    /// HTTPS, with HTTP/2 and HTTP/1.1 by ALPN. A Host that belongs to another listener of the port gets 421.
+    /// HTTPS, with HTTP/2 and HTTP/1.1 by ALPN, and HTTP/3 beside it where its clients may have it. A Host that belongs to another listener of the port gets 421.
     Https {
         tls: Terminate,
         routes: RouteTable,
@@ -355,6 +358,9 @@ pub struct ClientSettings {
     pub tunnel_idle_timeout: Option<Duration>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http2: Option<Http2Bounds>,
+    /// Whether HTTP/3 is served on the UDP port of the same number; only ever of HTTPS.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub http3: bool,
     /// For what a rule leaves open.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waits: Option<Arc<Waits>>,
@@ -374,6 +380,7 @@ impl Default for ClientSettings {
             handshake_timeout: None,
             tunnel_idle_timeout: None,
             http2: None,
+            http3: false,
             waits: None,
             rate_limit_headers: true,
             connection_limit: None,

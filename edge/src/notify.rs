@@ -63,6 +63,14 @@ impl Notifier {
         self.send("RELOADING=1\nSTATUS=reading the configuration again")
     }
 
+    /// Another process is the service's main one from now on, and the only one that systemd listens to. This one falls
+    /// silent.
+    pub fn hand_over(&mut self, process: u32) -> io::Result<()> {
+        let told = self.send(&format!("MAINPID={process}"));
+        *self = Self::silent();
+        told
+    }
+
     /// The drain begins. `EXTEND_TIMEOUT_USEC` keeps systemd from cutting it short.
     pub fn stopping(&self, drain: Duration) -> io::Result<()> {
         self.send(&format!("STOPPING=1\nSTATUS=draining\nEXTEND_TIMEOUT_USEC={}", drain.as_micros()))

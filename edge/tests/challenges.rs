@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use edge::proxy::challenges::{Board, Challenges};
 use edge::proxy::filters::session::Tokens;
+use edge::proxy::h3::steering::Keys;
 use edge::proxy::limits::Limits;
 use edge::proxy::{Generation, Proxy, ProxyOptions};
 use edge_acme::challenge::{Challenge, ChallengeKind, Identifier};
@@ -154,8 +155,14 @@ fn port_80_of_nobody_answers_challenges_alone() {
         return;
     }
     on_both(|backend| {
-        let options =
-            ProxyOptions { workers: 2, backend: Some(backend), tokens: Tokens::new(b"test").unwrap(), log: None };
+        let options = ProxyOptions {
+            workers: 2,
+            backend: Some(backend),
+            tokens: Tokens::new(b"test").unwrap(),
+            keys: Keys::new(b"test"),
+            log: None,
+            handed: None,
+        };
         let generation = |number, responders: &[SocketAddr]| Generation {
             number,
             snapshot: Arc::default(),

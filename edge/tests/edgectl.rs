@@ -11,8 +11,10 @@ use std::time::SystemTime;
 use edge::certs::command::{CertCommand, Material, RevocationReason};
 use edge::certs::table::Origin;
 use edge::control::api::{Api, Sockets, start};
+use edge::control::fleet::Witnessed;
 use edge::control::observed::{Observed, SocketState, VipState};
-use edge::control::world::{Command as Order, Reloaded, World, channels};
+use edge::control::world::{Command as Order, Handle, Reloaded, World, channels};
+use edge::history::Folder;
 use edge::proxy::metrics::Text;
 use edge::source::{Cache, load_directory};
 use edge::store::Store;
@@ -178,6 +180,11 @@ fn usage() {
     }
 }
 
+fn api(handle: Handle, directory: &Path) -> Api {
+    let witness = Arc::new(Witnessed::new(handle.world.clone()));
+    Api { handle, metrics: Arc::new(|_: &mut Text| {}), revisions: Folder::new(directory), fleet: None, witness }
+}
+
 /// Serves the API of a world made from the shop, and answers one reload.
 struct Running {
     directory: tempfile::TempDir,
@@ -192,9 +199,9 @@ impl Running {
         let (publish, mut commands, handle) = channels(world(directory.path()));
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let sockets = Sockets::bind(&socket(&directory), None).unwrap();
-        let api = start(Api { handle, metrics: Arc::new(|_: &mut Text| {}) }, sockets, stopped).unwrap();
+        let api = start(api(handle, directory.path()), sockets, stopped).unwrap();
         let supervisor = std::thread::spawn(move || {
-            if let Some(Order::Reload { reply }) = commands.blocking_recv() {
+            if let Some(Order::Reload { reply, .. }) = commands.blocking_recv() {
                 reply.send(Ok(Reloaded { generation: 2, changed: true, errors: 0, warnings: 0 })).unwrap();
             }
         });
@@ -302,7 +309,7 @@ fn certificates_of_a_running_edge() {
     let (publish, mut commands, handle) = channels(world(directory.path()));
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let sockets = Sockets::bind(&socket(&directory), None).unwrap();
-    let api = start(Api { handle, metrics: Arc::new(|_: &mut Text| {}) }, sockets, stopped).unwrap();
+    let api = start(api(handle, directory.path()), sockets, stopped).unwrap();
     let key = rcgen::KeyPair::generate().unwrap();
     let chain = rcgen::CertificateParams::new(vec!["shop.example.com".into()]).unwrap().self_signed(&key).unwrap();
     let (chain_pem, key_pem) = (chain.pem(), zeroize::Zeroizing::new(key.serialize_pem()));

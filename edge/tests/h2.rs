@@ -268,3 +268,38 @@ fn a_request_that_is_taken_back_is_taken_back_upstream() {
         gone.recv_timeout(PATIENCE).unwrap();
     });
 }
+
+/// RFC 9113 §8.1: after a whole answer the rest of a request may be stopped with NO_ERROR. Nothing else moves on this
+/// connection meanwhile, so it is the server's own clock that ends the stream.
+#[test]
+fn a_request_that_goes_on_after_its_answer_is_ended() {
+    on_each(|backend| {
+        let rig = SecureRig::new(backend);
+        let nobody = rig::free_address();
+        rig.publish(in_clear(rig.address, vec![rule(0)], http1()), &cert_table(&[]), &[nobody]);
+        run(async {
+            let client = clear(rig.address).await;
+            // Answered by Edge, since nobody is there; one request alone, then two at once, and none of them is ended.
+            for count in [1, 2] {
+                let mut open = Vec::new();
+                for _ in 0..count {
+                    let mut ready = client.clone().ready().await.unwrap();
+                    let (response, stream) = ready.send_request(post("http://a/"), false).unwrap();
+                    let response = response.await.unwrap();
+                    assert_eq!(response.status(), 503);
+                    let mut body = response.into_body();
+                    while let Some(piece) = body.data().await {
+                        piece.unwrap();
+                    }
+                    open.push((stream, body));
+                }
+                for (mut stream, _body) in open {
+                    let reset = std::future::poll_fn(|cx| stream.poll_reset(cx)).await.unwrap();
+                    assert_eq!(reset, h2::Reason::NO_ERROR);
+                }
+            }
+            // The connection serves on.
+            assert_eq!(ask(&client, get("http://a/"), b"").await.unwrap().status, 503);
+        });
+    });
+}

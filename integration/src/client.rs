@@ -305,6 +305,11 @@ impl H2 {
         Ok(Self { sender, secure: tls.is_some(), handshake })
     }
 
+    /// Whether the other end has told that it takes no more requests.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
     pub async fn request(
         &mut self,
         method: &str,

@@ -5,6 +5,7 @@
 //! Everything but [`origin`] and [`websocket`] is test code: there a broken expectation is a panic on purpose.
 
 pub mod acme;
+pub mod browser;
 pub mod causes;
 pub mod client;
 pub mod cluster;
@@ -26,6 +27,7 @@ pub mod pki;
 pub mod rack;
 pub mod region;
 pub mod router;
+pub mod showcase;
 pub mod speaker;
 pub mod trials;
 pub mod updates;

@@ -1,7 +1,8 @@
 //! Constant load while something else happens: HTTP/1.1 keep-alive, HTTP/2 and WebSocket, each connection at a fixed rate.
 //!
 //! Flows in: where and what to ask. Flows out: a [`Tally`] that counts every exchange and keeps the reason of every
-//! failure. A connection that ends without being asked to is a failure; it is opened again so that the load goes on.
+//! failure. A connection that ends without being asked to is a failure; it is opened again so that the load goes on. One
+//! whose end was told (`Connection: close`, GOAWAY) is opened again without one, as clients do.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -174,14 +175,17 @@ async fn h1(shared: Rc<Shared>, index: usize) {
         while !shared.stopped() {
             let begin = Instant::now();
             match connection.get(&shared.plan.host, "/load").await {
-                Ok(reply) => shared.count(
-                    kind,
-                    begin,
-                    shared
-                        .check(&reply)
-                        .map(|()| (|tally: &mut Tally| &mut tally.h1) as fn(&mut Tally) -> &mut u64)
-                        .map_err(|reason| format!("{kind}: {reason}")),
-                ),
+                Ok(reply) => {
+                    let outcome = shared.check(&reply).map_err(|reason| format!("{kind}: {reason}"));
+                    shared.count(
+                        kind,
+                        begin,
+                        outcome.map(|()| (|tally: &mut Tally| &mut tally.h1) as fn(&mut Tally) -> &mut u64),
+                    );
+                    if reply.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
+                        break;
+                    }
+                }
                 Err(error) => {
                     shared.count(kind, begin, Err(format!("{kind}: {error}")));
                     break;
@@ -207,7 +211,7 @@ async fn h2(shared: Rc<Shared>) {
                 continue;
             }
         };
-        while !shared.stopped() {
+        while !shared.stopped() && !connection.is_closed() {
             let begin = Instant::now();
             match connection.get(&shared.plan.host, "/load").await {
                 Ok(reply) => shared.count(
@@ -218,6 +222,8 @@ async fn h2(shared: Rc<Shared>) {
                         .map(|()| (|tally: &mut Tally| &mut tally.h2) as fn(&mut Tally) -> &mut u64)
                         .map_err(|reason| format!("h2: {reason}")),
                 ),
+                // Never sent, since the end was told a moment before (RFC 9113 §6.8).
+                Err(error) if is_unsent(&error) => break,
                 Err(error) => {
                     shared.count("h2", begin, Err(format!("h2: {error}")));
                     break;
@@ -226,6 +232,11 @@ async fn h2(shared: Rc<Shared>) {
             shared.pause().await;
         }
     }
+}
+
+fn is_unsent(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<hyper::Error>());
+    cause.is_some_and(|cause| cause.is_canceled() || cause.is_closed())
 }
 
 async fn websocket(shared: Rc<Shared>, index: usize) {

@@ -53,7 +53,7 @@ impl Rig {
             crate::pki::install_provider();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let speaker = Speaker::start(path, permit);
+                let speaker = Speaker::start(edge_bgp::speaker::Household::own(path), permit);
                 begun_in.send(speaker.observed()).unwrap();
                 *shared.lock().unwrap() = Some(speaker);
                 let is_orderly = ended.await.is_ok();

@@ -175,3 +175,26 @@ fn grpc_calls_keep_their_trailers() {
         });
     });
 }
+
+#[test]
+fn policies_hold_at_their_listeners_and_are_merged() {
+    isolated("listeners", || {
+        let example = copy_example("listeners");
+        let origins = Origins::start();
+        let shop = origins.http_at("shop", loopback(1, 18471), None);
+        shop.origin.page("/page", &"a page that is worth it ".repeat(100));
+        let (public, own) = (loopback(47, 8080), loopback(47, 8081));
+        let _edged = start_example(example.path(), &[public, own]);
+        let statuses = |at: SocketAddr| -> Vec<u16> {
+            (0..4).map(|_| block_on(fetch(at, None, "shop.edge.test", "/")).unwrap().status).collect()
+        };
+        assert_eq!(statuses(own), [200; 4]);
+        assert_eq!(statuses(public), [200, 200, 200, 429]);
+        let reply = block_on(async {
+            let mut connection = Connection::open(own, None).await.unwrap();
+            let fields = [("host", "shop.edge.test"), ("accept-encoding", "gzip")];
+            connection.request("GET", "/page", &fields, b"").await.unwrap()
+        });
+        assert_eq!(reply.header("content-encoding"), Some("gzip"), "{reply:?}");
+    });
+}

@@ -270,3 +270,58 @@ fn sessions_are_resumed_at_another_edge_and_after_a_restart() {
         assert_eq!(get(here(&all.labs[number], HTTPS), config), Some(HandshakeKind::Resumed));
     }
 }
+
+/// Waits for the row of an edge in what all edges say.
+fn row_of(lab: &mut Lab, edge: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    until(&format!("{edge}: {what}"), || {
+        let all = lab.edged().ctl(&["--all", "status", "-o", "json"]).json();
+        let row = all["edges"].as_array()?.iter().find(|row| row["edge"] == edge)?.clone();
+        holds(&row).then_some(row)
+    })
+}
+
+#[test]
+fn all_edges_are_seen_from_one_and_what_differs_is_named() {
+    let Edges { mut labs, .. } = edges(3, |_| SECRET);
+    // The same pool at all of them: who has the address does not matter here.
+    let first = labs[0].vip.to_string();
+    for lab in &labs {
+        let text = std::fs::read_to_string(lab.config()).unwrap();
+        let pool: Vec<&str> = text.lines().filter(|line| line.starts_with("addresses")).collect();
+        assert_eq!(pool.len(), 1, "{text}");
+        let text = text.replace(pool[0], &pool[0].replace(&lab.vip.to_string(), &first));
+        let text = text.replace("[fleet]\n", "[fleet]\ndrift_after = \"5s\"\n");
+        std::fs::write(lab.config(), text).unwrap();
+    }
+    labs.iter_mut().for_each(|lab| lab.start(&[]));
+    agree(&mut labs, &[0, 1, 2], "edge-0");
+    let mut hashes = Vec::new();
+    for edge in ["edge-0", "edge-1", "edge-2"] {
+        let row = row_of(&mut labs[0], edge, "says how it stands", |row| row["standing"]["hash"].is_string());
+        assert!(row["drift"].is_null(), "{row}");
+        assert_eq!(row["standing"]["vips"].as_array().unwrap().len(), 1, "{row}");
+        hashes.push(row["standing"]["hash"].clone());
+    }
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+
+    // Another file at one of them.
+    labs[1].manifest("more.yaml", &http_route("more", &["more.test"], &to("a", 80)));
+    let named = |row: &Value| row["drift"]["named"].to_string().contains("HTTPRoute default/more: only at edge-1");
+    let row = row_of(&mut labs[0], "edge-1", "its difference is named", named);
+    assert_eq!(row["drift"]["total"], 1, "{row}");
+    row_of(&mut labs[0], "edge-2", "is as before", |row| row["drift"].is_null());
+    says_of(&mut labs[2], "edge-1", "degraded", "HTTPRoute default/more: only at edge-1");
+    says_of(&mut labs[1], "edge-0", "degraded", "HTTPRoute default/more: not at edge-0");
+    let said = labs[0].edged().ctl(&["--all", "status"]);
+    assert!(said.stdout.contains("CONFIGURATION of edge-1: 1 difference"), "{said:?}");
+    labs[1].remove_manifest("more.yaml");
+    says_of(&mut labs[2], "edge-1", "up", "");
+
+    labs[2].edged().kill();
+    let row = row_of(&mut labs[0], "edge-2", "is away", |row| row["state"] == "down" && row["standing"].is_null());
+    let reason = row["reason"].as_str().unwrap();
+    assert!(reason.starts_with("away: ") && reason.contains("last heard of at 20"), "{reason}");
+    assert!(row["last_exchange"].is_string());
+    assert_eq!(labs[0].edged().ctl(&["--all", "status"]).code, Some(2));
+    assert_eq!(labs[0].edged().ctl(&["--all", "reload"]).code, Some(64));
+}

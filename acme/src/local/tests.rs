@@ -10,6 +10,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 fn order(names: &[Box<str>]) -> Order<'_> {
     Order {
         dns_names: names,
+        addresses: &[],
         common_name: None,
         is_ca: false,
         key: OrderKey::New(KeyAlgorithm::EcdsaP256),

@@ -215,7 +215,7 @@ mod tests {
         let signer = Signer::from_pem(&ca.chain_pem, &ca.key_pem).unwrap();
         let key = OrderKey::Keep(key);
         let duration = Duration::from_secs(90 * 86_400);
-        let order = Order { dns_names: names, common_name: None, is_ca: false, key, duration, now };
+        let order = Order { dns_names: names, addresses: &[], common_name: None, is_ca: false, key, duration, now };
         signed_by(&order, &signer).unwrap()
     }
 

@@ -11,7 +11,7 @@ mod session;
 use std::net::IpAddr;
 
 pub use packet::{Diagnostic, Discard, Packet, State, decode, encode};
-pub use session::{Counters, Reason, Session, Settings};
+pub use session::{Counters, Handed, Reason, Session, Settings};
 
 /// How far away a peer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

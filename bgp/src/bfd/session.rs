@@ -6,7 +6,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::packet::{Diagnostic, Packet, State};
+use serde::{Deserialize, Serialize};
+
+use super::packet::{Diagnostic, Packet, State, decode, encode};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
@@ -86,6 +88,20 @@ pub struct Session {
     counters: Counters,
 }
 
+/// A session that is up, between two processes of one machine. The peer is to notice nothing: it hears the same
+/// discriminator, the same state and the same intervals.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handed {
+    pub discriminator: u32,
+    /// The peer's last packet.
+    pub remote: Vec<u8>,
+    pub transmit: Duration,
+    pub receive: Duration,
+    pub multiplier: u8,
+    pub desired_in_use: Duration,
+    pub required_in_use: Duration,
+}
+
 /// §6.8.3: while a session is not up, it is no burden.
 const SLOW: Duration = Duration::from_secs(1);
 
@@ -114,6 +130,42 @@ impl Session {
             session.enter(now, State::AdminDown, Diagnostic::ADMIN_DOWN, Reason::Disabled);
         }
         session
+    }
+
+    /// What another process has handed over, with the whole of its detection time before it. `None`: there is no sense
+    /// in what it says of the peer.
+    pub fn resume(now: Duration, handed: &Handed, settings: Settings) -> Option<Self> {
+        let remote = decode(&handed.remote).ok()?;
+        let before = Settings {
+            transmit: handed.transmit,
+            receive: handed.receive,
+            multiplier: handed.multiplier.max(1),
+            is_passive: settings.is_passive,
+            is_disabled: false,
+        };
+        let mut session = Self::new(now, handed.discriminator, before);
+        (session.state, session.reason) = (State::Up, Reason::Heard);
+        session.remote = Some(remote);
+        session.desired = handed.transmit;
+        (session.desired_in_use, session.required_in_use) = (handed.desired_in_use, handed.required_in_use);
+        // A poll sequence may have been under way; one more of them harms nothing.
+        session.is_polling = handed.desired_in_use != handed.transmit || handed.required_in_use != handed.receive;
+        session.set(now, settings);
+        Some(session)
+    }
+
+    /// For another process; `None`: it is not up, and begins anew there.
+    pub fn hand(&self) -> Option<Handed> {
+        let remote = self.remote.as_ref().filter(|_| self.state == State::Up)?;
+        Some(Handed {
+            discriminator: self.discriminator,
+            remote: encode(remote).to_vec(),
+            transmit: self.settings.transmit,
+            receive: self.settings.receive,
+            multiplier: self.settings.multiplier,
+            desired_in_use: self.desired_in_use,
+            required_in_use: self.required_in_use,
+        })
     }
 
     /// Takes over new settings; a session that is up stays up (§6.8.3).

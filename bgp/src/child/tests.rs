@@ -17,14 +17,15 @@ fn start(text: &str) -> (Result<Child, Error>, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let program = program(directory.path(), text);
     let run = directory.path().join("run");
-    (block_on(Child::start(&program, &run)), directory)
+    (block_on(Child::start(&Parent::Own, &program, &run)), directory)
 }
 
 const VERSION: &str = r#"if [ "$1" = --version ]; then echo "gobgpd version 3.10.0"; exit; fi"#;
 
 #[test]
 fn what_is_no_gobgpd_is_said_in_one_line() {
-    let missing = block_on(Child::start(Path::new("/nonexistent/gobgpd"), Path::new("/nonexistent"))).unwrap_err();
+    let missing =
+        block_on(Child::start(&Parent::Own, Path::new("/nonexistent/gobgpd"), Path::new("/nonexistent"))).unwrap_err();
     assert!(missing.to_string().starts_with("/nonexistent/gobgpd: "), "{missing}");
     assert!(missing.to_string().ends_with("expected the program gobgpd, version 3 or 4"), "{missing}");
     for (said, expected) in
@@ -66,7 +67,7 @@ fn its_log_is_read_line_by_line_and_its_end_is_told() {
     let program = program(directory.path(), &text);
     let run = directory.path().join("run");
     block_on(async {
-        let mut child = Child::start(&program, &run).await.unwrap();
+        let mut child = Child::start(&Parent::Own, &program, &run).await.unwrap();
         assert_eq!(child.version, "3.10.0");
         let mut lines = Vec::new();
         let how = loop {
@@ -90,7 +91,7 @@ fn one_that_does_not_want_to_end_is_killed() {
             program(directory.path(), &format!("{VERSION}\ntrap '' TERM\necho up\nwhile :; do sleep 0.05; done"));
         let run = directory.path().join("run");
         let outcome = block_on(async {
-            let mut child = Child::start(&program, &run).await.unwrap();
+            let mut child = Child::start(&Parent::Own, &program, &run).await.unwrap();
             assert_eq!(child.event().await, Event::Line("up".to_owned()));
             let pid = Pid::from_raw(child.pid.cast_signed()).unwrap();
             child.stop(Duration::from_millis(200)).await;

@@ -130,6 +130,9 @@ impl<'a> Session<'a> {
                 audit = Instant::now();
             }
             let order = orders.borrow_and_update().clone();
+            if order.is_over {
+                return End::Released;
+            }
             if order.engine() != engine.as_ref() {
                 let end = order.end;
                 let stopped = self.leave(end.unwrap_or_else(|| Instant::now() + super::PATIENCE)).await;

@@ -46,7 +46,7 @@ async fn error(speaker: &Speaker) -> String {
 fn a_missing_program_is_one_line_and_tried_again() {
     block_on(async {
         let directory = tempfile::tempdir().unwrap();
-        let speaker = Speaker::start(directory.path().join("run"), Permit::unconditional());
+        let speaker = Speaker::start(Household::own(directory.path().join("run")), Permit::unconditional());
         assert_eq!(speaker.set(Some(wanted(Engine::Child { program: "/nonexistent/gobgpd".into() }))), 1);
         let said = error(&speaker).await;
         assert!(said.starts_with("/nonexistent/gobgpd: ") && !said.contains('\n'), "{said}");
@@ -62,7 +62,7 @@ fn a_missing_program_is_one_line_and_tried_again() {
 fn a_socket_without_anybody_is_one_line() {
     block_on(async {
         let directory = tempfile::tempdir().unwrap();
-        let speaker = Speaker::start(directory.path().join("run"), Permit::unconditional());
+        let speaker = Speaker::start(Household::own(directory.path().join("run")), Permit::unconditional());
         let path = directory.path().join("none.sock");
         speaker.set(Some(wanted(Engine::Unix { path: path.clone() })));
         let said = error(&speaker).await;
@@ -84,7 +84,7 @@ fn an_engine_that_never_answers_holds_up_nobody() {
                 open.push(stream);
             }
         });
-        let speaker = Speaker::start(directory.path().join("run"), Permit::unconditional());
+        let speaker = Speaker::start(Household::own(directory.path().join("run")), Permit::unconditional());
         let begun = Instant::now();
         for generation in 1..100 {
             assert_eq!(speaker.set(Some(wanted(Engine::Unix { path: path.clone() }))), generation);
@@ -125,7 +125,7 @@ fn dropping_it_ends_the_child() {
             .any(|entry| std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == *directory))
     };
     block_on(async {
-        let speaker = Speaker::start(run.clone(), Permit::unconditional());
+        let speaker = Speaker::start(Household::own(run.clone()), Permit::unconditional());
         speaker.set(Some(wanted(Engine::Child { program })));
         while !run.join("up").exists() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -147,7 +147,7 @@ fn process_with_a_child() {
     };
     let place = std::path::PathBuf::from(place);
     block_on(async {
-        let speaker = Speaker::start(place.join("run"), Permit::unconditional());
+        let speaker = Speaker::start(Household::own(place.join("run")), Permit::unconditional());
         speaker.set(Some(wanted(Engine::Child { program: place.join("engine") })));
         std::future::pending::<()>().await;
     });

@@ -21,6 +21,8 @@ pub enum Reason {
     Preempted { leader: IpAddr, priority: u8 },
     /// Another one is active with a higher priority, or with the same and a greater address.
     Outranked { leader: IpAddr, priority: u8 },
+    /// The process before this one was active.
+    Resumed,
     /// This edge cannot serve, in the words of whoever said so.
     Unfit(String),
 }
@@ -35,6 +37,7 @@ impl fmt::Display for Reason {
             Self::GivenUp { leader } => write!(f, "{leader} gave the addresses up"),
             Self::Preempted { leader, priority } => write!(f, "{leader} had a lower priority ({priority})"),
             Self::Outranked { leader, priority } => write!(f, "{leader} has priority {priority} and leads"),
+            Self::Resumed => f.write_str("took over from the process before it"),
             Self::Unfit(reason) => f.write_str(reason),
         }
     }

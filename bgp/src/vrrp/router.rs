@@ -110,6 +110,8 @@ pub struct Router {
     last_sent: Option<Duration>,
     mismatch: Option<Mismatch>,
     counters: Counters,
+    /// Another process of this machine was active until now.
+    resumes: bool,
 }
 
 /// The least time between answers to lower claims.
@@ -132,7 +134,14 @@ impl Router {
             last_sent: None,
             mismatch: None,
             counters: Counters::default(),
+            resumes: false,
         }
+    }
+
+    /// One that another process of this machine has left as active a moment ago: it leads as soon as it is fit to, before
+    /// anybody's patience ends.
+    pub fn resume(now: Duration, settings: Settings) -> Self {
+        Self { resumes: true, ..Self::new(now, settings) }
     }
 
     /// The whole wish: what is configured, and the standing of this edge or why it has none.
@@ -161,8 +170,16 @@ impl Router {
                 self.fit_since = now;
                 self.learned = Interval::nearest(self.settings.interval);
                 (self.leader, self.given_up) = (None, None);
-                self.enter(now, Role::Backup, Reason::Eligible);
-                self.wait(now);
+                if std::mem::take(&mut self.resumes) {
+                    self.enter(now, Role::Active, Reason::Resumed);
+                    self.counters.became_active += 1;
+                    self.advertise(now, out);
+                    out.push(Action::Take);
+                    self.timer = Some(now + self.pace());
+                } else {
+                    self.enter(now, Role::Backup, Reason::Eligible);
+                    self.wait(now);
+                }
             }
             (Ok(before), Ok(standing)) if changed || before != standing => match self.role {
                 Role::Active => {

@@ -25,14 +25,14 @@ use crate::problem::Severity;
 use crate::report::ObjectReport;
 
 /// The filter of this name, for a rule of its namespace.
-pub(super) fn filter(backends: &Backends<'_, '_>, namespace: &str, name: &str) -> Result<Arc<Security>, Fault> {
+pub(super) fn filter(backends: &Backends<'_, '_>, namespace: &str, name: &str) -> Result<Security, Fault> {
     let context: &Context<'_> = backends.context;
     let key = ObjectKey::new(namespace, name);
     let Some(found) = context.inputs.authentication_filters.get(&key) else {
         let message = format!("filter ExtensionRef: {}", context.missing(Kind::AuthenticationFilter, &key));
         return Err(Fault::new("InvalidFilter", message));
     };
-    security(context, &key, &found.spec).map(Arc::new).map_err(|fault| {
+    security(context, &key, &found.spec).map_err(|fault| {
         Fault::new("InvalidFilter", format!("filter ExtensionRef: AuthenticationFilter {key}: {}", fault.message))
     })
 }

@@ -481,6 +481,11 @@ fn protocol(app: Option<&str>, purpose: Use) -> Option<(UpstreamProtocol, bool)>
     }
 }
 
+/// Whether an HTTPRoute's backend with this appProtocol is spoken to in HTTP/2.
+pub(super) fn is_http2(app: Option<&str>) -> bool {
+    protocol(app, Use::Http).is_some_and(|(protocol, _)| protocol == UpstreamProtocol::Http2)
+}
+
 fn variant(identity: &Identity) -> String {
     let mut text = match identity.protocol {
         _ if identity.udp => UDP,

@@ -7,6 +7,7 @@
 mod validation;
 mod values;
 
+use std::collections::BTreeSet;
 use std::collections::hash_map::Entry;
 
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
@@ -19,10 +20,12 @@ use super::ports::client_settings;
 use super::tls::TrustStore;
 use super::traffic::unacted;
 use crate::envoy::ClientTrafficPolicySpec;
+use crate::gateway::Protocol;
 use crate::inputs::Object;
 use crate::names::{Kind, ObjectKey, ObjectRef};
+use crate::policy::CertificateField;
 use crate::problem::Severity;
-use crate::report::ObjectReport;
+use crate::report::{Condition, ObjectReport};
 use crate::snapshot::ProxyPresence;
 use values::Client;
 pub(super) use values::tls_parameters;
@@ -82,7 +85,10 @@ pub(super) fn client_traffic(
             };
             let mut parent = ancestor(&object.key, section);
             parent.kind = kind.as_str().to_owned();
+            let of_all = status.notes.len();
+            status.notes.extend(in_clear(gateway, &object, section, &policy.spec));
             status.add(context, parent, &gateway.controller, fault.as_ref());
+            status.notes.truncate(of_all);
         }
         status.finish(context, out);
     }
@@ -116,6 +122,44 @@ impl Places {
 /// Whether it lets in clients only whose certificates it has validated.
 fn validates(spec: &ClientTrafficPolicySpec) -> bool {
     spec.unreadable.is_some() || spec.tls.as_ref().is_some_and(|tls| tls.client_validation.is_some())
+}
+
+/// What is said of certificates of clients has no effect on listeners that do not terminate TLS: names them.
+fn in_clear(
+    gateway: &GatewayState<'_>,
+    object: &ObjectRef,
+    section: Option<&str>,
+    spec: &ClientTrafficPolicySpec,
+) -> Option<Condition> {
+    const SHOWN: usize = 8;
+    let forwarding = spec.headers.as_ref().and_then(|headers| headers.x_forwarded_client_cert.as_ref());
+    let told = forwarding.and_then(|field| validation::certificate_field(field).ok().flatten());
+    let fields = [
+        ("spec.tls.clientValidation", spec.tls.as_ref().is_some_and(|tls| tls.client_validation.is_some())),
+        // What removes or passes on what the client sends is done in clear as well.
+        ("spec.headers.xForwardedClientCert", told.and_then(CertificateField::details).is_some()),
+    ];
+    let fields: Vec<&str> = fields.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect();
+    let is_about = |listener: &&ListenerState<'_>| match object.kind {
+        // Listeners of sets are the Gateway's, too.
+        Kind::Gateway if section.is_none() => true,
+        _ => {
+            (object.kind == Kind::ListenerSet) == listener.set.is_some()
+                && *listener.parent == object.key
+                && section.is_none_or(|section| listener.spec.name == section)
+        }
+    };
+    let clear = gateway.listeners.iter().filter(is_about).filter(|listener| !listener.terminates());
+    let names: BTreeSet<String> = clear.map(|listener| listener.spec.name.clone()).collect();
+    if fields.is_empty() || names.is_empty() {
+        return None;
+    }
+    let more = names.len().saturating_sub(SHOWN);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let names: Vec<String> = names.into_iter().take(SHOWN).collect();
+    let message =
+        format!("{}: no effect on listeners that do not terminate TLS ({}{more})", fields.join(", "), names.join(", "));
+    Some(Condition { kind: "Warning", status: true, reason: "UnsupportedField", message })
 }
 
 fn has_section(gateway: &GatewayState<'_>, object: &ObjectRef, section: Option<&str>) -> bool {
@@ -169,6 +213,35 @@ fn settle(context: &Context<'_>, gateways: &mut [GatewayState<'_>], trust: &mut 
             }
         }
         one_for_a_port(context, gateway);
+        http3(context, gateway, chosen);
+    }
+}
+
+/// Leaves HTTP/3 with the listeners that can serve it, and says why others cannot. That a policy for a whole Gateway does
+/// not mean its listeners in clear needs no word.
+fn http3(context: &Context<'_>, gateway: &mut GatewayState<'_>, chosen: &Chosen<'_>) {
+    let whole = (Kind::Gateway, gateway.key().clone(), None);
+    for listener in &mut gateway.listeners {
+        let Some(client) = listener.client.as_mut().filter(|client| client.http3) else { continue };
+        let is_https = listener.spec.protocol == Protocol::Https;
+        let has_tls13 = listener.terminate.as_ref().and_then(|terminate| terminate.parameters.as_ref());
+        let why = if !is_https {
+            "it is no HTTPS listener"
+        } else if has_tls13.is_some_and(|parameters| !parameters.tls13) {
+            "QUIC is TLS 1.3, which tls.maxVersion leaves out"
+        } else if listener.proxy_protocol == Some(ProxyPresence::Required) {
+            "PROXY protocol is required on its port, and QUIC has no such header"
+        } else {
+            continue;
+        };
+        client.http3 = false;
+        let (kind, parent) = (listener.kind(), listener.parent.clone());
+        let own = (kind, parent.clone(), Some(Box::from(listener.spec.name.as_str())));
+        let of_own = chosen.get(&own);
+        let found = of_own.or_else(|| chosen.get(&(kind, parent, None))).or_else(|| chosen.get(&whole));
+        let Some((policy, _)) = found.filter(|_| is_https || of_own.is_some()) else { continue };
+        let message = format!("http3: not served by listener {} of {}: {why}", listener.spec.name, listener.parent);
+        context.problem(Severity::Warning, Kind::ClientTrafficPolicy, &policy.meta, message);
     }
 }
 

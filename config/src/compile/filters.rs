@@ -7,12 +7,13 @@ use foldhash::{HashSet, HashSetExt};
 use super::authentication;
 use super::backends::{Backends, Referrer, Upstreams, Use};
 use super::context::Fault;
+use super::external_auth;
 use super::route_filter;
 use crate::gateway::{
     self, GrpcFilter, GrpcFilterType, HeaderModifier, HttpFilter, HttpFilterType, LocalObjectRef, PathModifier,
     PathModifierType, RedirectScheme, RequestMirror, RequestRedirect, UrlRewrite,
 };
-use crate::names::{Hostname, Kind};
+use crate::names::{Hostname, Kind, ObjectRef};
 use crate::policy::{FixedAnswer, Security};
 use crate::snapshot::{Cors, Filters, HeaderEdits, Mirror, Origin, PathEdit, Redirect, Rewrite, Scheme};
 pub(super) use crate::wire::is_token;
@@ -30,6 +31,18 @@ pub(super) struct Built {
     pub refs_fault: Option<Fault>,
     /// Who may pass.
     pub security: Option<Arc<Security>>,
+    /// An AuthenticationFilter is among them.
+    is_authenticated: bool,
+}
+
+impl Built {
+    /// Who may pass, beside what other filters of the rule ask.
+    pub fn ask(&mut self, security: Security) {
+        self.security = Some(Arc::new(match self.security.take() {
+            Some(others) => security.over(&others),
+            None => security,
+        }));
+    }
 }
 
 pub(super) const UNSUPPORTED: &str = "UnsupportedValue";
@@ -38,15 +51,16 @@ fn unsupported(message: impl Into<String>) -> Fault {
     Fault::new(UNSUPPORTED, message)
 }
 
-/// The filters of an HTTPRoute's rule or backend. An error makes the rule invalid.
+/// The filters of an HTTPRoute's rule, or of a backend, which is no `rule`. An error makes the rule invalid.
 pub(super) fn http<'a>(
     backends: &Backends<'_, 'a>,
     referrer: Referrer<'_>,
     filters: &[HttpFilter],
-    only_prefixes: bool,
+    (rule, only_prefixes): (Option<(&ObjectRef, usize)>, bool),
     upstreams: &mut Upstreams,
 ) -> Result<Built, Fault> {
     let mut built = Built::default();
+    let mut has_authorizer = false;
     for filter in filters {
         let empty = || unsupported(format!("filter {} without its settings", filter.kind));
         let twice = || unsupported(format!("filter {} occurs twice", filter.kind));
@@ -87,7 +101,14 @@ pub(super) fn http<'a>(
                 }
             }
             HttpFilterType::ExternalAuth => {
-                return Err(unsupported("filter ExternalAuth is not supported by this version"));
+                let auth = filter.external_auth.as_ref().ok_or_else(empty)?;
+                // "Support in HTTPRouteRule: Extended", and in no other place.
+                let rule =
+                    rule.ok_or_else(|| unsupported("filter ExternalAuth belongs to a rule, not to a backendRef"))?;
+                if std::mem::replace(&mut has_authorizer, true) {
+                    return Err(twice());
+                }
+                external_auth::apply(&mut built, backends, referrer, rule, auth, upstreams)?;
             }
             HttpFilterType::Other(other) => return Err(unsupported(format!("filter type {other:?} is not supported"))),
         }
@@ -152,11 +173,14 @@ fn extension(
     match (kind, reference) {
         (Some(Kind::AuthenticationFilter), Some(reference)) => {
             match authentication::filter(backends, referrer.namespace, &reference.name) {
-                Ok(_) if built.security.is_some() => {
+                Ok(_) if built.is_authenticated => {
                     let fault = Fault::new("InvalidFilter", "filter ExtensionRef: a rule has one AuthenticationFilter");
                     built.unresolved.get_or_insert(fault);
                 }
-                Ok(security) => built.security = Some(security),
+                Ok(security) => {
+                    built.is_authenticated = true;
+                    built.ask(security);
+                }
                 Err(fault) => drop(built.unresolved.get_or_insert(fault)),
             }
         }

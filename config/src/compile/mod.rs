@@ -24,6 +24,7 @@ mod classes;
 mod client_traffic;
 mod context;
 mod endpoints;
+mod external_auth;
 mod filters;
 mod gateway_status;
 mod gateways;

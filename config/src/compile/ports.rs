@@ -13,7 +13,8 @@ use crate::core::PortProtocol;
 use crate::gateway::Protocol;
 use crate::hosts::HostMap;
 use crate::matching::{RouteMatch, RouteTable};
-use crate::names::HostPattern;
+use crate::names::{HostPattern, Kind};
+use crate::problem::Severity;
 use crate::settings::ProxySettings;
 use crate::snapshot::{
     AcceptProxy, ClientSettings, Listener, ListenerId, ListenerServe, Port, PortId, PortServe, Snapshot, Socket,
@@ -28,6 +29,7 @@ pub(super) fn build(
     snapshot: &mut Snapshot,
 ) {
     let mut vips: BTreeMap<IpAddr, Vip> = BTreeMap::new();
+    let mut quic: Vec<Socket> = Vec::new();
     let mut bind = |snapshot: &mut Snapshot,
                     port: Port,
                     transport: Transport,
@@ -39,6 +41,9 @@ pub(super) fn build(
         };
         for (address, source) in addresses.iter().filter(|(address, _)| !is_refused(address)) {
             let socket = Socket { address: SocketAddr::new(*address, port.number), transport, port: id };
+            if has_http3(snapshot, &port) {
+                quic.push(Socket { transport: Transport::Quic, ..socket.clone() });
+            }
             snapshot.sockets.push(socket);
             let vip = vips.entry(*address);
             let vip = vip.or_insert_with(|| Vip { address: *address, owners: Vec::new(), source: source.clone() });
@@ -91,9 +96,26 @@ pub(super) fn build(
         let port = Port { owner, number, sources, proxy_protocol: None, keepalive: None, serve };
         bind(snapshot, port, transport, (&service.addresses, &service.refused));
     });
+    let (taken, free): (Vec<Socket>, Vec<Socket>) = quic.into_iter().partition(|socket| {
+        let is_rival = |other: &Socket| other.transport == Transport::Udp && other.address == socket.address;
+        snapshot.sockets.iter().any(is_rival)
+    });
+    snapshot.sockets.extend(free);
+    for socket in taken {
+        let owner = snapshot.ports.get(socket.port.index()).map(|port| &port.owner);
+        let Some(meta) = owner.and_then(|owner| context.inputs.meta(owner)) else { continue };
+        let message = format!("http3: {} is a UDP listener's already, so QUIC is not spoken there", socket.address);
+        context.problem(Severity::Warning, Kind::Gateway, meta, message);
+    }
     snapshot.sockets.sort();
     snapshot.vips = vips.into_values().collect();
     snapshot.vips.iter_mut().for_each(|vip| vip.owners.sort());
+}
+
+/// Whether any listener of a port serves HTTP/3.
+fn has_http3(snapshot: &Snapshot, port: &Port) -> bool {
+    let PortServe::Tls { names } = &port.serve else { return false };
+    names.values().any(|id| snapshot.listeners.get(id.index()).is_some_and(|listener| listener.client.http3))
 }
 
 /// What holds for a listener without a policy.

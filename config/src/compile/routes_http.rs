@@ -63,13 +63,16 @@ fn fill<'a>(
     upstreams: &mut Upstreams,
 ) -> Result<(), Fault> {
     let only_prefixes = spec.matches.iter().all(|entry| entry.path.kind == PathMatchType::PathPrefix);
-    let mut built = filters::http(backends, referrer, &spec.filters, only_prefixes, upstreams)?;
+    let mut built = {
+        let rule = (&rule.route, rule.index as usize);
+        filters::http(backends, referrer, &spec.filters, (Some(rule), only_prefixes), upstreams)?
+    };
     let mut resolved = Vec::with_capacity(spec.backend_refs.len());
     for reference in &spec.backend_refs {
         let own = if reference.filters.is_empty() {
             filters::Built::default()
         } else {
-            filters::http(backends, referrer, &reference.filters, only_prefixes, upstreams)?
+            filters::http(backends, referrer, &reference.filters, (None, only_prefixes), upstreams)?
         };
         if own.redirect.is_some() {
             return Err(unsupported("filter RequestRedirect is not supported on a backendRef".to_owned()));

@@ -20,6 +20,8 @@ use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt};
 
+pub(super) use self::asked::named_service;
+pub(super) use self::ext_auth::{STATUS as AUTHORIZER_STATUS, TIMEOUT as AUTHORIZER_TIMEOUT};
 use self::make::{Made, Maker, http_steps, only_authorization};
 use super::attach::Parents;
 use super::backends::{Backends, Upstreams};
@@ -143,6 +145,7 @@ impl<'a> Judge<'_, '_, 'a> {
             policy: &policy.meta,
             home: &policy.meta.key.namespace,
             parent: None,
+            warnings: Vec::new(),
         };
         let targets = targets(context, &policy.meta, policy.spec.targets(), &policy.spec.target_selectors);
         let mut made = maker.make(&policy.spec);
@@ -329,6 +332,7 @@ impl<'a> Judge<'_, '_, 'a> {
             policy: &policy.meta,
             home: &policy.meta.key.namespace,
             parent: Some((&policy.spec, &below.meta)),
+            warnings: Vec::new(),
         };
         let made = maker.make(&spec);
         let message = format!("merged with SecurityPolicy {}", below.meta.key);

@@ -152,7 +152,8 @@ pub(super) fn connect(backends: &Backends<'_, '_>, services: &mut [ServiceState<
             let purpose = match port.transport {
                 Ok(Transport::Tcp) => Use::Stream { passthrough: true },
                 Ok(Transport::Udp) => Use::Udp,
-                Err(_) => continue,
+                // HTTP/3 is a listener's.
+                Ok(Transport::Quic) | Err(_) => continue,
             };
             let resolved = backends.resolve(referrer, Reference::service(key, port.spec.port), purpose, upstreams);
             let backend = Backend {
@@ -185,6 +186,7 @@ pub(super) fn build(
             let (serve, port_serve) = match transport {
                 Transport::Tcp => (ListenerServe::Tcp { route }, PortServe::Tcp { listener: id }),
                 Transport::Udp => (ListenerServe::Udp { route }, PortServe::Udp { listener: id }),
+                Transport::Quic => continue,
             };
             port.is_served = true;
             snapshot.listeners.push(Listener {

@@ -9,6 +9,7 @@ mod idle;
 mod layers;
 mod protection;
 mod responses;
+mod shared;
 mod values;
 
 pub(super) use self::responses::text_match;
@@ -25,7 +26,7 @@ use super::attach::Parents;
 use super::context::{Context, Fault};
 use super::gateways::GatewayState;
 use super::listeners::ListenerState;
-use super::policies::{Status, conflicted, elsewhere, invalid, oldest_first, route_parents, targets};
+use super::policies::{Status, conflicted, elsewhere, invalid, oldest_first, targets};
 use super::rule_policies::AtListener;
 use super::scopes::Scope;
 use crate::envoy::BackendTrafficPolicySpec;
@@ -283,7 +284,9 @@ impl<'a> Judge<'_, 'a> {
             let unacted = unacted("spec", &[&policy.spec.unacted()[..], &without_effect].concat());
             let of_all = status.notes.len();
             status.notes.extend(unacted);
-            status.notes.extend(judged.as_ref().ok().and_then(|traffic| self.of_calls(&scope.object, traffic)));
+            if judged.is_ok() {
+                status.notes.extend(shared::notes(context, self.parents, self.gateways, &scope, &policy.spec));
+            }
             for (parent, gateway) in scope.ancestors(context, self.parents, self.gateways) {
                 status.add(context, parent, &self.gateways[gateway].controller, fault.as_ref());
             }
@@ -315,25 +318,6 @@ impl<'a> Judge<'_, 'a> {
             }
             Err(fault) => Some(fault.clone()),
         }
-    }
-
-    /// Answers to calls of gRPC are never replaced: their status of HTTP is 200 whatever became of them.
-    fn of_calls(&self, object: &ObjectRef, traffic: &Traffic) -> Option<Condition> {
-        traffic.responses.as_ref().filter(|responses| !responses.overrides.is_empty())?;
-        let is_among = |route: &ObjectRef| match object.kind {
-            Kind::GRPCRoute => route == object,
-            Kind::Gateway => {
-                let parents = route_parents(self.context, self.parents, route);
-                parents.iter().any(|(_, gateway)| *self.gateways[*gateway].key() == object.key)
-            }
-            _ => false,
-        };
-        let routes = self.context.inputs.grpc_routes.keys();
-        let mut routes = routes.map(|key| ObjectRef::new(Kind::GRPCRoute, key.clone())).filter(is_among);
-        let (first, more) = (routes.next()?, routes.count());
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let message = format!("not acted on by this version: spec.responseOverride for calls of gRPC ({first}{more})");
-        Some(Condition { kind: "Warning", status: true, reason: "UnsupportedField", message })
     }
 }
 

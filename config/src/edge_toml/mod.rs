@@ -2,6 +2,7 @@
 //! problems flow out; an unknown key is an error, and so is a value out of its range.
 //! Standards: TOML 1.1, GEP-2257 (durations).
 
+mod portion;
 mod reader;
 mod sections;
 #[cfg(test)]
@@ -13,6 +14,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::problem::{Origin, Problem, Severity};
 use crate::settings::Settings;
+pub use portion::{differences, portion, shared_keys};
 use reader::{Section, Sink};
 
 /// Decodes the text of `edge.toml`; `file` is its name in problems.

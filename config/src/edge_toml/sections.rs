@@ -2,6 +2,7 @@
 
 mod bgp;
 mod certificates;
+mod dashboard;
 mod fleet;
 mod issuers;
 mod kubernetes;
@@ -100,7 +101,13 @@ pub(super) fn settings(mut root: Section<'_>, sink: &mut Sink<'_>) -> Settings {
         settings.kubernetes = kubernetes::kubernetes(section, sink);
         vips::one_name(&mut settings, start, sink);
     }
+    if let Some(mut section) = root.section(sink, "history") {
+        set(&mut settings.history.revisions, narrow(section.integer(sink, "revisions", 0, 1000)));
+        set(&mut settings.history.max_size, section.size(sink, "max_size", 1 << 20, 1 << 30));
+        section.finish(sink);
+    }
     settings.fleet = root.section(sink, "fleet").and_then(|section| fleet::fleet(section, sink));
+    settings.dashboard = root.section(sink, "dashboard").and_then(|section| dashboard::dashboard(section, sink));
     root.finish(sink);
     settings
 }

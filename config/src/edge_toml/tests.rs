@@ -1,4 +1,5 @@
 mod announce;
+mod dashboard;
 mod fleet;
 mod tracing;
 

@@ -43,7 +43,7 @@ pub struct ClientTrafficPolicySpec {
     pub http1: Option<Http1Settings>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http2: Option<Http2Settings>,
-    /// QUIC, which Edge does not speak.
+    /// HTTP/3 of HTTPS listeners, beside what they speak over TCP. Absent is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http3: Option<Http3Settings>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

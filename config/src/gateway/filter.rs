@@ -182,7 +182,7 @@ fn five() -> u32 {
     5
 }
 
-/// Experimental channel; not acted on by this version.
+/// Experimental channel: an authorizer that is asked about each request (GEP-1494).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExternalAuth {

@@ -16,6 +16,7 @@ use crate::gateway::PolicyTargetRef;
 use crate::inputs::{Meta, Object};
 use crate::names::{Kind, ObjectKey, ObjectRef};
 use crate::problem::{Origin, Problem, Severity};
+use crate::suggest;
 use crate::yaml::{self, Node, Value};
 
 /// A kind that protects.
@@ -46,9 +47,35 @@ impl Guard {
 /// The field that makes a ClientTrafficPolicy one that protects.
 const VALIDATION: &str = "clientValidation";
 
+/// Whether a name is that field's, or a slip of the pen in it.
+fn is_validation(name: &str) -> bool {
+    let letters: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    suggest::closest(&letters, [VALIDATION]).is_some()
+}
+
+/// Whether a ClientTrafficPolicy means to say who may connect, in the right place and word or in a wrong one.
 fn validates(node: &Node<'_>) -> bool {
-    let tls = node.member("spec").and_then(|spec| spec.member("tls"));
-    tls.and_then(|tls| tls.member(VALIDATION)).is_some_and(|found| !matches!(found.value, Value::Null))
+    node.member("spec").is_some_and(|spec| holds_validation(spec, 0))
+}
+
+/// The field is two levels down; one that is much deeper is none of this kind.
+fn holds_validation(node: &Node<'_>, depth: u8) -> bool {
+    let Value::Mapping(entries) = &node.value else { return false };
+    entries.iter().any(|entry| {
+        is_validation(&entry.key) && !matches!(entry.value.value, Value::Null)
+            || depth < 3 && holds_validation(&entry.value, depth + 1)
+    })
+}
+
+/// Whether a field of a ClientTrafficPolicy that is not understood may be the one that keeps somebody out: it is below
+/// `clientValidation`, it is that field itself, misspelt, or it has it inside.
+pub(super) fn is_about_clients(node: &Node<'_>, path: &str) -> bool {
+    let mut names = path.split('.');
+    if names.clone().any(|name| is_validation(name.split('[').next().unwrap_or(name))) {
+        return true;
+    }
+    let found = names.try_fold(node, |node, name| node.member(name));
+    found.is_some_and(|found| holds_validation(found, 0))
 }
 
 /// For a document whose name is known. `None`: it is of another kind.
@@ -79,7 +106,7 @@ pub(super) fn of_document(
 
 /// For a text that is no YAML, or too much of it.
 pub(super) fn of_text(text: &str, namespace: &Arc<str>, origin: &Origin, problems: &[Problem]) -> Option<AnyObject> {
-    let guard = Guard::of(value_of(text, "kind")?, || text.contains(VALIDATION))?;
+    let guard = Guard::of(value_of(text, "kind")?, || text.to_ascii_lowercase().contains("validation"))?;
     let namespace = value_of(text, "namespace").map_or_else(|| Arc::clone(namespace), Arc::from);
     Some(made(guard, nameless(&namespace, origin), origin, None, problems))
 }

@@ -57,12 +57,7 @@ fn paths(kind: Kind) -> &'static [&'static str] {
         Kind::GatewayClass => &["spec.description"],
         Kind::Gateway => &["spec.defaultScope", "spec.listeners[].tls.options"],
         Kind::ListenerSet => &["spec.listeners[].tls.options"],
-        Kind::HTTPRoute => &[
-            "spec.useDefaultGateways",
-            "spec.rules[].filters[].externalAuth",
-            "spec.rules[].backendRefs[].filters[].externalAuth",
-        ],
-        Kind::GRPCRoute => &["spec.useDefaultGateways"],
+        Kind::HTTPRoute | Kind::GRPCRoute => &["spec.useDefaultGateways"],
         Kind::TLSRoute | Kind::TCPRoute | Kind::UDPRoute => &["spec.useDefaultGateways", "spec.rules[].name"],
         Kind::BackendTLSPolicy => &["spec.options"],
         Kind::Namespace => &["spec.finalizers"],
@@ -133,7 +128,6 @@ fn paths(kind: Kind) -> &'static [&'static str] {
             "spec.http1.preserveHeaderCase=true",
             "spec.http2.connectionKeepalive",
             "spec.http2.onInvalidMessage=TerminateConnection",
-            "spec.http3",
             "spec.scheme=MatchBackend",
             "spec.targetSelectors[].namespaces",
             "spec.timeout.http.requestReceivedTimeout",
@@ -240,7 +234,6 @@ fn note(kind: Kind, pattern: &str) -> &'static str {
         (Kind::ClientTrafficPolicy, "spec.timeout.http.requestReceivedTimeout") => {
             " beyond the head of a request: its body only has to keep moving"
         }
-        (Kind::ClientTrafficPolicy, "spec.http3") => ": QUIC is not spoken, clients come by HTTP/2 and HTTP/1.1",
         (Kind::BackendTrafficPolicy, "spec.healthCheck.passive.interval") => ": endpoints are judged with each answer",
         (Kind::BackendTrafficPolicy, "spec.healthCheck.active.initialJitter") => {
             ": first checks are spread over the interval in any case"

@@ -336,7 +336,7 @@ fn decode_object(node: &Node<'_>, identity: &ObjectRef, origin: &Origin, finding
             };
             let hint = suggest::hint(name, field.known.iter().copied());
             let message = format!("{parent}unknown field `{name}`{hint}");
-            match is_strict(identity.kind, &field.path) {
+            match is_strict(identity.kind, node, &field.path) {
                 true => findings.fatal(field.mark, message),
                 false => findings.add(Severity::Warning, field.mark, message),
             }
@@ -356,8 +356,12 @@ fn decode_object(node: &Node<'_>, identity: &ObjectRef, origin: &Origin, finding
 }
 
 /// Whether a field that is not understood may be the one that keeps somebody out. Then nothing of the object counts.
-fn is_strict(kind: Kind, path: &str) -> bool {
-    matches!(kind, Kind::SecurityPolicy | Kind::AuthenticationFilter) && path.starts_with("spec.")
+fn is_strict(kind: Kind, node: &Node<'_>, path: &str) -> bool {
+    match kind {
+        Kind::SecurityPolicy | Kind::AuthenticationFilter => path.starts_with("spec."),
+        Kind::ClientTrafficPolicy => closed::is_about_clients(node, path),
+        _ => false,
+    }
 }
 
 /// What follows the metadata.

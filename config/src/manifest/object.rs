@@ -60,6 +60,16 @@ macro_rules! kinds {
                 }
             }
 
+            /// Whether both are the very same object: shared, not only equal.
+            pub fn is_identical(&self, other: &Self) -> bool {
+                match (self, other) {
+                    $((Self::$kind(one), Self::$kind(other)) => Arc::ptr_eq(one, other),)*
+                    (Self::Secret(one), Self::Secret(other)) => Arc::ptr_eq(one, other),
+                    (Self::ConfigMap(one), Self::ConfigMap(other)) => Arc::ptr_eq(one, other),
+                    _ => false,
+                }
+            }
+
             /// What a manifest says beside kind and metadata. Of Secrets and ConfigMaps that is not known here: empty.
             pub fn body(&self) -> serde_json::Result<serde_json::Value> {
                 match self {

@@ -49,7 +49,7 @@ pub fn decode_served(node: &Node<'_>, known: &Known<'_>) -> Item {
             let name = field.path.rsplit('.').next().unwrap_or(&field.path);
             let hint = suggest::hint(name, field.known.iter().copied());
             let message = format!("{}: unknown to this version{hint}", field.path);
-            match is_strict(known.kind, &field.path) {
+            match is_strict(known.kind, node, &field.path) {
                 true => findings.fatal(field.mark, message),
                 false => findings.add(Severity::Inert, field.mark, message),
             }

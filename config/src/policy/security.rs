@@ -49,8 +49,9 @@ pub struct Security {
     pub cors: Option<Cors>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub csrf: Option<Csrf>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ext_auth: Option<Arc<ExtAuth>>,
+    /// All of them let a request pass.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ext_auth: Vec<Arc<ExtAuth>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_keys: Option<Arc<ApiKeys>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -69,15 +70,15 @@ impl Security {
         Self { from, closed: Some(why), ..Self::default() }
     }
 
-    /// What a filter of a rule says, over what policies say of it: step by step, the filter's first. A closed one of the
-    /// two closes both.
+    /// What a filter of a rule says, over what policies say of it: step by step, the filter's first. Authorizers of both are
+    /// asked, those of policies first. A closed one of the two closes both.
     pub fn over(&self, wider: &Self) -> Self {
         Self {
             from: format!("{}, {}", self.from, wider.from).into(),
             closed: self.closed.clone().or_else(|| wider.closed.clone()),
             cors: self.cors.clone().or_else(|| wider.cors.clone()),
             csrf: self.csrf.clone().or_else(|| wider.csrf.clone()),
-            ext_auth: self.ext_auth.clone().or_else(|| wider.ext_auth.clone()),
+            ext_auth: wider.ext_auth.iter().chain(&self.ext_auth).cloned().collect(),
             api_keys: self.api_keys.clone().or_else(|| wider.api_keys.clone()),
             basic: self.basic.clone().or_else(|| wider.basic.clone()),
             oidc: self.oidc.clone().or_else(|| wider.oidc.clone()),
@@ -120,7 +121,7 @@ impl Security {
         if let Some(oidc) = &self.oidc {
             oidc.secrets(into);
         }
-        if let Some(ext_auth) = &self.ext_auth {
+        for ext_auth in &self.ext_auth {
             ext_auth.secrets(into);
         }
     }

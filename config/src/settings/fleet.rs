@@ -17,6 +17,8 @@ pub struct FleetSettings {
     /// How long the other of two edges must have been silent before one that comes second orders alone. `None`: it never
     /// does.
     pub alone_after: Option<Duration>,
+    /// How long two edges may be configured differently before that is a problem.
+    pub drift_after: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -244,6 +244,25 @@ fn is_origin(text: &str) -> bool {
 }
 
 fn external_auth(faults: &mut Faults, path: &str, auth: &ExternalAuth) {
+    let (grpc, http) = (auth.grpc.as_ref(), auth.http.as_ref());
+    for (place, names) in [
+        ("grpc.allowedHeaders", grpc.map(|grpc| &grpc.allowed_headers)),
+        ("http.allowedHeaders", http.map(|http| &http.allowed_headers)),
+        ("http.allowedResponseHeaders", http.map(|http| &http.allowed_response_headers)),
+    ] {
+        let (path, names) = (format!("{path}.{place}"), names.map_or(&[][..], |names| names));
+        faults.at_most(&path, names.len(), 64);
+        for (index, name) in names.iter().enumerate() {
+            field_name(faults, format_args!("{path}[{index}]"), name);
+        }
+    }
+    if http.and_then(|http| http.path.as_ref()).is_some_and(|path| path.len() > 1024) {
+        faults.error(format_args!("{path}.http.path"), "is longer than 1024 characters");
+    }
+    if let Some(most) = auth.forward_body.as_ref().and_then(|body| body.max_size).filter(|most| *most > 0xffff) {
+        faults
+            .error(format_args!("{path}.forwardBody.maxSize"), format!("{most} is out of range, expected 0 to 65535"));
+    }
     backend_object(faults, &format!("{path}.backendRef"), &auth.backend_ref);
     let known = ExternalAuthProtocol::KNOWN;
     faults.known(format_args!("{path}.protocol"), auth.protocol.as_str(), auth.protocol.is_known(), known);

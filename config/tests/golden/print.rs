@@ -426,7 +426,8 @@ pub fn asks(security: &edge_config::policy::Security) -> Result<String, String> 
     let steps = [
         ("cors", security.cors.is_some()),
         ("csrf", security.csrf.is_some()),
-        ("ext-auth", security.ext_auth.is_some()),
+        ("ext-auth", !security.ext_auth.is_empty()),
+        ("another ext-auth", security.ext_auth.len() > 1),
         ("API key", security.api_keys.is_some()),
         ("password", security.basic.is_some()),
         ("login", security.oidc.is_some()),

@@ -1,5 +1,6 @@
 //! `edged`: the daemon. Reads `edge.toml`, serves until SIGTERM or SIGINT, reads again on SIGHUP. Under the name
-//! `edge-guard`, which it gives itself, it is the guard of another edged (see `edge::vip::guard`).
+//! `edge-guard`, which it gives itself, it is the guard of another edged (see `edge::vip::guard`), and as `edge-minder` the
+//! parent of its gobgpd (see `edge_bgp::child::minder`).
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,7 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Gateway, load balancer and certificate authority for bare-metal edges
 ///
-/// SIGHUP reads the configuration again; SIGUSR1 reopens the access log; SIGTERM and SIGINT drain and stop.
+/// SIGHUP reads the configuration again (edgectl upgrade also takes up a new program); SIGUSR1 reopens the access log; SIGTERM and SIGINT drain and stop.
 ///
 /// Exit codes: 0 stopped on request, 64 wrong arguments, 70 could not start, 78 edge.toml has faults.
 #[derive(Parser)]
@@ -21,6 +22,9 @@ struct Arguments {
     /// Path of edge.toml
     #[arg(long, value_name = "FILE", default_value = "/etc/edge/edge.toml")]
     config: PathBuf,
+    /// Take the place of the edged that runs, which is at the other end of standard input; edged starts itself so
+    #[arg(long, hide = true)]
+    take_over: bool,
 }
 
 /// Exit codes as in sysexits.h.
@@ -30,6 +34,9 @@ const CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
     if let Some(code) = edge::vip::guard::if_asked() {
+        return code;
+    }
+    if let Some(code) = edge_bgp::child::minder::if_asked() {
         return code;
     }
     let arguments = match Arguments::try_parse() {
@@ -45,7 +52,7 @@ fn main() -> ExitCode {
     }
     edge::memory::free_pages_soon();
     edge::proxy::tls::install_provider();
-    match supervisor::run(&arguments.config) {
+    match supervisor::run(&arguments.config, arguments.take_over) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             for line in chain(&error).lines() {

@@ -313,6 +313,7 @@ impl Issuance {
         let kept = self.issued.get(&wanted.id).filter(|_| issue.keep_key).map(|held| held.stored.key_pem.clone());
         let order = Order {
             dns_names: &wanted.dns_names,
+            addresses: &[],
             common_name: wanted.common_name.as_deref(),
             is_ca: wanted.is_ca,
             key: kept.as_ref().map_or(OrderKey::New(wanted.key), |pem| OrderKey::Keep(pem)),
@@ -360,6 +361,7 @@ impl Issuance {
         };
         let order = Order {
             dns_names: &[],
+            addresses: &[],
             common_name: Some(&common_name),
             is_ca: true,
             key: key.as_ref().map_or(OrderKey::New(KeyAlgorithm::EcdsaP256), |pem| OrderKey::Keep(pem)),
@@ -423,6 +425,7 @@ impl Issuance {
         let key = self.placeholder_key.clone();
         let order = Order {
             dns_names: names,
+            addresses: &[],
             common_name: Some("Edge placeholder"),
             is_ca: false,
             key: key.as_ref().map_or(OrderKey::New(KeyAlgorithm::EcdsaP256), |pem| OrderKey::Keep(pem)),

@@ -60,6 +60,7 @@ fn supplied(dns: &[&str], from: i64, is_ca: bool) -> Supplied {
     let names: Vec<Box<str>> = dns.iter().map(|name| (*name).into()).collect();
     let made = local::self_signed(&Order {
         dns_names: &names,
+        addresses: &[],
         common_name: Some("supplied"),
         is_ca,
         key: OrderKey::New(KeyAlgorithm::EcdsaP256),

@@ -13,6 +13,7 @@ mod socket;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +30,10 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 
 use super::world::Handle;
+use crate::fleet::{Survey, Witness};
+use crate::handover::message::ControlName;
+use crate::handover::successor::HandedControl;
+use crate::history::Folder;
 use crate::memory;
 use crate::proxy::metrics::Text;
 
@@ -62,6 +67,12 @@ pub type Metrics = Arc<dyn Fn(&mut Text) + Send + Sync>;
 pub struct Api {
     pub handle: Handle,
     pub metrics: Metrics,
+    /// Where configurations of the past are read.
+    pub revisions: Folder,
+    /// All edges; `None`: there is no `[fleet]`.
+    pub fleet: Option<Survey>,
+    /// How this edge stands.
+    pub witness: Arc<dyn Witness>,
 }
 
 /// What is bound, before anything is served: a failure to bind is known at the start.
@@ -71,6 +82,32 @@ pub struct Sockets {
     path: PathBuf,
     owner: socket::Owner,
     metrics: Option<std::net::TcpListener>,
+    is_handed: Arc<AtomicBool>,
+}
+
+/// The same sockets, for another edged.
+#[derive(Debug)]
+pub struct Spare {
+    path: PathBuf,
+    unix: std::os::unix::net::UnixListener,
+    metrics: Option<std::net::TcpListener>,
+    is_handed: Arc<AtomicBool>,
+}
+
+impl Spare {
+    pub fn hand(&self) -> std::io::Result<HandedControl> {
+        let address = self.metrics.as_ref().map(std::net::TcpListener::local_addr).transpose()?;
+        let mut descriptors = vec![OwnedFd::from(self.unix.try_clone()?)];
+        if let Some(metrics) = &self.metrics {
+            descriptors.push(metrics.try_clone()?.into());
+        }
+        Ok(HandedControl { name: ControlName { path: self.path.clone(), metrics: address }, descriptors })
+    }
+
+    /// Another edged serves them now: what is under way here is answered, and the file stays.
+    pub fn is_taken(&self) {
+        self.is_handed.store(true, Ordering::Release);
+    }
 }
 
 impl Sockets {
@@ -81,7 +118,38 @@ impl Sockets {
             Some(address) => Some(socket::bind_tcp(address).map_err(|error| ApiError::Metrics(address, error))?),
             None => None,
         };
-        Ok(Self { unix, path: path.to_owned(), owner, metrics })
+        Ok(Self { unix, path: path.to_owned(), owner, metrics, is_handed: Arc::default() })
+    }
+
+    /// Those of another edged, as far as they are what is wanted here; the rest is bound.
+    pub fn adopt(handed: HandedControl, path: &Path, metrics: Option<SocketAddr>) -> Result<Self, ApiError> {
+        let HandedControl { name, descriptors } = handed;
+        let mut descriptors = descriptors.into_iter();
+        let unix = descriptors.next().filter(|_| name.path == path).map(std::os::unix::net::UnixListener::from);
+        let tcp = descriptors.next().filter(|_| name.metrics == metrics).map(std::net::TcpListener::from);
+        let (unix, owner) = match unix {
+            Some(unix) => (unix, socket::owner(path)?),
+            None => socket::bind(path)?,
+        };
+        let metrics = match (tcp, metrics) {
+            (Some(tcp), _) => Some(tcp),
+            (None, Some(address)) => {
+                Some(socket::bind_tcp(address).map_err(|error| ApiError::Metrics(address, error))?)
+            }
+            (None, None) => None,
+        };
+        Ok(Self { unix, path: path.to_owned(), owner, metrics, is_handed: Arc::default() })
+    }
+
+    /// For another edged, later.
+    pub fn spare(&self) -> Result<Spare, ApiError> {
+        let failed = |error| ApiError::Bind(self.path.clone(), error);
+        Ok(Spare {
+            path: self.path.clone(),
+            unix: self.unix.try_clone().map_err(failed)?,
+            metrics: self.metrics.as_ref().map(std::net::TcpListener::try_clone).transpose().map_err(failed)?,
+            is_handed: Arc::clone(&self.is_handed),
+        })
     }
 
     /// Where metrics are served; tells the port where 0 was asked for.
@@ -112,7 +180,8 @@ pub async fn serve(api: Api, sockets: Sockets, mut stop: watch::Receiver<bool>) 
         None => None,
     };
     let owner = sockets.owner;
-    let on_socket = accept_unix(&api, unix, owner);
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let on_socket = accept_unix(&api, unix, owner, Arc::clone(&room));
     let on_tcp = async {
         match tcp {
             Some(listener) => accept_tcp(&api, listener).await,
@@ -128,21 +197,27 @@ pub async fn serve(api: Api, sockets: Sockets, mut stop: watch::Receiver<bool>) 
         () = on_tcp => {}
         () = stopped => {}
     }
-    socket::remove(&sockets.path, owner);
+    if sockets.is_handed.load(Ordering::Acquire) {
+        // The answer to who asked for it is one of them.
+        let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
+        let _ = tokio::time::timeout(CONNECTION, room.acquire_many(all)).await;
+    } else {
+        socket::remove(&sockets.path, owner);
+    }
     Ok(())
 }
 
-async fn accept_unix(api: &Api, listener: UnixListener, owner: socket::Owner) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+async fn accept_unix(api: &Api, listener: UnixListener, owner: socket::Owner, room: Arc<Semaphore>) {
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
                 let may_change = socket::may_change(&stream, owner);
                 let access = if may_change { pages::Access::Change } else { pages::Access::Read };
+                let user = socket::user(&stream);
                 let api = api.clone();
                 tokio::spawn(async move {
-                    converse(api, TokioIo::new(stream), access).await;
+                    converse(api, TokioIo::new(stream), pages::Caller { access, user }).await;
                     drop(permit);
                 });
             }
@@ -159,7 +234,8 @@ async fn accept_tcp(api: &Api, listener: TcpListener) {
             Ok((stream, _)) => {
                 let api = api.clone();
                 tokio::spawn(async move {
-                    converse(api, TokioIo::new(stream), pages::Access::Metrics).await;
+                    let caller = pages::Caller { access: pages::Access::Metrics, user: None };
+                    converse(api, TokioIo::new(stream), caller).await;
                     drop(permit);
                 });
             }
@@ -174,7 +250,7 @@ async fn pause(error: &std::io::Error) {
     tokio::time::sleep(Duration::from_millis(200)).await;
 }
 
-async fn converse<I>(api: Api, io: I, access: pages::Access)
+async fn converse<I>(api: Api, io: I, caller: pages::Caller)
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
 {
@@ -183,7 +259,7 @@ where
     let service = service_fn(|request: Request<Incoming>| {
         is_heavy.fetch_or(!matches!(request.uri().path(), "/healthz" | "/readyz"), Ordering::Relaxed);
         let api = api.clone();
-        async move { Ok::<Response<Full<Bytes>>, Infallible>(pages::answer(&api, access, request).await) }
+        async move { Ok::<Response<Full<Bytes>>, Infallible>(pages::answer(&api, caller, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -397,6 +397,8 @@ fn observed() -> Observed {
     Observed {
         holds: Arc::default(),
         closures: Arc::default(),
+        held: None,
+        history: Arc::default(),
         offline: false,
         workers: 4,
         acknowledged: 4,
@@ -452,6 +454,7 @@ pub fn world() -> World {
         generation: 12,
         since: ago(200),
         inputs: Arc::new(inputs()),
+        portion: "".into(),
         endpoints: Arc::new(compiled.endpoints.clone()),
         compiled: Arc::new(compiled),
         problems: Arc::new([]),

@@ -32,6 +32,12 @@ pub fn write(world: &World, now: SystemTime, text: &mut Text) {
     text.family("edge_maintenance_hosts", MetricType::Gauge, "Hosts that are in maintenance by command.");
     text.sample(&[], world.observed.closures.0.len());
 
+    let held = world.observed.held.as_ref();
+    text.family("edge_configuration_held", MetricType::Gauge, "1 while the configuration is held at a revision.");
+    text.sample(&[], u8::from(held.is_some()));
+    text.family("edge_configuration_waiting", MetricType::Gauge, "Objects and settings that wait for its release.");
+    text.sample(&[], held.map_or(0, |held| held.waiting.total));
+
     text.family("edge_objects", MetricType::Gauge, "What edgectl status lists, by state.");
     for (kind, counts) in &tally.counts {
         for (state, count) in State::ALL.iter().zip(counts) {
@@ -65,6 +71,21 @@ pub fn write(world: &World, now: SystemTime, text: &mut Text) {
         text.family("edge_source_collection_failures", MetricType::Counter, "Requests that came to nothing.");
         for (source, row) in collections() {
             text.sample(&[("source", source), ("kind", &row.name)], row.failures);
+        }
+    }
+    if let Some(fleet) = world.observed.fleet.as_deref() {
+        text.family("edge_fleet_edge_up", MetricType::Gauge, "1 while another edge of the fleet answers.");
+        for peer in &fleet.peers {
+            text.sample(&[("edge", &peer.name)], u8::from(peer.is_live));
+        }
+        text.family(
+            "edge_fleet_drift",
+            MetricType::Gauge,
+            "1 while another edge is configured differently for too long.",
+        );
+        for peer in &fleet.peers {
+            let drifts = fleet.drift.iter().any(|drifted| drifted.edge == peer.name);
+            text.sample(&[("edge", &peer.name)], u8::from(drifts));
         }
     }
     network(world, &tally, text);

@@ -11,13 +11,18 @@ pub mod explain;
 pub mod findings;
 #[cfg(test)]
 pub mod fixture;
+pub mod fleet;
+pub mod history;
 pub mod holds;
 pub mod maintenance;
+pub mod map;
 pub mod metrics;
 pub mod objects;
 pub mod observed;
 pub mod peer;
 pub mod pools;
+pub mod rates;
+pub mod shown;
 pub mod span;
 pub mod status;
 pub mod view;

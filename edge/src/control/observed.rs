@@ -17,6 +17,7 @@ use super::maintenance::Closures;
 use super::span;
 use crate::certs::observed::AcmeObserved;
 use crate::fleet::FleetObserved;
+use crate::history::{Held, HistoryObserved};
 use crate::reach::Way;
 use crate::vip::AddressesObserved;
 use crate::vip::bfd::BfdObserved;
@@ -48,6 +49,10 @@ pub struct Observed {
     pub holds: Arc<Holds>,
     /// Hosts that an operator has closed.
     pub closures: Arc<Closures>,
+    /// `None`: the configuration is what the sources say.
+    pub held: Option<Held>,
+    /// Configurations that were in force before.
+    pub history: Arc<HistoryObserved>,
     pub network: Network,
     /// `None`: there is no `[fleet]`.
     pub fleet: Option<Arc<FleetObserved>>,

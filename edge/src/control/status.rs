@@ -11,6 +11,7 @@ mod lookup;
 mod routes;
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use edge_config::names::Kind;
@@ -29,8 +30,8 @@ use super::world::{Scene, World};
 pub(super) use backends::backend_rows;
 pub(super) use certificates::{certificate_row, certificate_rows};
 pub(super) use listeners::certificate_covers as listener_covers;
-pub(super) use lookup::{Lookup, certificates as certificates_of};
-pub(super) use routes::{hostnames, is_route, parent_text};
+pub(super) use lookup::{Lookup, certificates as certificates_of, port_listeners, streams as streams_of};
+pub(super) use routes::{forwarded, hostnames, is_route, parent_text, rule_health, rule_text, target_health};
 
 /// Everything that `edgectl status` shows.
 pub fn status(world: &World, now: SystemTime) -> Status {
@@ -100,6 +101,18 @@ pub fn tally(world: &World, now: SystemTime) -> Tally {
     Tally { edge: edge(world, now), problems: problems(world), vips, peers, counts }
 }
 
+/// A whole status, counted in the same way.
+pub(super) fn tally_of(status: &Status) -> BTreeMap<&'static str, [usize; State::ALL.len()]> {
+    BTreeMap::from([
+        ("vip", count(status.vips.iter().map(|row| row.health.state))),
+        ("listener", count(status.listeners.iter().map(|row| row.health.state))),
+        ("certificate", count(status.certificates.iter().map(|row| row.health.state))),
+        ("route", count(status.routes.iter().map(|row| row.health.state))),
+        ("backend", count(status.backends.iter().map(|row| row.health.state))),
+        ("peer", count(status.peers.iter().map(|row| row.health.state))),
+    ])
+}
+
 fn by_state(a: &VipRow, b: &VipRow) -> Ordering {
     (&a.health.state, &a.owners, &a.address).cmp(&(&b.health.state, &b.owners, &b.address))
 }
@@ -135,6 +148,9 @@ fn edge(world: &World, now: SystemTime) -> Edge {
         let reason = format!("in maintenance by command: {}", observed.closures.names());
         health = health.and(Health::new(State::Degraded, reason));
     }
+    if let Some(held) = &observed.held {
+        health = health.and(Health::new(State::Degraded, held.text()));
+    }
     let mut sources: Vec<SourceRow> = observed
         .sources
         .iter()
@@ -165,6 +181,7 @@ fn edge(world: &World, now: SystemTime) -> Edge {
         workers: observed.workers,
         acknowledged: observed.acknowledged,
         sources,
+        held: observed.held.clone(),
         notices: observed.notices.clone(),
     }
 }
@@ -192,7 +209,14 @@ fn fleet(world: &World) -> Option<FleetView> {
     };
     let others = seen.peers.iter().map(|peer| EdgeRow {
         health: match (peer.is_live, &peer.error) {
-            (true, None) => Health::up(),
+            (true, None) => match seen.drift.iter().find(|drifted| drifted.edge == peer.name) {
+                Some(drifted) => {
+                    let since = span::rfc3339(drifted.since);
+                    let what = drifted.difference.line(3);
+                    Health::new(State::Degraded, format!("configured differently since {since}: {what}"))
+                }
+                None => Health::up(),
+            },
             (true, Some(why)) => Health::new(State::Degraded, why.clone()),
             (false, why) => Health::new(State::Down, why.clone().unwrap_or_else(|| "it does not answer".to_owned())),
         },

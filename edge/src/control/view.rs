@@ -8,6 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::why::ElectionRow;
+use crate::history::Held;
 use crate::reach::Way;
 
 /// How well something works, worst first.
@@ -148,6 +149,9 @@ pub struct Edge {
     /// Workers that serve this generation.
     pub acknowledged: u32,
     pub sources: Vec<SourceRow>,
+    /// At which revision the configuration is held, and what waits; absent: it is what the sources say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
     /// What the store has to say, such as a database that was moved aside.
     pub notices: Vec<String>,
 }

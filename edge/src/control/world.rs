@@ -18,6 +18,7 @@ use super::holds::{Ask, Holds};
 use super::maintenance::{self, Closures};
 use super::observed::Observed;
 use crate::certs::command::CertCommand;
+use crate::history::{self, Held};
 
 #[derive(Debug, Clone)]
 pub struct World {
@@ -29,6 +30,8 @@ pub struct World {
     /// When the generation was published.
     pub since: SystemTime,
     pub inputs: Arc<Inputs>,
+    /// The part of `edge.toml` that says what is served, as it is in force.
+    pub portion: Arc<str>,
     pub compiled: Arc<Compiled>,
     /// Newer than those in `compiled` when pods moved since.
     pub endpoints: Arc<Endpoints>,
@@ -46,6 +49,7 @@ impl World {
             generation: 0,
             since: started,
             inputs: Arc::default(),
+            portion: "".into(),
             compiled: Arc::default(),
             endpoints: Arc::default(),
             problems: Arc::new([]),
@@ -94,7 +98,9 @@ pub struct Scene<'a> {
 #[derive(Debug)]
 pub enum Command {
     /// Read every source again, as SIGHUP does.
-    Reload { reply: oneshot::Sender<Result<Reloaded, String>> },
+    Reload { by: Option<String>, reply: oneshot::Sender<Result<Reloaded, String>> },
+    /// Read every source again, and hand over to the program on disk where it is another one, or where that is forced.
+    Upgrade { is_forced: bool, reply: oneshot::Sender<Result<Upgraded, String>> },
     /// Leave the network and stay away until told otherwise, over restarts.
     Drain { reply: oneshot::Sender<Result<(), String>> },
     /// Come back.
@@ -103,8 +109,41 @@ pub enum Command {
     Hold { ask: Ask, reply: oneshot::Sender<Result<Holds, String>> },
     /// Something about a host; the answer is all that is in force.
     Close { ask: maintenance::Ask, reply: oneshot::Sender<Result<Closures, String>> },
+    /// Hold the configuration at a revision, or release it.
+    Roll { ask: history::Ask, by: Option<String>, reply: oneshot::Sender<Result<Rolled, String>> },
     /// Something about one certificate.
     Certificate(CertCommand),
+}
+
+/// What `edgectl upgrade` asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AskUpgrade {
+    /// Also where the program on disk is the one that runs.
+    pub force: bool,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Upgraded {
+    /// The program on disk is the one that runs.
+    Reloaded(Reloaded),
+    HandedOver {
+        /// Versions and processes.
+        from: Box<str>,
+        to: Box<str>,
+        process: u32,
+        /// Of the edged that serves now.
+        generation: u64,
+        /// Until it was ready, and from then until it had everything.
+        preparing_ms: u64,
+        taking_ms: u64,
+        /// What the edged before it still has.
+        connections: usize,
+        /// How long these may take at most.
+        drain_seconds: u64,
+    },
 }
 
 /// The answer to a reload that was carried out; findings in the files are among the problems of the world.
@@ -114,6 +153,17 @@ pub struct Reloaded {
     pub generation: u64,
     /// Whether it differs from the one before.
     pub changed: bool,
+    pub errors: u32,
+    pub warnings: u32,
+}
+
+/// The answer to a rollback, or to a release.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Rolled {
+    /// The generation that serves now.
+    pub generation: u64,
+    /// Absent: the configuration is what the sources say.
+    pub held: Option<Held>,
     pub errors: u32,
     pub warnings: u32,
 }

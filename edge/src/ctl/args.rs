@@ -20,7 +20,10 @@ const EXIT: &str = "Exit codes:
   get      0 found, 1 not found
   pool     0 all in effect, with --dry-run nobody loses an address, 1 otherwise, 2 cannot be read
   migrate  0 all of it is in the output, 1 something has no equivalent, 2 something cannot be read
+  history  0 found, 1 no such revision
+  rollback 0 done without errors, 1 refused, or done and something has errors
   reload   0 done without errors, 1 refused, or done and some files have errors
+  upgrade  0 handed over, or reloaded because there is nothing new, 1 not done, and edged goes on as before
   cert     list, show, why: 0 all as wanted, 1 something is wrong, 2 something is not served as wanted, or there is
            no such certificate; budget: 0, 1 a limit is reached; others: 0 done, 1 refused, 2 a file cannot be read
   backup, restore  0 done, 1 refused, 2 the file cannot be read
@@ -39,6 +42,9 @@ pub struct Cli {
     /// Form of the output
     #[arg(short, long, global = true, value_enum, value_name = "FORM", default_value_t = Format::Human)]
     pub output: Format,
+    /// Ask every edge of the fleet, through the one at the socket; with the command status
+    #[arg(long = "all")]
+    pub every: bool,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -129,10 +135,16 @@ pub enum Command {
         quiet: bool,
     },
     /// What a changed configuration would change in effective routing
+    ///
+    /// Or, with numbers of revisions in the place of PATH, what was changed: from the first to the second, or to what is in
+    /// force now.
     Diff {
-        /// edge.toml, manifest, or directory of manifests after the change
+        /// edge.toml, manifest, or directory of manifests after the change; or the number of a revision before it
         #[arg(value_hint = ValueHint::AnyPath)]
         path: PathBuf,
+        /// The number of a revision after the change
+        #[arg(value_name = "REVISION", conflicts_with = "against")]
+        to: Option<u64>,
         /// Compare with this configuration instead of the running edge
         #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
         against: Option<PathBuf>,
@@ -169,8 +181,40 @@ pub enum Command {
         #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
         into: Option<PathBuf>,
     },
+    /// Configurations that were in force: when, why, by whom, what changed
+    History {
+        #[command(subcommand)]
+        history: Option<History>,
+        /// All that are kept; otherwise the newest
+        #[arg(short, long)]
+        all: bool,
+    },
+    /// Holds the configuration at an earlier revision, over restarts, until it is released
+    ///
+    /// Objects and settings are those of then; endpoints, Secrets, certificates and addresses of VIPs are those of now. What
+    /// files and the API server say meanwhile waits.
+    #[command(group(clap::ArgGroup::new("what").required(true).args(["revision", "release"])))]
+    Rollback {
+        /// As edgectl history lists it
+        revision: Option<u64>,
+        /// For so long, such as 1h; else until it is released
+        #[arg(long = "for", value_name = "DURATION", value_parser = length, conflicts_with = "release")]
+        length: Option<std::time::Duration>,
+        /// Back to what files and the API server say now
+        #[arg(long)]
+        release: bool,
+    },
     /// Makes edged read its files again, and waits until the result serves
     Reload,
+    /// Makes edged read its files again, and hand over to the program on disk where that is another one
+    ///
+    /// The new edged gets ready beside the one that runs, takes sockets, announcements and state, and the old one ends its
+    /// connections. Nobody is refused and no VIP is withdrawn. If the new one cannot take over, the old one goes on.
+    Upgrade {
+        /// Also where the program on disk is the one that runs, such as for settings that need a restart
+        #[arg(long)]
+        force: bool,
+    },
     /// Why a VIP is announced, or is not: every rule with its evidence, and what each peer has really been told
     ///
     /// With several --socket it asks each of these edges, whose sockets may have been forwarded here (ssh -L); one that
@@ -247,6 +291,15 @@ pub enum Command {
         /// Directory for the files
         #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
         dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum History {
+    /// One of them, with every change that is kept by name
+    Show {
+        /// As edgectl history lists it
+        revision: u64,
     },
 }
 

@@ -41,6 +41,11 @@ impl Client {
         self.exchange(Method::GET, path, Bytes::new(), Duration::from_secs(20))
     }
 
+    /// An answer that takes edged longer than most.
+    pub fn get_patiently<T: DeserializeOwned>(&self, path: &str, patience: Duration) -> Result<T, ClientError> {
+        self.exchange(Method::GET, path, Bytes::new(), patience)
+    }
+
     pub fn post<T: DeserializeOwned>(&self, path: &str, body: Vec<u8>, patience: Duration) -> Result<T, ClientError> {
         self.exchange(Method::POST, path, body.into(), patience)
     }

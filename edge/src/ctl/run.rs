@@ -9,7 +9,7 @@ use clap::CommandFactory;
 use edge_config::names::ObjectRef;
 use serde_json::Value;
 
-use super::args::{Cli, Command, Drill, Endpoint, Format, Held, SOCKET};
+use super::args::{Cli, Command, Drill, Endpoint, Format, Held, History, SOCKET};
 use super::backup::{self, BackupCommandError};
 use super::cert::{self, CertError};
 use super::client::{Client, ClientError};
@@ -23,11 +23,14 @@ use super::show::{Checked, Counts, Findings, Listing, Single, View, render};
 use super::style::Style;
 use crate::control::diff::{Effective, difference};
 use crate::control::explain::{Explanation, Question, QuestionError, explain};
+use crate::control::fleet::FleetStatus;
+use crate::control::history::HistoryView;
 use crate::control::holds::{Ask, Holds, Standing};
 use crate::control::maintenance::Closures;
 use crate::control::view::{State, Status};
 use crate::control::why::Why;
-use crate::control::world::Reloaded;
+use crate::control::world::{AskUpgrade, Reloaded, Rolled, Upgraded};
+use crate::history::{self, Revision};
 
 /// Exit codes that do not depend on the command.
 pub const UNREACHABLE: u8 = 3;
@@ -36,6 +39,11 @@ pub const SENSELESS: u8 = 70;
 
 /// A command to the supervisor that has to be on disk before it is answered.
 const HOLD: Duration = Duration::from_secs(10);
+/// Something that compiles everything anew.
+const COMPILE: Duration = Duration::from_secs(75);
+
+/// Files that are read again, perhaps by a new edged that then takes over.
+const UPGRADE: Duration = Duration::from_secs(85);
 
 /// Why a command could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -60,8 +68,12 @@ pub enum RunError {
     Question(#[from] QuestionError),
     #[error("{0}")]
     Write(PathBuf, #[source] std::io::Error),
+    #[error("--all before a command is for status alone; edgectl --all status")]
+    Every,
     #[error("several --socket; expected one, or the command why")]
     Sockets,
+    #[error("{} is no number of a revision, as which a second one is compared with", .0.display())]
+    Revision(PathBuf),
     #[error("output")]
     Output(#[source] std::io::Error),
 }
@@ -77,7 +89,7 @@ impl RunError {
             Self::Crds(_) => 1,
             Self::Cert(error) => error.code(),
             Self::Backup(error) => error.code(),
-            Self::Question(_) | Self::Sockets => USAGE,
+            Self::Question(_) | Self::Sockets | Self::Every | Self::Revision(_) => USAGE,
             Self::Write(..) | Self::Output(_) => 74,
         }
     }
@@ -129,7 +141,19 @@ fn carry_out(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<u8, RunError> {
     if cli.socket.len() > 1 && !matches!(cli.command, Command::Why { .. }) {
         return Err(RunError::Sockets);
     }
+    if cli.every && !matches!(cli.command, Command::Status { .. }) {
+        return Err(RunError::Every);
+    }
     match &cli.command {
+        Command::Status { all } if cli.every => {
+            let status: FleetStatus = client().get("/v1/fleet")?;
+            print(terminal, cli.output, &status, *all)?;
+            Ok(match status.worst() {
+                State::Up => 0,
+                State::Degraded | State::Pending => 1,
+                State::Down => 2,
+            })
+        }
         Command::Status { all } => {
             let status: Status = client().get("/v1/status")?;
             print(terminal, cli.output, &status, *all)?;
@@ -162,7 +186,20 @@ fn carry_out(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<u8, RunError> {
             Ok(u8::from(!explanation.answer.is_good()))
         }
         Command::Check { paths, strict, quiet } => check(paths, *strict, *quiet, cli.output, terminal),
-        Command::Diff { path, against } => {
+        Command::Diff { path, to, .. } if revision(path).is_some() || to.is_some() => {
+            let Some(from) = revision(path) else { return Err(RunError::Revision(path.clone())) };
+            let client = client();
+            let of = |number: u64| client.get_patiently::<Effective>(&format!("/v1/history/{number}/routing"), COMPILE);
+            let before = of(from)?;
+            let after = match to {
+                Some(to) => of(*to)?,
+                None => client.get("/v1/routing")?,
+            };
+            let found = difference(&before, &after);
+            print(terminal, cli.output, &found, true)?;
+            Ok(u8::from(!found.is_empty()))
+        }
+        Command::Diff { path, against, .. } => {
             let (before, assigned) = match against {
                 Some(path) => {
                     let compiled = Offline::load(path)?.compile();
@@ -184,11 +221,34 @@ fn carry_out(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<u8, RunError> {
             print(terminal, cli.output, &found, true)?;
             Ok(u8::from(!found.is_empty()))
         }
+        Command::History { history: None, all } => {
+            let view: HistoryView = client().get("/v1/history")?;
+            print(terminal, cli.output, &view, *all)?;
+            Ok(0)
+        }
+        Command::History { history: Some(History::Show { revision }), .. } => {
+            let found: Revision = client().get(&format!("/v1/history/{revision}"))?;
+            print(terminal, cli.output, &found, true)?;
+            Ok(0)
+        }
+        Command::Rollback { revision, length, .. } => {
+            let ask = history::Ask { revision: *revision, seconds: length.map(|length| length.as_secs()) };
+            let body = serde_json::to_vec(&ask).unwrap_or_default();
+            let rolled: Rolled = client().post("/v1/rollback", body, COMPILE)?;
+            print(terminal, cli.output, &rolled, true)?;
+            Ok(u8::from(rolled.errors > 0))
+        }
         Command::Reload => {
-            let reloaded: Reloaded = client().post("/v1/reload", Vec::new(), Duration::from_secs(75))?;
+            let reloaded: Reloaded = client().post("/v1/reload", Vec::new(), UPGRADE)?;
             let code = u8::from(reloaded.errors > 0);
             print(terminal, cli.output, &reloaded, true)?;
             Ok(code)
+        }
+        Command::Upgrade { force } => {
+            let body = serde_json::to_vec(&AskUpgrade { force: *force }).unwrap_or_default();
+            let done: Upgraded = client().post("/v1/upgrade", body, UPGRADE)?;
+            print(terminal, cli.output, &done, true)?;
+            Ok(0)
         }
         Command::Pool { dry_run: Some(path), against, .. } => {
             let found = match pool::dry_run(&client(), path, against.as_deref()) {
@@ -298,6 +358,12 @@ fn carry_out(cli: &Cli, terminal: &mut Terminal<'_>) -> Result<u8, RunError> {
     }
 }
 
+/// A number that is no file here.
+fn revision(path: &Path) -> Option<u64> {
+    let number = path.to_str()?.parse().ok()?;
+    (!path.exists()).then_some(number)
+}
+
 /// Of every edge that is asked. The code of the worst.
 fn why(clients: &[Client], address: IpAddr, format: Format, terminal: &mut Terminal<'_>) -> Result<u8, RunError> {
     let mut found: Vec<Why> = Vec::new();
@@ -356,6 +422,26 @@ impl View for Reloaded {
             out.push('\n');
         }
         out
+    }
+}
+
+impl View for Upgraded {
+    fn human(&self, style: Style, all: bool) -> String {
+        match self {
+            Self::Reloaded(reloaded) => {
+                format!("the program on disk is the one that runs; {}", reloaded.human(style, all))
+            }
+            Self::HandedOver { from, to, process, generation, preparing_ms, taking_ms, connections, drain_seconds } => {
+                let left = match connections {
+                    0 => "nothing is left of the one before".to_owned(),
+                    left => format!("the one before still has {left} connections, for {drain_seconds} s at most"),
+                };
+                format!(
+                    "edged {to} (process {process}) took over from edged {from} with generation {generation}: \
+                     ready in {preparing_ms} ms, everything in its hands {taking_ms} ms later; {left}\n"
+                )
+            }
+        }
     }
 }
 

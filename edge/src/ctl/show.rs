@@ -6,6 +6,8 @@ mod cert;
 mod diff;
 mod explain;
 mod findings;
+mod fleet;
+mod history;
 mod holds;
 mod maintenance;
 mod objects;

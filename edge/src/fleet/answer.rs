@@ -17,6 +17,7 @@ use super::identity::{self, Credentials};
 use super::link::tls_error;
 use super::merge::{self, Key};
 use super::message::{self, Answer, Ask, Done, Fetched, Hello, Item, PAGE, Page, Pong};
+use super::survey;
 use super::wire;
 use crate::certs::edges::{Edges as _, Orders, Shared};
 
@@ -130,7 +131,7 @@ async fn converse(core: &Arc<Core>, peer: &Arc<Peer>, stream: tokio_rustls::serv
                 let fit = election.is_fit(now);
                 drop(election);
                 let orders = core.orders() == Orders::Here;
-                Answer::Pong(Pong { fit, votes, list: core.list.clone(), orders })
+                Answer::Pong(Pong { fit, votes, list: core.list.clone(), orders, hash: core.hash() })
             }
             Ok(Ask::Hello(_)) => Answer::Hello(Hello::ours()),
             Err(kind) => {
@@ -189,6 +190,14 @@ async fn answer(core: &Core, ask: Ask, listed: &Listed) -> Answer {
             core.learn_limits(&news);
             Answer::Done(Done { error: None })
         }
+        Ask::Standing(_) => match core.standing().await {
+            Ok(standing) => Answer::Standing(Box::new(standing)),
+            Err(why) => Answer::Done(Done { error: Some(why) }),
+        },
+        Ask::Keys(request) => match core.configuration().await {
+            Some(known) => Answer::Keys(survey::page(&known.1, request.after.as_deref())),
+            None => Answer::Done(Done { error: Some("it is still starting".to_owned()) }),
+        },
         // Answered where they arrive.
         Ask::Hello(_) => Answer::Hello(Hello::ours()),
         Ask::Ping(_) => Answer::Unknown,

@@ -13,14 +13,16 @@ use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use super::drift::Drift;
 use super::election::Election;
 use super::identity::{Credentials, Identity};
 use super::limits;
 use super::merge::{self, Key};
 use super::message::{Answer, Ask, Done, Item, LimitNews, Ping};
 use super::observed::{FleetObserved, PeerObserved};
+use super::standing::{Difference, Keys, Standing};
 use super::tickets::Keeper;
-use super::{Holdings, Start, Who, answer, link};
+use super::{Holdings, Start, Who, Witness, answer, link, survey};
 use crate::certs::edges::{Deliveries, Delivery, Edges, Orders, Shared};
 use crate::proxy::protection::Ledger;
 use crate::proxy::tls::tickets::Duty;
@@ -31,6 +33,8 @@ const SHARE: Duration = Duration::from_secs(5);
 const TAKE: Duration = Duration::from_secs(10);
 /// Between two looks at who orders and which keys are due.
 const LOOK: Duration = Duration::from_millis(250);
+/// Between two looks at the configurations of the others.
+const COMPARE: Duration = Duration::from_secs(1);
 /// Leafs are made anew this often, and the secret is looked for where there was none.
 const RENEW: Duration = Duration::from_secs(6 * 3600);
 const RETRY: Duration = Duration::from_secs(5);
@@ -50,6 +54,10 @@ pub(super) struct Core {
     election: Mutex<Election>,
     holdings: OnceLock<Arc<dyn Holdings>>,
     ledger: OnceLock<Arc<Ledger>>,
+    witness: OnceLock<Arc<dyn Witness>>,
+    /// Of the configuration that is in force here; `None`: it is not known yet.
+    hash: Mutex<Option<String>>,
+    drift: Mutex<Drift>,
     seen: Mutex<Seen>,
     runtime: Handle,
 }
@@ -70,6 +78,10 @@ pub(super) struct PeerState {
     pub(super) last_exchange: Option<SystemTime>,
     pub(super) version: Option<String>,
     pub(super) error: Option<String>,
+    /// Of its configuration, as it says.
+    pub(super) hash: Option<String>,
+    /// It is being asked what its configuration is.
+    pub(super) is_compared: bool,
     /// It orders, as it says.
     pub(super) orders: bool,
     /// Something could not be given to it.
@@ -155,6 +167,9 @@ impl Core {
             election: Mutex::new(election),
             holdings: OnceLock::new(),
             ledger: OnceLock::new(),
+            witness: OnceLock::new(),
+            hash: Mutex::default(),
+            drift: Mutex::default(),
             seen: Mutex::new(seen),
             runtime,
         })
@@ -173,6 +188,57 @@ impl Core {
     pub(super) fn count(&self, ledger: Arc<Ledger>) {
         // The first stays.
         let _ = self.ledger.set(ledger);
+    }
+
+    pub(super) fn witness(&self, witness: Arc<dyn Witness>) {
+        // The first stays.
+        let _ = self.witness.set(witness);
+    }
+
+    /// How this edge stands.
+    pub(super) async fn standing(&self) -> Result<Standing, String> {
+        let Some(witness) = self.witness.get().cloned() else { return Err("it is still starting".to_owned()) };
+        let standing = tokio::task::spawn_blocking(move || witness.standing()).await;
+        standing.map_err(|_| "how it stands cannot be told now".to_owned())
+    }
+
+    /// What is configured here, and the hash of it all.
+    pub(super) async fn configuration(&self) -> Option<Arc<(String, Keys)>> {
+        let witness = self.witness.get().cloned()?;
+        tokio::task::spawn_blocking(move || witness.configuration()).await.ok().flatten()
+    }
+
+    pub(super) fn hash(&self) -> Option<String> {
+        self.hash.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn drift(&self) -> MutexGuard<'_, Drift> {
+        self.drift.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Brings the hash up to date when something changed, and looks which edges have another.
+    async fn compare(self: &Arc<Self>) {
+        let Some(witness) = self.witness.get() else { return };
+        let hash = match witness.hash() {
+            Some(hash) => Some(hash),
+            None => self.configuration().await.map(|known| known.0.clone()),
+        };
+        *self.hash.lock().unwrap_or_else(PoisonError::into_inner) = hash;
+        let Some(here) = self.hash() else { return };
+        let now = (Instant::now(), SystemTime::now());
+        for peer in &self.peers {
+            let is_live = self.election().is_live(&peer.name, now.0);
+            let there = peer.state().hash.clone().filter(|_| is_live);
+            let Some(there) = there else {
+                self.drift().forget(&peer.name);
+                continue;
+            };
+            if self.drift().note(&peer.name, &here, &there, now)
+                && !std::mem::replace(&mut peer.state().is_compared, true)
+            {
+                tokio::spawn(find_out(Arc::clone(self), Arc::clone(peer), (here.clone(), there)));
+            }
+        }
     }
 
     pub(super) fn ledger(&self) -> Option<&Arc<Ledger>> {
@@ -264,6 +330,8 @@ impl Core {
         });
         let peers = peers.collect();
         drop(election);
+        let after = self.settings.as_ref().map_or(Duration::MAX, |settings| settings.drift_after);
+        let drift = self.drift().told(after, now);
         let seen = self.seen();
         let mut notices: Vec<String> = seen.faults.values().cloned().collect();
         if let Some(last) = &seen.last_refused {
@@ -278,6 +346,7 @@ impl Core {
             },
             since: seen.since,
             peers,
+            drift,
             ticket_keys_since: self.keeper.since(),
             notices,
         }
@@ -387,6 +456,7 @@ pub(super) async fn run(core: Arc<Core>, mut stopped: watch::Receiver<bool>) {
             }
         }
     }
+    let mut compared = Instant::now();
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -395,6 +465,10 @@ pub(super) async fn run(core: Arc<Core>, mut stopped: watch::Receiver<bool>) {
             _ = look.tick() => {}
         }
         core.election().look(Instant::now());
+        if core.has_peers() && compared.elapsed() >= COMPARE {
+            compared = Instant::now();
+            core.compare().await;
+        }
         let orders = core.decide();
         let duty = match orders {
             _ if !core.has_peers() => Duty::Ours,
@@ -424,6 +498,22 @@ pub(super) async fn run(core: Arc<Core>, mut stopped: watch::Receiver<bool>) {
         async move { peer.call(Ask::Ping(leaves)).await }
     });
     let _ = tokio::time::timeout(FAREWELL, join_all(goodbyes)).await;
+}
+
+/// Asks an edge in what it differs.
+async fn find_out(core: Arc<Core>, peer: Arc<Peer>, hashes: (String, String)) {
+    let keys = tokio::time::timeout(SHARE, survey::keys(&peer)).await;
+    match (core.configuration().await, keys) {
+        (Some(here), Ok(Ok(there))) if here.0 == hashes.0 => {
+            let difference = Difference::of(&here.1, &there, &peer.name);
+            core.drift().found(&peer.name, (&hashes.0, &hashes.1), difference);
+            core.changed.notify_one();
+        }
+        (_, Ok(Err(why))) => tracing::debug!("fleet: edge {}: {why}", peer.name),
+        // It has changed again, or does not answer: the next look asks anew.
+        _ => {}
+    }
+    peer.state().is_compared = false;
 }
 
 /// Keeps the certificates of this edge fresh.

@@ -5,10 +5,7 @@
 //! travels. Each edge signs a leaf of its own with its name in the SAN, good for a day and made anew several times in
 //! that time; its key never leaves the memory. TLS 1.3 only, both ends show their leaf, nothing is resumed.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,10 +24,8 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::Zeroizing;
 
 use crate::proxy::tls::provider;
+use crate::secret_file::{self, SecretFileError};
 
-/// Shorter secrets can be guessed from one recorded handshake.
-const LEAST_SECRET: usize = 32;
-const MOST_SECRET: u64 = 4096;
 /// Behind the name of the edge in the SAN: no name of the outside world.
 const DOMAIN: &str = "fleet.edge.internal";
 /// Application protocol (RFC 7301): another service on the port is told apart before a byte of ours.
@@ -43,12 +38,8 @@ const CA_DURATION: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    #[error("{path}: cannot be read: {error}")]
-    Read { path: PathBuf, error: std::io::Error },
-    #[error("{path}: is readable by others (mode {mode:04o}), expected 0600 or 0400")]
-    Mode { path: PathBuf, mode: u32 },
-    #[error("{path}: has {found} bytes, expected {LEAST_SECRET} to {MOST_SECRET}")]
-    Length { path: PathBuf, found: u64 },
+    #[error(transparent)]
+    Secret(#[from] SecretFileError),
     #[error("certificates of the fleet cannot be made")]
     Make(#[from] LocalError),
     #[error("certificates of the fleet cannot be used")]
@@ -76,7 +67,7 @@ pub struct Credentials {
 impl Identity {
     /// Reads the secret from its file.
     pub fn load(path: &Path, name: &str) -> Result<Self, IdentityError> {
-        Self::of(&read_secret(path)?, name)
+        Self::of(&secret_file::read(path)?, name)
     }
 
     /// `secret` is long and random.
@@ -84,6 +75,7 @@ impl Identity {
         let key = ca_key(secret);
         let ca = local::self_signed(&Order {
             dns_names: &[],
+            addresses: &[],
             common_name: Some("Edge fleet"),
             is_ca: true,
             key: OrderKey::Keep(&key),
@@ -104,6 +96,7 @@ impl Identity {
         let made = local::signed_by(
             &Order {
                 dns_names: &names,
+                addresses: &[],
                 common_name: None,
                 is_ca: false,
                 key: OrderKey::New(KeyAlgorithm::EcdsaP256),
@@ -155,27 +148,6 @@ fn subject(edge: &str) -> String {
     format!("{edge}.{DOMAIN}")
 }
 
-fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
-    let cannot = |error| IdentityError::Read { path: path.to_owned(), error };
-    let file = File::open(path).map_err(cannot)?;
-    // Of the open file, so that nobody can change it in between.
-    let about = file.metadata().map_err(cannot)?;
-    let mode = about.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(IdentityError::Mode { path: path.to_owned(), mode });
-    }
-    let mut secret = Zeroizing::new(Vec::with_capacity(MOST_SECRET as usize + 1));
-    file.take(MOST_SECRET + 1).read_to_end(&mut secret).map_err(cannot)?;
-    // An editor's last line break is no part of it: the file is the same with and without one.
-    let length = secret.trim_ascii_end().len();
-    let found = secret.len() as u64;
-    if length < LEAST_SECRET || found > MOST_SECRET {
-        return Err(IdentityError::Length { path: path.to_owned(), found: length as u64 });
-    }
-    secret.truncate(length);
-    Ok(secret)
-}
-
 /// PEM of the key that the secret gives: PKCS #8 of Ed25519 (RFC 8410 §7), whose private key is any 32 bytes.
 fn ca_key(secret: &[u8]) -> Zeroizing<String> {
     const PREFIX: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
@@ -192,8 +164,6 @@ fn ca_key(secret: &[u8]) -> Zeroizing<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use rustls::{ClientConnection, ServerConnection};
 
     use super::*;
@@ -249,29 +219,5 @@ mod tests {
         let other = Identity::of(SECRET, "b").unwrap();
         assert_eq!(one.signer.key_id(), other.signer.key_id());
         assert!(one.credentials(NOW).is_ok());
-    }
-
-    #[test]
-    fn files_of_secrets() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("secret");
-        for (content, mode, expected) in [
-            (&[b'x'; 32][..], 0o600, None),
-            (&[b'x'; 32], 0o400, None),
-            (&[b'x'; 32], 0o640, Some("is readable by others (mode 0640), expected 0600 or 0400")),
-            (&[b'x'; 31], 0o600, Some("has 31 bytes, expected 32 to 4096")),
-            (&[b'x'; 5000], 0o600, Some("has 4097 bytes, expected 32 to 4096")),
-        ] {
-            std::fs::write(&path, content).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            let found = read_secret(&path).err().map(|error| error.to_string());
-            let expected = expected.map(|text| format!("{}: {text}", path.display()));
-            assert_eq!(found, expected);
-            std::fs::remove_file(&path).unwrap();
-        }
-        assert!(read_secret(&path).unwrap_err().to_string().contains("cannot be read"));
-        std::fs::write(&path, [&[b'x'; 40][..], b"\n"].concat()).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(read_secret(&path).unwrap().len(), 40);
     }
 }

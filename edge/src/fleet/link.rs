@@ -247,6 +247,7 @@ fn answered(core: &Core, peer: &Peer, waiting: Option<Waiting>, answer: Answer) 
             {
                 let mut state = peer.state();
                 (state.last_exchange, state.orders, state.error) = (Some(SystemTime::now()), pong.orders, None);
+                state.hash = pong.hash;
             }
             if is_new {
                 tracing::info!("fleet: edge {} at {} answers", peer.name, peer.address);

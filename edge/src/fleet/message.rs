@@ -19,6 +19,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use super::merge::{Inventory, Key as Name};
+use super::standing::{KeyPage, Standing};
 use crate::certs::edges::Shared;
 use crate::proxy::protection::Entry;
 use crate::proxy::protection::table::Key;
@@ -46,6 +47,10 @@ pub enum Ask {
     Fetch(Named),
     /// What this edge has let pass of limits that all edges share.
     Limits(LimitNews),
+    /// How do you stand?
+    Standing(Nothing),
+    /// What is your configuration, beginning after this key?
+    Keys(After),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -57,6 +62,8 @@ pub enum Answer {
     Inventory(Page),
     /// `None`: it is not there any more.
     Item(Fetched),
+    Standing(Box<Standing>),
+    Keys(KeyPage),
     /// The kind of the question is not known.
     Unknown,
 }
@@ -103,7 +110,14 @@ pub struct Pong {
     pub list: String,
     /// It orders, as it sees it.
     pub orders: bool,
+    /// Of the configuration that is in force there; absent: it is not known, or of an older version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<String>,
 }
+
+/// Of questions that need no more than their kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nothing {}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct After {
@@ -282,6 +296,8 @@ pub fn decode_ask(bytes: &[u8]) -> Result<Asked, MessageError> {
         "inventory" => Ask::Inventory(body(&kind, bytes)?),
         "fetch" => Ask::Fetch(body(&kind, bytes)?),
         "limits" => Ask::Limits(body(&kind, bytes)?),
+        "standing" => Ask::Standing(body(&kind, bytes)?),
+        "keys" => Ask::Keys(body(&kind, bytes)?),
         other => return Ok((id, Err(short(other)))),
     };
     Ok((id, Ok(ask)))
@@ -292,7 +308,12 @@ pub fn decode_answer(bytes: &[u8]) -> Result<(u64, Answer), MessageError> {
     let Head { id, kind } = head(bytes)?;
     let answer = match &*kind {
         "hello" => Answer::Hello(body(&kind, bytes)?),
-        "pong" => Answer::Pong(body(&kind, bytes)?),
+        "pong" => {
+            let pong: Pong = body(&kind, bytes)?;
+            Answer::Pong(Pong { hash: pong.hash.map(|hash| short(&hash)), ..pong })
+        }
+        "standing" => Answer::Standing(Box::new(body::<Standing>(&kind, bytes)?.bounded())),
+        "keys" => Answer::Keys(body(&kind, bytes)?),
         "done" => {
             let done: Done = body(&kind, bytes)?;
             Answer::Done(Done { error: done.error.map(|error| short(&error)) })
@@ -312,6 +333,8 @@ pub fn encode_ask(id: u64, ask: &Ask) -> Zeroizing<Vec<u8>> {
         Ask::Inventory(body) => written(id, "inventory", body),
         Ask::Fetch(body) => written(id, "fetch", body),
         Ask::Limits(body) => written(id, "limits", body),
+        Ask::Standing(body) => written(id, "standing", body),
+        Ask::Keys(body) => written(id, "keys", body),
     }
 }
 
@@ -322,6 +345,8 @@ pub fn encode_answer(id: u64, answer: &Answer) -> Zeroizing<Vec<u8>> {
         Answer::Done(body) => written(id, "done", body),
         Answer::Inventory(body) => written(id, "inventory", body),
         Answer::Item(body) => written(id, "item", body),
+        Answer::Standing(body) => written(id, "standing", body),
+        Answer::Keys(body) => written(id, "keys", body),
         Answer::Unknown => written(id, "unknown", &()),
     }
 }

@@ -55,7 +55,8 @@ fn answers_arrive_as_they_were() {
     let inventory = [("tickets".to_owned(), super::super::merge::Version { order: 3, digest: "x".into() })];
     for answer in [
         Answer::Hello(Hello::ours()),
-        Answer::Pong(Pong { fit: true, votes: false, list: "l".into(), orders: true }),
+        Answer::Pong(Pong { fit: true, votes: false, list: "l".into(), orders: true, hash: Some("h".into()) }),
+        Answer::Keys(KeyPage { keys: [("HTTPRoute n/a".to_owned(), "1".to_owned())].into(), more: true }),
         Answer::Done(Done { error: Some("why".into()) }),
         Answer::Inventory(Page { entries: inventory.into(), more: true }),
         Answer::Item(Fetched { item: None }),
@@ -74,6 +75,10 @@ fn later_versions_are_understood_as_far_as_possible() {
     let text = r#"{"id":1,"kind":"ping","body":{"claims":true,"list":"x","colour":"red"},"more":1}"#;
     assert_eq!(ask(text), Ok((1, Ok(Ask::Ping(ping)))));
     assert_eq!(decode_answer(br#"{"id":1,"kind":"what","body":7}"#), Ok((1, Answer::Unknown)));
+    // An older edge says nothing of its configuration.
+    let pong = Pong { fit: true, votes: true, list: "l".into(), orders: false, hash: None };
+    let text = br#"{"id":1,"kind":"pong","body":{"fit":true,"votes":true,"list":"l","orders":false}}"#;
+    assert_eq!(decode_answer(text), Ok((1, Answer::Pong(pong))));
     for (oldest, newest, speaks) in [(1, 1, true), (1, 5, true), (2, 5, false), (0, 0, false)] {
         assert_eq!(Hello { oldest, newest, software: String::new() }.refusal().is_none(), speaks);
     }

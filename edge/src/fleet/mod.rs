@@ -6,10 +6,11 @@
 //! carries traffic waits for it, and an edge whose fleet cannot start serves all the same, but orders nothing.
 //!
 //! [`election`] who orders · [`merge`] who lacks what · [`message`] the words · [`wire`] frames · [`link`] calling ·
-//! [`answer`] being called · [`tickets`] keys of session tickets · [`limits`] limits of all edges together · here: the parts put together.
+//! [`answer`] being called · [`standing`] what edges say of themselves · [`survey`] asking all of them · [`drift`] who differs for too long · [`tickets`] keys of session tickets · [`limits`] limits of all edges together · here: the parts put together.
 
 mod answer;
 mod core;
+pub mod drift;
 pub mod election;
 mod holdings;
 pub mod identity;
@@ -19,8 +20,11 @@ pub mod merge;
 pub mod message;
 mod observed;
 mod readiness;
+pub mod standing;
+pub mod survey;
 mod tickets;
 mod wire;
+mod witness;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -38,6 +42,7 @@ use crate::store::Store;
 pub use holdings::{BoxFuture, Holdings};
 pub use observed::{FleetObserved, PeerObserved};
 pub use readiness::Readiness;
+pub use witness::Witness;
 
 /// What a fleet is made of.
 pub struct Start {
@@ -101,9 +106,30 @@ impl Fleet {
         self.core.count(ledger);
     }
 
+    /// Names who knows how this edge stands. Until then the others are told that nobody can say.
+    pub fn witness(&self, witness: Arc<dyn Witness>) {
+        self.core.witness(witness);
+    }
+
+    /// For who asks all edges at once; `None`: there is no `[fleet]`.
+    pub fn survey(&self) -> Option<Survey> {
+        self.core.has_peers().then(|| Survey(Arc::clone(&self.core)))
+    }
+
     /// `None`: there is no `[fleet]`.
     pub fn observed(&self) -> Option<Arc<FleetObserved>> {
         self.core.has_peers().then(|| Arc::new(self.core.observe()))
+    }
+}
+
+/// Asks all edges at once.
+#[derive(Clone)]
+pub struct Survey(Arc<Core>);
+
+impl Survey {
+    /// What every other edge says, in the order of their names, after a bounded time.
+    pub async fn ask(&self) -> Vec<survey::Word> {
+        survey::ask(&self.0).await
     }
 }
 

@@ -2,6 +2,9 @@
 
 use std::time::SystemTime;
 
+use super::drift::Drifted;
+use crate::control::span;
+
 /// The others, who orders, and what is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FleetObserved {
@@ -12,6 +15,8 @@ pub struct FleetObserved {
     /// Since when it is so.
     pub since: SystemTime,
     pub peers: Vec<PeerObserved>,
+    /// Edges that have had another configuration for longer than a change takes.
+    pub drift: Vec<Drifted>,
     /// When the keys of session tickets in use began to seal.
     pub ticket_keys_since: Option<SystemTime>,
     /// One line each.
@@ -34,6 +39,11 @@ pub struct PeerObserved {
 impl FleetObserved {
     /// What is wrong beyond a single edge, one line each.
     pub fn notices(&self) -> Vec<String> {
-        self.notices.iter().map(|notice| format!("fleet: {notice}")).collect()
+        let drift = self.drift.iter().map(|drifted| {
+            let Drifted { edge, since, difference } = drifted;
+            let since = span::rfc3339(*since);
+            format!("fleet: the configuration of edge {edge} is another one since {since}: {}", difference.line(3))
+        });
+        self.notices.iter().map(|notice| format!("fleet: {notice}")).chain(drift).collect()
     }
 }

@@ -171,35 +171,14 @@ impl Writer {
 
 /// An object in the form of the API.
 fn manifest(object: &AnyObject, keys: &Keys) -> io::Result<Value> {
-    let meta = object.meta();
-    let kind = object.kind();
-    let mut metadata = Map::new();
-    metadata.insert("name".to_owned(), meta.key.name.as_ref().into());
-    if !meta.key.namespace.is_empty() {
-        metadata.insert("namespace".to_owned(), meta.key.namespace.as_ref().into());
-    }
-    metadata.insert("generation".to_owned(), meta.generation.into());
-    if let Some(created) = &meta.created {
-        metadata.insert("creationTimestamp".to_owned(), created.to_string().into());
-    }
-    for (name, values) in [("labels", &meta.labels), ("annotations", &meta.annotations)] {
-        if !values.is_empty() {
-            metadata.insert(name.to_owned(), json!(values));
-        }
-    }
-    if let AnyObject::EndpointSlice(slice) = object
-        && let Some(service) = &slice.spec.service
-    {
-        metadata.insert("labels".to_owned(), json!({ SERVICE_NAME_LABEL: service }));
-    }
-    let mut whole = match object {
+    let body = match object {
         AnyObject::Secret(secret) => {
             let mut values: BTreeMap<&str, String> =
                 secret.spec.keys.iter().map(|key| (key.as_str(), String::new())).collect();
             if let Some(password) = keys.password_of(&object.reference()) {
                 values.insert("password", STANDARD.encode(password.bytes()));
             }
-            if let Some(key) = keys.get(&CertId(meta.key.clone())) {
+            if let Some(key) = keys.get(&CertId(object.meta().key.clone())) {
                 values.insert("tls.crt", STANDARD.encode(&key.certificate_pem));
                 values.insert("tls.key", STANDARD.encode(&*key.key_pem));
             }
@@ -241,12 +220,38 @@ fn manifest(object: &AnyObject, keys: &Keys) -> io::Result<Value> {
             body
         }
     };
-    if let Value::Object(members) = &mut whole {
+    Ok(in_api_form(object, body))
+}
+
+/// A body with everything that goes before it.
+pub fn in_api_form(object: &AnyObject, mut body: Value) -> Value {
+    let meta = object.meta();
+    let kind = object.kind();
+    let mut metadata = Map::new();
+    metadata.insert("name".to_owned(), meta.key.name.as_ref().into());
+    if !meta.key.namespace.is_empty() {
+        metadata.insert("namespace".to_owned(), meta.key.namespace.as_ref().into());
+    }
+    metadata.insert("generation".to_owned(), meta.generation.into());
+    if let Some(created) = &meta.created {
+        metadata.insert("creationTimestamp".to_owned(), created.to_string().into());
+    }
+    for (name, values) in [("labels", &meta.labels), ("annotations", &meta.annotations)] {
+        if !values.is_empty() {
+            metadata.insert(name.to_owned(), json!(values));
+        }
+    }
+    if let AnyObject::EndpointSlice(slice) = object
+        && let Some(service) = &slice.spec.service
+    {
+        metadata.insert("labels".to_owned(), json!({ SERVICE_NAME_LABEL: service }));
+    }
+    if let Value::Object(members) = &mut body {
         members.insert("metadata".to_owned(), Value::Object(metadata));
         members.insert("kind".to_owned(), kind.as_str().into());
         members.insert("apiVersion".to_owned(), watch::api_version(kind).into());
     }
-    Ok(whole)
+    body
 }
 
 fn pem(label: &str, ders: &[Arc<[u8]>]) -> Option<String> {

@@ -43,6 +43,7 @@ pub use coexist::Coexistence;
 pub use leadership::{Leadership, Tenure};
 pub use mirror::{Mirror, Seen};
 pub use report::Reporting;
+pub use status::counters::Counters;
 pub use watch::{Changes, Entry, KindState, Phase, Restored, SOURCE, SourceState, restore, secrets_of};
 
 /// The running thread. Dropping it ends the thread and every task on it.

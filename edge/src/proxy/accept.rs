@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use edge_config::snapshot::{ListenerId, PortServe, Transport};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use super::challenges::RESPONDER_PORT;
 use super::complaints::Complaints;
 use super::h1::{self, serve::Served};
+use super::h3;
 use super::io::{Backend, Socket};
 use super::listening::Bound;
 use super::protection::connections::{self, Counted};
@@ -24,21 +25,49 @@ use super::worker::{Arrival, Current, Worker};
 /// After a failure that will not go away at once (no descriptors, no memory).
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Starts to serve a bound socket. Aborting the task closes it.
-pub fn start(worker: &Rc<Worker>, bound: &Arc<Bound>) -> io::Result<JoinHandle<()>> {
+/// Starts to serve the sockets that a worker has of an address.
+pub fn start(worker: &Rc<Worker>, bound: &Arc<Bound>) -> io::Result<Accepting> {
     let (address, transport) = bound.key();
-    let descriptor = bound.descriptor(worker.index)?;
-    let worker = Rc::clone(worker);
-    Ok(match transport {
-        Transport::Tcp => {
+    if transport == Transport::Quic {
+        return h3::start(worker, bound).map(Accepting::Quic);
+    }
+    let mut tasks = JoinSet::new();
+    for (index, descriptor) in bound.descriptors(worker.index, worker.count())? {
+        let worker = Rc::clone(worker);
+        if transport == Transport::Tcp {
             let listener = TcpListener::from_std(descriptor.into())?;
-            tokio::task::spawn_local(accept(worker, listener, address))
-        }
-        Transport::Udp => {
+            tasks.spawn_local(accept(worker, listener, address));
+        } else {
             let socket = tokio::net::UdpSocket::from_std(descriptor.into())?;
-            tokio::task::spawn_local(super::l4::datagrams(worker, socket, address))
+            tasks.spawn_local(super::l4::datagrams(worker, socket, address, index));
         }
-    })
+    }
+    Ok(Accepting::Tasks(tasks))
+}
+
+/// Sockets that are served.
+pub enum Accepting {
+    /// Dropping the tasks closes them.
+    Tasks(JoinSet<()>),
+    Quic(Rc<h3::Listening>),
+}
+
+impl Accepting {
+    /// Takes no new connection or datagram from here on.
+    pub fn stop(self, worker: &Rc<Worker>) {
+        match self {
+            Self::Tasks(tasks) => drop(tasks),
+            Self::Quic(listening) => listening.close(worker),
+        }
+    }
+
+    /// The same, and waits until each has put away what it has. Connections of QUIC keep their socket.
+    pub async fn end(self, worker: &Rc<Worker>) {
+        match self {
+            Self::Tasks(mut tasks) => tasks.shutdown().await,
+            Self::Quic(listening) => listening.close(worker),
+        }
+    }
 }
 
 async fn accept(worker: Rc<Worker>, listener: TcpListener, local: SocketAddr) {

@@ -186,7 +186,7 @@ async fn respond<S: Source, K: Sink>(
     }
     // The origin is needed for the response, after edits that may remove it.
     let origin = origin_of(rule, cors, request);
-    let late = Late::of(found.place.listener, found.sender.https);
+    let late = Late::of(found.place.listener, found.sender.https, record.announces_http3);
     let mut passed = None;
     let mut shaping = None;
     let mut gathered = None;
@@ -324,6 +324,8 @@ fn find<'g>(
     let place = route::listener(current, arrival, request).map_err(Made::Answer)?;
     record.listener = Some(place.id);
     let client = &place.listener.client;
+    record.announces_http3 =
+        client.http3 && arrival.secure && arrival.proxied.is_none() && worker.serves_http3(arrival.local);
     arrival.patience.set(Some(Patience::of(client)));
     let sender = filters::forwarded::apply(request, arrival.peer.ip(), Trust::of(client, arrival))
         .map_err(|Unnamed| Made::Answer(Answer::new(403, Reason::ClientUnnamed)))?;

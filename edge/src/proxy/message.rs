@@ -226,6 +226,7 @@ pub enum Version {
     Http11,
     Http10,
     Http2,
+    Http3,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

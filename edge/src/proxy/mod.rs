@@ -6,7 +6,7 @@
 //!
 //! A request passes one function per step: [`h1`] or `h2` decode it into the canonical [`message`], [`exchange`]
 //! routes, edits and forwards it, [`upstream`] supplies the connection, and the body is pumped from a `Source` to a
-//! `Sink` ([`body`]). Standards: RFC 9110, RFC 9112, RFC 9113, RFC 6455 (tunnel only), RFC 6265 (session cookies).
+//! `Sink` ([`body`]). Standards: RFC 9110, RFC 9112, RFC 9113, RFC 9114, RFC 6455 (tunnel only), RFC 6265 (session cookies).
 #![allow(async_fn_in_trait)] // one thread per worker: no future needs to be Send
 
 pub mod accept;
@@ -25,6 +25,7 @@ pub mod fuzzing;
 pub mod generation;
 pub mod h1;
 pub mod h2;
+pub mod h3;
 pub mod health;
 pub mod io;
 pub mod l4;
@@ -49,7 +50,7 @@ pub mod worker;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -63,7 +64,8 @@ use self::filters::session::Tokens;
 pub use self::generation::Generation;
 use self::health::Health;
 use self::io::Backend;
-use self::listening::Bound;
+use self::l4::udp::HandedFlow;
+use self::listening::{Bound, HandedSocket};
 use self::metrics::{Series, WorkerMetrics};
 use self::protection::Ledger;
 use self::upstream::circuit::Registry;
@@ -74,6 +76,9 @@ use crate::pulse::Pulse;
 /// Of a worker's thread. Only what is touched costs memory; an exchange is deep, above all without optimisation.
 const STACK: usize = 16 << 20;
 
+/// What workers may take to let go of their sockets; one that stands still takes its sessions with it.
+const RETIRE: Duration = Duration::from_millis(500);
+
 /// How the data plane is set up for the life of the daemon.
 pub struct ProxyOptions {
     /// 0 is one per CPU.
@@ -81,7 +86,11 @@ pub struct ProxyOptions {
     /// `None` leaves the choice to us: epoll, which was measured equal or better on every path.
     pub backend: Option<Backend>,
     pub tokens: Tokens,
+    /// Of QUIC.
+    pub keys: h3::steering::Keys,
     pub log: Option<access_log::AccessLog>,
+    /// From the edged that ran before, if there is one: nothing is accepted until [`Proxy::begin`].
+    pub handed: Option<Vec<HandedSocket>>,
 }
 
 /// What all workers shall do. The whole of it is given each time, and only the newest counts.
@@ -101,9 +110,15 @@ struct Retired {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
+    /// Everything is there, but another edged still accepts.
+    Wait,
+    /// Connections are accepted, datagrams are not: their flows are still another edged's.
+    Begin,
     Serve,
     /// New connections are served as ever, but none gets a next request: clients come back by another way.
     Leave,
+    /// No new connections, no request after the next one on those that there are: another edged accepts.
+    Retire,
     /// No new connections, no next request on those that there are.
     Drain,
     Stop,
@@ -115,6 +130,10 @@ struct Shared {
     connections: AtomicUsize,
     /// Of all addresses and workers.
     udp_sessions: Arc<AtomicUsize>,
+    /// UDP sessions on their way from or to another process.
+    flows: Mutex<Vec<HandedFlow>>,
+    /// Workers that have let go of their sockets.
+    relieved: AtomicUsize,
     /// Which endpoint a client of a Service stays with, whichever worker it comes to.
     affinity: l4::affinity::Affinity,
     /// Why a worker does not accept on all of its sockets.
@@ -139,6 +158,8 @@ impl Shared {
         Self {
             connections: AtomicUsize::new(0),
             udp_sessions: Arc::default(),
+            flows: Mutex::default(),
+            relieved: AtomicUsize::new(0),
             affinity: Default::default(),
             deaf: (0..workers).map(|_| Mutex::default()).collect(),
             live: (0..workers).map(|_| AtomicU64::new(0)).collect(),
@@ -173,6 +194,11 @@ pub enum StartError {
 pub struct Proxy {
     wanted: watch::Sender<Arc<Wanted>>,
     bound: Mutex<HashMap<(SocketAddr, Transport), Arc<Bound>>>,
+    /// Of another edged, as long as nobody has wanted them.
+    handed: Mutex<HashMap<(SocketAddr, Transport), Arc<Bound>>>,
+    /// Sockets of QUIC, also those that are there for the connections on them alone.
+    lingering: Mutex<HashMap<SocketAddr, Weak<Bound>>>,
+    keys: h3::steering::Keys,
     shared: Arc<Shared>,
     metrics: Vec<Arc<WorkerMetrics>>,
     threads: Vec<JoinHandle<()>>,
@@ -198,12 +224,16 @@ impl Proxy {
         let (authorities, orders) = Authorities::new();
         let shared = Arc::new(Shared::new(workers, authorities));
         let series = (0..workers).map(|_| Arc::default()).collect();
-        let first = Wanted { generation: Arc::new(first), series, sockets: Vec::new(), mode: Mode::Serve };
+        let mode = if options.handed.is_none() { Mode::Serve } else { Mode::Wait };
+        let first = Wanted { generation: Arc::new(first), series, sockets: Vec::new(), mode };
         let (wanted, receiver) = watch::channel(Arc::new(first));
         let tokens = Arc::new(options.tokens);
         let mut proxy = Self {
             wanted,
             bound: Mutex::default(),
+            lingering: Mutex::default(),
+            keys: options.keys,
+            handed: Mutex::new(together(options.handed.unwrap_or_default())),
             shared,
             metrics: Vec::new(),
             threads: Vec::new(),
@@ -262,19 +292,24 @@ impl Proxy {
     /// accept; one that fails costs only itself and is tried again the next time. Sockets that are gone stop accepting.
     pub fn publish(&self, generation: Generation) -> Vec<BindFailure> {
         let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
+        let handed = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
         let mut failures = Vec::new();
         let mut next = HashMap::with_capacity(generation.snapshot.sockets.len());
         let sockets = generation.snapshot.sockets.iter().map(|socket| (socket.address, socket.transport));
         let responders = generation.responders.iter().map(|address| (*address, Transport::Tcp));
         for key in sockets.chain(responders) {
-            let existing = bound.get(&key).or_else(|| next.get(&key)).cloned();
-            match existing.map_or_else(|| Bound::new(key.0, key.1, self.threads.len()).map(Arc::new), Ok) {
+            let known = bound.get(&key).or_else(|| next.get(&key)).or_else(|| handed.get(&key)).cloned();
+            let existing = known.or_else(|| self.lingering(key));
+            let bind = || Bound::new(key.0, key.1, self.threads.len(), &self.keys).map(Arc::new);
+            match existing.map_or_else(bind, Ok) {
                 Ok(socket) => {
+                    self.remember(&socket);
                     next.insert(key, socket);
                 }
                 Err(error) => failures.push(BindFailure { address: key.0, transport: key.1, error }),
             }
         }
+        drop(handed);
         let sockets = next.values().cloned().collect();
         *bound = next;
         let series = self.metrics.iter().map(|metrics| metrics.prepare(&generation.snapshot)).collect();
@@ -286,6 +321,22 @@ impl Proxy {
         drop(retired);
         self.forget();
         failures
+    }
+
+    /// A socket of QUIC that connections still hold. A second one beside it would get a share of its datagrams.
+    fn lingering(&self, (address, transport): (SocketAddr, Transport)) -> Option<Arc<Bound>> {
+        if transport != Transport::Quic {
+            return None;
+        }
+        self.lingering.lock().unwrap_or_else(PoisonError::into_inner).get(&address)?.upgrade()
+    }
+
+    fn remember(&self, socket: &Arc<Bound>) {
+        if let (address, Transport::Quic) = socket.key() {
+            let mut lingering = self.lingering.lock().unwrap_or_else(PoisonError::into_inner);
+            lingering.retain(|_, socket| socket.strong_count() > 0);
+            lingering.insert(address, Arc::downgrade(socket));
+        }
     }
 
     /// Frees the generations that no worker holds any more. To be called now and then.
@@ -392,8 +443,12 @@ impl Proxy {
     /// and they are to notice while this edge still answers.
     pub fn leave(&self, is_leaving: bool) {
         let mode = if is_leaving { Mode::Leave } else { Mode::Serve };
+        self.change(mode, |mode| matches!(mode, Mode::Serve | Mode::Leave));
+    }
+
+    fn change(&self, mode: Mode, may: impl FnOnce(Mode) -> bool) {
         self.wanted.send_if_modified(|wanted| {
-            let changes = wanted.mode != mode && matches!(wanted.mode, Mode::Serve | Mode::Leave);
+            let changes = wanted.mode != mode && may(wanted.mode);
             if changes {
                 let Wanted { generation, series, sockets, .. } = &**wanted;
                 let (generation, series, sockets) = (Arc::clone(generation), series.clone(), sockets.clone());
@@ -410,6 +465,44 @@ impl Proxy {
         while self.connections() > 0 && Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// All sockets, for another edged. Not those of QUIC: connections live on them, and end here.
+    pub fn hand(&self) -> std::io::Result<Vec<HandedSocket>> {
+        let bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
+        let handed: std::io::Result<Vec<Vec<HandedSocket>>> = {
+            let passes = |bound: &&Arc<Bound>| bound.key().1 != Transport::Quic;
+            bound.values().filter(passes).map(|bound| bound.hand()).collect()
+        };
+        Ok(handed?.into_iter().flatten().collect())
+    }
+
+    /// Accepts connections from now on: who did so before lets go. Datagrams follow with [`serve`](Self::serve).
+    pub fn begin(&self) {
+        // Those that are wanted are held as bound. Connections that wait in the others are nobody's.
+        self.handed.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.change(Mode::Begin, |mode| mode == Mode::Wait);
+    }
+
+    /// Serves everything, and goes on with these sessions of UDP.
+    pub fn serve(&self, flows: Vec<HandedFlow>) {
+        let bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_served = |flow: &HandedFlow| bound.contains_key(&(flow.local, Transport::Udp));
+        let flows = flows.into_iter().filter(is_served);
+        self.shared.flows.lock().unwrap_or_else(PoisonError::into_inner).extend(flows);
+        drop(bound);
+        self.change(Mode::Serve, |mode| mode == Mode::Begin);
+    }
+
+    /// Lets go of all sockets, of which a successor has its own descriptors, and lets every connection end with its next
+    /// request. Returns the sessions of UDP, which are the successor's as well.
+    pub async fn retire(&self) -> Vec<HandedFlow> {
+        self.set_mode(Mode::Retire);
+        let end = Instant::now() + RETIRE;
+        while self.shared.relieved.load(Ordering::Acquire) < self.threads.len() && Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        std::mem::take(&mut *self.shared.flows.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Ends the workers and every connection that is left.
@@ -433,6 +526,17 @@ impl Proxy {
         self.bound.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.wanted.send_replace(Arc::new(Wanted { generation, series, sockets: Vec::new(), mode }));
     }
+}
+
+/// By address, in the order of the one who bound them.
+fn together(mut handed: Vec<HandedSocket>) -> HashMap<(SocketAddr, Transport), Arc<Bound>> {
+    handed.sort_by_key(|socket| socket.index);
+    let mut all: HashMap<_, Vec<_>> = HashMap::new();
+    for HandedSocket { address, transport, descriptor, .. } in handed {
+        all.entry((address, transport)).or_default().push(descriptor);
+    }
+    let bound = |((address, transport), descriptors)| Bound::handed(address, transport, descriptors);
+    all.into_iter().map(|(key, descriptors)| (key, Arc::new(bound((key, descriptors))))).collect()
 }
 
 /// Traffic is served either way: a machine that denies io_uring costs one line in the log.

@@ -6,6 +6,7 @@
 //! own, and never counts as traffic: not in limits, not for outliers.
 
 mod judgement;
+mod knock;
 mod probe;
 
 use std::cell::RefCell;

@@ -95,11 +95,11 @@ reasons! {
     HandshakeFailed => "handshake_failed",
     /// A listener that validates clients was shown no certificate, or none that is good; the handshake failed.
     ClientCertificate => "client_certificate",
-    /// An HTTP/2 peer broke the protocol; the connection is closed.
+    /// A peer of HTTP/2 or HTTP/3 broke the protocol; the connection is closed.
     ProtocolError => "protocol_error",
-    /// A client opened HTTP/2 streams that came to nothing, too many of them (rapid reset, made-you-reset).
+    /// A client opened streams that came to nothing, too many of them (rapid reset, made-you-reset).
     StreamFlood => "stream_flood",
-    /// A client sent HTTP/2 frames that carry nothing, too many of them (SETTINGS, PING, empty DATA, tiny windows).
+    /// A client sent frames that carry nothing, too many of them (SETTINGS, PING, empty DATA, tiny windows).
     FrameFlood => "frame_flood",
     /// A client sent an HTTP/2 header block without end (CONTINUATION).
     HeaderFlood => "header_flood",

@@ -188,7 +188,7 @@ fn accept(
     }
 }
 
-fn count(worker: &Worker, arrival: &Arrival, handshake: Handshake) {
+pub fn count(worker: &Worker, arrival: &Arrival, handshake: Handshake) {
     let current = worker.current();
     let port = current.port_id(arrival.local, Transport::Tcp);
     if let Some(series) = port.and_then(|port| current.series.port(port)) {
@@ -197,7 +197,7 @@ fn count(worker: &Worker, arrival: &Arrival, handshake: Handshake) {
 }
 
 /// Counts a connection that comes to nothing, hence always `None`; dropping its socket closes it.
-fn refuse<T>(worker: &Worker, arrival: &Arrival, reason: Reason, why: &dyn std::fmt::Display) -> Option<T> {
+pub fn refuse<T>(worker: &Worker, arrival: &Arrival, reason: Reason, why: &dyn std::fmt::Display) -> Option<T> {
     worker.metrics.count(reason);
     let name = arrival.server_name.as_deref().unwrap_or("-");
     tracing::debug!(client = %arrival.peer, local = %arrival.local, name, %reason, error = %why, "no TLS connection");

@@ -15,9 +15,8 @@ use edge_config::policy::ConnectionLimit;
 use edge_config::snapshot::{ClientSettings, Http2Bounds, Port, PortId, Snapshot, Transport, UpstreamId};
 use foldhash::{HashMap, HashMapExt as _};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
-use super::accept;
+use super::accept::{self, Accepting};
 use super::authorities::Authorities;
 use super::challenges::Challenges;
 use super::clock::Clock;
@@ -25,7 +24,9 @@ use super::complaints::Complaints;
 use super::filters::session::Tokens;
 use super::generation::Generation;
 use super::h2::front::Attendants;
+use super::h3;
 use super::io::Backend;
+use super::l4::udp::HandedFlow;
 use super::listening::Bound;
 use super::metrics::{Series, WorkerMetrics};
 use super::protection::{self, Ledger, connections};
@@ -196,10 +197,14 @@ pub struct Worker {
     pub challenges: RefCell<Arc<Challenges>>,
     /// What was made of passwords, keys and tokens.
     pub prepared: Prepared,
+    /// Addresses on which QUIC is spoken, or was while a connection of theirs lives.
+    quic: RefCell<HashMap<SocketAddr, Rc<h3::Listening>>>,
     pub(super) shared: Arc<Shared>,
     current: RefCell<Rc<Current>>,
     upstreams: Rc<RefCell<Upstreams>>,
     draining: Cell<bool>,
+    /// Connections that wait for a next request end now.
+    ends_idle: Cell<bool>,
 }
 
 impl Worker {
@@ -235,9 +240,11 @@ impl Worker {
             near: protection::Near::default(),
             challenges: RefCell::default(),
             prepared: Prepared::default(),
+            quic: RefCell::default(),
             shared,
             upstreams,
             draining: Cell::new(false),
+            ends_idle: Cell::new(false),
         });
         (worker, wanted)
     }
@@ -274,20 +281,52 @@ impl Worker {
         u32::try_from(self.shared.connections().saturating_mul(1000) / most).unwrap_or(u32::MAX)
     }
 
+    /// Who speaks QUIC on an address.
+    pub fn quic(&self, address: SocketAddr) -> Option<Rc<h3::Listening>> {
+        self.quic.borrow().get(&address).cloned()
+    }
+
+    /// Whether a client of an address would be served by HTTP/3.
+    pub fn serves_http3(&self, address: SocketAddr) -> bool {
+        self.quic.borrow().get(&address).is_some_and(|listening| listening.is_open())
+    }
+
+    /// Its last connection is gone.
+    pub fn forget_quic(&self, listening: &Rc<h3::Listening>) {
+        let mut quic = self.quic.borrow_mut();
+        if quic.get(&listening.address()).is_some_and(|known| Rc::ptr_eq(known, listening)) {
+            quic.remove(&listening.address());
+        }
+    }
+
     pub fn is_draining(&self) -> bool {
         self.draining.get()
     }
 
+    /// Whether a connection without a request under way is to end. One that a successor has relieved does not: a client
+    /// may be sending its next request at this moment, and learns from the answer that it is the last.
+    pub fn ends_idle(&self) -> bool {
+        self.ends_idle.get()
+    }
+
+    /// Another process has taken over its sockets.
+    pub fn is_relieved(&self) -> bool {
+        self.draining.get() && !self.ends_idle.get()
+    }
+
+    /// How many workers there are.
+    pub fn count(&self) -> usize {
+        self.shared.pulses.len()
+    }
+
     /// Waits for a future, or `None` as soon as the worker drains. The future must wait on a timer of this worker.
     pub async fn unless_draining<F: Future>(&self, future: F) -> Option<F::Output> {
-        let mut future = pin!(future);
-        poll_fn(|cx| {
-            if let Poll::Ready(output) = future.as_mut().poll(cx) {
-                return Poll::Ready(Some(output));
-            }
-            if self.draining.get() { Poll::Ready(None) } else { Poll::Pending }
-        })
-        .await
+        unless(&self.draining, future).await
+    }
+
+    /// The same, as soon as idle connections end.
+    pub async fn unless_idle_ends<F: Future>(&self, future: F) -> Option<F::Output> {
+        unless(&self.ends_idle, future).await
     }
 
     /// A place for one more connection, or `None` at the limit.
@@ -316,6 +355,18 @@ impl Worker {
             Rc::new(Current { ports: ports(&generation), port_limits, generation, series, called, upstreams });
         self.near.forget();
     }
+}
+
+/// Waits for a future, or for a flag, of whose change the clock wakes everybody.
+async fn unless<F: Future>(flag: &Cell<bool>, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        if flag.get() { Poll::Ready(None) } else { Poll::Pending }
+    })
+    .await
 }
 
 fn definition<'g>(generation: &'g Generation, series: &'g Series) -> Definition<'g> {
@@ -392,12 +443,25 @@ pub(super) async fn run(seat: Seat) {
         if let Some(series) = want.series.get(index) {
             worker.adopt(Arc::clone(&want.generation), Arc::clone(series));
         }
-        let accepts = matches!(want.mode, Mode::Serve | Mode::Leave);
-        let heard = listeners.set(&worker, if accepts { &want.sockets } else { &[] });
-        let is_draining = want.mode != Mode::Serve;
-        if !worker.draining.replace(is_draining) && is_draining {
+        let is_draining = !matches!(want.mode, Mode::Serve | Mode::Wait | Mode::Begin);
+        let ends_idle = is_draining && want.mode != Mode::Retire;
+        let was = (worker.draining.replace(is_draining), worker.ends_idle.replace(ends_idle));
+        if was != (is_draining, ends_idle) && is_draining {
             worker.clock.wake_all();
         }
+        if want.mode == Mode::Retire {
+            listeners.end(&worker).await;
+            worker.shared.relieved.fetch_add(1, Ordering::Release);
+        }
+        let heard = match want.mode {
+            Mode::Serve | Mode::Leave => listeners.set(&worker, &want.sockets),
+            Mode::Begin => {
+                let tcp: Vec<_> =
+                    want.sockets.iter().filter(|bound| bound.key().1 == Transport::Tcp).cloned().collect();
+                listeners.set(&worker, &tcp)
+            }
+            Mode::Wait | Mode::Retire | Mode::Drain | Mode::Stop => listeners.set(&worker, &[]),
+        };
         let is_deaf = heard.is_err();
         worker.shared.note_deaf(index, heard.err());
         if is_deaf {
@@ -430,28 +494,37 @@ pub(super) async fn run(seat: Seat) {
 /// The accepting tasks of a worker.
 #[derive(Default)]
 struct Listeners {
-    active: HashMap<(SocketAddr, Transport), (Arc<Bound>, JoinHandle<()>)>,
+    active: HashMap<(SocketAddr, Transport), (Arc<Bound>, Accepting)>,
 }
 
 impl Listeners {
+    /// Closes all, and waits until each has put away what it has.
+    async fn end(&mut self, worker: &Rc<Worker>) {
+        for (_, (_, accepting)) in self.active.drain() {
+            accepting.end(worker).await;
+        }
+    }
+
     /// Accepts on exactly these sockets from now on. Connections that were accepted live on.
     /// The error is the last of those that have to be tried again; what can be accepted on is.
     fn set(&mut self, worker: &Rc<Worker>, sockets: &[Arc<Bound>]) -> Result<(), String> {
         let mut outcome = Ok(());
-        self.active.retain(|key, (bound, task)| {
-            let stays = sockets.iter().any(|socket| socket.key() == *key && Arc::ptr_eq(socket, bound));
-            if !stays {
-                task.abort();
-            }
-            stays
-        });
+        let is_wanted = |key: &(SocketAddr, Transport), bound: &Arc<Bound>| {
+            sockets.iter().any(|socket| socket.key() == *key && Arc::ptr_eq(socket, bound))
+        };
+        for (_, (_, accepting)) in self.active.extract_if(|key, (bound, _)| !is_wanted(key, bound)) {
+            accepting.stop(worker);
+        }
         for bound in sockets {
             if self.active.contains_key(&bound.key()) {
                 continue;
             }
             match accept::start(worker, bound) {
-                Ok(task) => {
-                    self.active.insert(bound.key(), (Arc::clone(bound), task));
+                Ok(accepting) => {
+                    if let Accepting::Quic(listening) = &accepting {
+                        worker.quic.borrow_mut().insert(listening.address(), Rc::clone(listening));
+                    }
+                    self.active.insert(bound.key(), (Arc::clone(bound), accepting));
                 }
                 Err(error) => {
                     outcome = Err(format!("worker {} cannot accept on {}: {error}", worker.index, bound.key().0));
@@ -512,6 +585,16 @@ impl Shared {
             _ => {}
         }
         *known = why;
+    }
+
+    /// Takes the sessions that another process has handed over for this socket.
+    pub(super) fn flows_of(&self, local: SocketAddr, index: usize) -> Vec<HandedFlow> {
+        let mut flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
+        flows.extract_if(.., |flow| (flow.local, flow.index) == (local, index)).collect()
+    }
+
+    pub(super) fn hand_flows(&self, flows: Vec<HandedFlow>) {
+        self.flows.lock().unwrap_or_else(PoisonError::into_inner).extend(flows);
     }
 
     fn acknowledge(&self, index: usize, number: u64) {

@@ -59,6 +59,12 @@ pub struct Chooser {
 }
 
 impl Chooser {
+    /// As another process has chosen.
+    pub fn resumed(way: Way) -> Self {
+        let why = if way == Way::Direct { "" } else { "as the edged before this one has found out" };
+        Self { way, why: why.to_owned(), ..Self::default() }
+    }
+
     pub fn way(&self) -> Way {
         self.way
     }

@@ -58,18 +58,37 @@ pub struct ReachObserved {
 /// A handle to the task that owns the routes.
 pub struct Reach {
     wanted: watch::Sender<Option<Arc<ReachWanted>>>,
-    stop: mpsc::Sender<oneshot::Sender<()>>,
+    stop: mpsc::Sender<Stop>,
     observed: watch::Receiver<Arc<ReachObserved>>,
 }
 
+/// How the task ends, or begins.
+enum Stop {
+    Remove(oneshot::Sender<()>),
+    Leave(oneshot::Sender<()>),
+    /// No end: routes are ours from now on.
+    TakeOver,
+}
+
 impl Reach {
-    /// Starts the task on the current tokio runtime.
-    pub fn start() -> Self {
+    /// Starts the task on the current tokio runtime. `handed` is the way that another process of this machine has chosen
+    /// and whose routes it keeps, until [`take_over`](Self::take_over).
+    pub fn start(handed: Option<Way>) -> Self {
         let (wanted, inbox) = watch::channel(None);
         let (stop, stopped) = mpsc::channel(1);
         let (publish, observed) = watch::channel(Arc::default());
-        let owner =
-            Owner { wanted: None, chooser: Chooser::default(), netlink: None, publish, routes: 0, notices: Vec::new() };
+        let owner = Owner {
+            looks_only: handed.is_some(),
+            wanted: None,
+            chooser: handed.map_or_else(Chooser::default, Chooser::resumed),
+            netlink: None,
+            publish,
+            routes: 0,
+            notices: Vec::new(),
+        };
+        if handed.is_some() {
+            owner.tell();
+        }
         tokio::spawn(owner.run(inbox, stopped));
         Self { wanted, stop, observed }
     }
@@ -90,10 +109,25 @@ impl Reach {
         self.observed.clone()
     }
 
+    /// The other process has let go of the routes.
+    pub async fn take_over(&self) {
+        // The task is gone only while the runtime goes down.
+        let _ = self.stop.send(Stop::TakeOver).await;
+    }
+
+    /// Ends the task; another process goes on with the routes.
+    pub async fn release(self) {
+        self.end(Stop::Leave).await;
+    }
+
     /// Removes our routes, unless they are to stay, and ends the task.
     pub async fn stop(self) {
+        self.end(Stop::Remove).await;
+    }
+
+    async fn end(self, how: impl FnOnce(oneshot::Sender<()>) -> Stop) {
         let (done, answer) = oneshot::channel();
-        if self.stop.send(done).await.is_ok() {
+        if self.stop.send(how(done)).await.is_ok() {
             // An error means that the task ended before: the same thing.
             let _ = answer.await;
         }
@@ -101,6 +135,8 @@ impl Reach {
 }
 
 struct Owner {
+    /// The routes are another process's.
+    looks_only: bool,
     /// `None` before the first request: nothing is removed before somebody said what is wanted.
     wanted: Option<Arc<ReachWanted>>,
     chooser: Chooser,
@@ -111,11 +147,7 @@ struct Owner {
 }
 
 impl Owner {
-    async fn run(
-        mut self,
-        mut inbox: watch::Receiver<Option<Arc<ReachWanted>>>,
-        mut stopped: mpsc::Receiver<oneshot::Sender<()>>,
-    ) {
+    async fn run(mut self, mut inbox: watch::Receiver<Option<Arc<ReachWanted>>>, mut stopped: mpsc::Receiver<Stop>) {
         // Subscribed before the first look, so no change is missed.
         let (mut changes, listener) = match routes::changes() {
             Some((changes, listener)) => (Some(changes), Some(listener)),
@@ -127,18 +159,29 @@ impl Owner {
         loop {
             let is_asking = !round.is_empty();
             tokio::select! {
-                Some(done) = stopped.recv() => {
-                    self.end().await;
-                    // Whoever asked may be gone.
-                    let _ = done.send(());
-                    break;
-                }
+                Some(how) = stopped.recv() => match how {
+                    Stop::TakeOver => {
+                        self.looks_only = false;
+                        self.sync().await;
+                    }
+                    Stop::Leave(done) => {
+                        // Whoever asked may be gone.
+                        let _ = done.send(());
+                        break;
+                    }
+                    Stop::Remove(done) => {
+                        self.end().await;
+                        let _ = done.send(());
+                        break;
+                    }
+                },
                 Ok(()) = inbox.changed() => {
                     let wanted = inbox.borrow_and_update().clone();
                     let is_first = self.wanted.is_none();
                     let before = self.wanted.as_ref().map(|wanted| wanted.settings.mode);
                     self.wanted = wanted;
-                    if before != self.mode() {
+                    // What was handed over was chosen under the first.
+                    if before != self.mode() && !(is_first && self.looks_only) {
                         self.chooser = Chooser::default();
                         probe = Instant::now();
                     }
@@ -207,6 +250,9 @@ impl Owner {
 
     /// Makes the kernel's routes of ours those that are wanted.
     async fn sync(&mut self) {
+        if self.looks_only {
+            return;
+        }
         let wanted = match &self.wanted {
             Some(wanted) if self.installs() => wanted.routes.clone(),
             Some(_) => BTreeMap::new(),
@@ -245,7 +291,7 @@ impl Owner {
     }
 
     async fn end(&mut self) {
-        let keeps = self.wanted.as_ref().is_none_or(|wanted| wanted.settings.keep_routes);
+        let keeps = self.looks_only || self.wanted.as_ref().is_none_or(|wanted| wanted.settings.keep_routes);
         if !keeps && (self.routes > 0 || self.installs()) {
             // What cannot be removed is removed by the next start.
             let _ = self.converge(&BTreeMap::new()).await;

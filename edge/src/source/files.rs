@@ -31,6 +31,8 @@ pub struct Loaded {
     /// In the order of files and lines.
     pub problems: Vec<Problem>,
     pub settings: Arc<Settings>,
+    /// The part of `edge.toml` that `settings` were decoded from which says what is served (see [`edge_toml::portion`]).
+    pub portion: Arc<str>,
     /// Whether `edge.toml` was read without a fault; otherwise `settings` are the last good ones, or the defaults.
     pub settings_are_sound: bool,
     /// Every directory that was looked into, and the files outside of them: what a watcher has to watch.
@@ -43,6 +45,7 @@ pub struct Cache {
     settings: Option<Arc<Settings>>,
     /// Of the text that `settings` were decoded from.
     settings_text: Option<u64>,
+    portion: Arc<str>,
     files: HashMap<PathBuf, KnownFile>,
     /// The files of each tree when it could last be listed.
     listings: HashMap<PathBuf, Vec<PathBuf>>,
@@ -77,21 +80,25 @@ struct KnownPair {
 }
 
 /// Reads `edge.toml` and everything it names.
-pub fn load(edge_toml: &Path, cache: &mut Cache) -> Loaded {
+pub fn load(config: &Path, cache: &mut Cache) -> Loaded {
     let mut problems = Vec::new();
-    let name: Arc<str> = edge_toml.display().to_string().into();
-    let base = edge_toml.parent().unwrap_or(Path::new(""));
+    let name: Arc<str> = config.display().to_string().into();
+    let base = config.parent().unwrap_or(Path::new(""));
     let mut settings_text = None;
-    let decoded = match listing::read(edge_toml).and_then(|(bytes, _)| text(bytes)) {
+    let mut portion = Arc::clone(&cache.portion);
+    let decoded = match listing::read(config).and_then(|(bytes, _)| text(bytes)) {
         Ok(text) => {
             settings_text = Some(fingerprint(&text));
+            if cache.settings_text != settings_text {
+                portion = edge_toml::portion(&text).into();
+            }
             match cache.settings.as_ref().filter(|_| cache.settings_text == settings_text) {
                 Some(known) => Ok(Arc::clone(known)),
                 None => edge_toml::decode(&name, &text)
                     .map(|settings| Arc::new(settings.anchored(base).on_host(&host_name()))),
             }
         }
-        Err(reason) => Err(vec![path_problem(edge_toml, &reason)]),
+        Err(reason) => Err(vec![path_problem(config, &reason)]),
     };
     let (settings, settings_are_sound) = match decoded {
         Ok(settings) => (settings, true),
@@ -103,9 +110,10 @@ pub fn load(edge_toml: &Path, cache: &mut Cache) -> Loaded {
     if settings_are_sound {
         cache.settings = Some(settings.clone());
         cache.settings_text = settings_text;
+        cache.portion = portion;
     }
     let mut load = Load { base, name, cache, settings: &settings, problems, watched: Vec::new() };
-    load.watched.push(edge_toml.to_owned());
+    load.watched.push(config.to_owned());
     load.run(settings_are_sound)
 }
 
@@ -141,6 +149,9 @@ fn is_gone(path: &Path) -> bool {
     path.parent().is_some_and(Path::is_dir)
         && std::fs::symlink_metadata(path).is_err_and(|fault| fault.kind() == std::io::ErrorKind::NotFound)
 }
+
+/// What nobody has seen may have been to protect something, and nobody knows what.
+const UNKNOWN: &str = "; nothing in it is in effect, and a policy in it protects nothing";
 
 fn path_problem(path: &Path, reason: &str) -> Problem {
     Problem { severity: Severity::Error, origin: None, object: None, message: format!("{} {reason}", path.display()) }
@@ -211,7 +222,8 @@ impl Load<'_> {
         self.problems.dedup();
         self.watched.sort();
         self.watched.dedup();
-        Loaded { inputs, keys, problems: self.problems, settings, settings_are_sound, watched: self.watched }
+        let portion = Arc::clone(&self.cache.portion);
+        Loaded { inputs, keys, problems: self.problems, settings, portion, settings_are_sound, watched: self.watched }
     }
 
     /// Lists a path; what cannot be looked into keeps the files it had.
@@ -223,7 +235,8 @@ impl Load<'_> {
         for (place, reason) in &unreadable {
             let kept: Vec<PathBuf> =
                 before.into_iter().flatten().filter(|file| file.starts_with(place)).cloned().collect();
-            let tail = if kept.is_empty() { "" } else { "; what was read from it before keeps serving" };
+            let is_unknown = kept.is_empty();
+            let tail = if is_unknown { UNKNOWN } else { "; what was read from it before keeps serving" };
             self.problems.push(path_problem(place, &format!("{reason}{tail}")));
             files.extend(kept);
         }
@@ -282,8 +295,8 @@ impl Load<'_> {
                     gone.insert(path.clone());
                 }
                 Err(reason) => {
-                    let tail =
-                        if file.documents.serving.is_empty() { "" } else { "; the last good version keeps serving" };
+                    let is_unknown = file.documents.serving.is_empty();
+                    let tail = if is_unknown { UNKNOWN } else { "; the last good version keeps serving" };
                     file.stamp = None;
                     self.problems.push(path_problem(path, &format!("{reason}{tail}")));
                 }

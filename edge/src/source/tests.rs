@@ -205,7 +205,13 @@ fn what_vanishes_and_what_is_deleted() {
     assert_eq!(site.look(), (vec![], vec![]));
     site.write("manifests/latin.yaml", "x");
     fs::write(site.path("manifests/latin.yaml"), b"a: 1\nb: \xe9").unwrap();
-    assert_eq!(site.look(), (vec![], vec!["manifests/latin.yaml is not UTF-8 text, first on line 2".to_owned()]));
+    // Whatever was to be protected by what nobody can read is open, and that is told.
+    let unknown = "; nothing in it is in effect, and a policy in it protects nothing";
+    let problem = format!("manifests/latin.yaml is not UTF-8 text, first on line 2{unknown}");
+    assert_eq!(site.look(), (vec![], vec![problem]));
+    fs::remove_file(site.path("manifests/latin.yaml")).unwrap();
+    std::os::unix::fs::symlink("nowhere", site.path("manifests/link.yaml")).unwrap();
+    assert_eq!(site.look(), (vec![], vec![format!("manifests/link.yaml is not there{unknown}")]));
 }
 
 #[test]

@@ -20,7 +20,7 @@ use aws_lc_rs::digest;
 
 use super::copies::{Copies, private_directory};
 use super::record::{self, Keyspace, Record};
-use super::{Disk, Store, open_directory};
+use super::{Disk, LOCK_PATIENCE, Store, open_directory};
 
 const MAGIC: &str = "edge-backup 1 ";
 /// More than any store holds: some 100,000 certificates.
@@ -75,6 +75,7 @@ fn is_kept(keyspace: Keyspace) -> bool {
         | Keyspace::Drain
         | Keyspace::Holds
         | Keyspace::Maintenance
+        | Keyspace::Pin
         | Keyspace::SecretTexts
         | Keyspace::Tenure => false,
     }
@@ -148,7 +149,7 @@ pub fn restore(directory: &Path, file: &[u8]) -> Result<Contents, BackupError> {
     let contents = contents(file)?;
     let (_, records) = parse(file)?;
     let failed = |reason: String| BackupError::Directory { directory: directory.to_owned(), reason };
-    let lock = open_directory(directory).map_err(failed)?;
+    let lock = open_directory(directory, LOCK_PATIENCE).map_err(failed)?;
     if let Some(what) = occupied(directory).map_err(|error| failed(error.to_string()))? {
         return Err(BackupError::NotEmpty { directory: directory.to_owned(), what });
     }

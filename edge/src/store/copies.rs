@@ -13,6 +13,8 @@ use super::record::{self, Keyspace};
 
 pub(super) struct Copies {
     root: PathBuf,
+    /// They are another process's: nothing is set aside or tidied up.
+    is_beside: bool,
 }
 
 /// More files than this in one folder are not read: no state of ours is that large.
@@ -29,7 +31,12 @@ impl Copies {
         if let Some(parent) = root.parent() {
             sync_directory(parent)?;
         }
-        Ok(Self { root })
+        Ok(Self { root, is_beside: false })
+    }
+
+    /// Those that another process writes, to be read only.
+    pub(super) fn beside(root: PathBuf) -> Self {
+        Self { root, is_beside: true }
     }
 
     /// Every record of a keyspace that is whole, as raw bytes.
@@ -37,6 +44,7 @@ impl Copies {
         let folder = self.root.join(keyspace.name());
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
+            Err(error) if self.is_beside && error.kind() == io::ErrorKind::NotFound => return Vec::new(),
             Err(error) => {
                 notices.push(format!("{}: cannot be read: {error}", folder.display()));
                 return Vec::new();
@@ -54,13 +62,15 @@ impl Copies {
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some("rec") => match self.read_one(&path, keyspace) {
                     Ok(bytes) => records.push(bytes),
+                    // Removed at this moment, or a matter for who owns it.
+                    Err(_) if self.is_beside => {}
                     Err(error) => {
                         notices.push(format!("{}: set aside: {error}", path.display()));
                         let _ = fs::rename(&path, path.with_extension("broken"));
                     }
                 },
                 // Left by a crash before its rename, so never acknowledged.
-                Some("tmp") => drop(fs::remove_file(&path)),
+                Some("tmp") if !self.is_beside => drop(fs::remove_file(&path)),
                 _ => {}
             }
         }

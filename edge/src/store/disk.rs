@@ -27,6 +27,8 @@ pub(super) struct Disk {
     pub(super) sealing: Sealing,
     /// Records whose key is not here: they stay on the disk as they are, whatever is written under their names.
     pub(super) locked: BTreeSet<(Keyspace, String)>,
+    /// The directory is another process's: what was written or removed meanwhile.
+    pub(super) apart: Option<BTreeSet<(Keyspace, String)>>,
 }
 
 impl Disk {

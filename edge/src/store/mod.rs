@@ -20,12 +20,12 @@ mod seal;
 mod tests;
 mod unseal;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use edge_config::issuer::IssuerId;
 use edge_config::names::{CertId, ObjectKey, ObjectRef};
@@ -33,15 +33,18 @@ use zeroize::Zeroizing;
 
 use crate::control::holds::Holds;
 use crate::control::maintenance::Closures;
+use crate::history::Pin;
 
 pub use content::{SessionSecret, StoredCertificate};
 use content::{decode_addresses, decode_assignments, decode_drain, encode_addresses, encode_assignments, encode_drain};
 pub(crate) use copies::{private_directory, sync_directory, write_whole};
 use disk::Disk;
-use opening::{open_directory, open_disk};
+use opening::{LOCK_PATIENCE, open_directory, open_disk, read_beside};
 use record::Keyspace;
 pub use seal::Sealing;
 
+/// How long a directory is waited for that another process is letting go of.
+const TAKE_PATIENCE: Duration = Duration::from_secs(10);
 /// The key of keyspaces that hold one record.
 const ONLY: &str = "all";
 
@@ -90,7 +93,7 @@ impl Store {
         if let Sealing::Unusable(reason) = &sealing {
             notices.push(format!("{reason}; keys are kept in memory only, and sealed records stay as they are"));
         }
-        let (disk, memory) = match open_directory(directory) {
+        let (disk, memory) = match open_directory(directory, LOCK_PATIENCE) {
             Ok(lock) => open_disk(directory, lock, sealing, &mut notices),
             Err(reason) => {
                 notices.push(format!(
@@ -103,6 +106,67 @@ impl Store {
         };
         let store = Self(Arc::new(Shared { memory: RwLock::new(memory), disk: Mutex::new(disk) }));
         StoreOpened { store, notices }
+    }
+
+    /// What another process's store says now, read from its plain copies; nothing is written before
+    /// [`take`](Self::take).
+    pub fn beside(directory: &Path, sealing: Sealing) -> StoreOpened {
+        let mut notices = Vec::new();
+        let (disk, memory) = read_beside(directory, sealing, &mut notices);
+        let store = Self(Arc::new(Shared { memory: RwLock::new(memory), disk: Mutex::new(disk) }));
+        StoreOpened { store, notices }
+    }
+
+    /// Opens the directory that another process has let go of. What was written here in the meantime is written now,
+    /// over what the other wrote under the same names; the rest is as the other left it. Returns what is to be said of it.
+    pub fn take(&self, directory: &Path, sealing: Sealing) -> Vec<String> {
+        let mut notices = Vec::new();
+        let mut disk = self.disk();
+        let Some(apart) = disk.apart.take() else { return notices };
+        let (opened, mut found) = match open_directory(directory, TAKE_PATIENCE) {
+            Ok(lock) => open_disk(directory, lock, sealing, &mut notices),
+            Err(reason) => {
+                notices.push(format!(
+                    "state directory {}: {reason}; certificates, keys and assignments are kept in memory only and \
+                     are lost at the next stop",
+                    directory.display()
+                ));
+                disk.degraded = Some(reason);
+                return notices;
+            }
+        };
+        *disk = opened;
+        let mut memory = self.0.memory.write().unwrap_or_else(PoisonError::into_inner);
+        // Nothing was ordered or bound here: of that the other knows more.
+        let is_of_other = |keyspace| {
+            matches!(keyspace, Keyspace::AcmeMemory | Keyspace::Orders | Keyspace::Accounts | Keyspace::BoundAddresses)
+        };
+        for (keyspace, key) in apart.into_iter().filter(|(keyspace, _)| !is_of_other(*keyspace)) {
+            let name = (keyspace, key);
+            let written = match memory.records.get(&name) {
+                Some(payload) => {
+                    let encoded = disk.encode(keyspace, &name.1, payload);
+                    encoded.and_then(|bytes| disk.put(keyspace, &[(&name.1, &bytes)]))
+                }
+                None => disk.remove(keyspace, &[&name.1]),
+            };
+            if let Err(reason) = written {
+                notices.push(format!("{} {}: {reason}", keyspace.name(), name.1));
+            }
+            match memory.records.remove(&name) {
+                Some(payload) => drop(found.records.insert(name, payload)),
+                None => drop(found.records.remove(&name)),
+            }
+        }
+        *memory = found;
+        notices
+    }
+
+    /// Closes the directory for another process. What is read stays; what is written from now on is in memory only, as
+    /// this process ends.
+    pub fn close(&self) {
+        let mut disk = self.disk();
+        *disk = Disk { apart: Some(BTreeSet::new()), ..Disk::default() };
     }
 
     /// A store that forgets everything when it is dropped.
@@ -206,6 +270,16 @@ impl Store {
         self.put_only(Keyspace::Maintenance, Zeroizing::new(serde_json::to_vec(closures).unwrap_or_default()))
     }
 
+    /// At which revision an operator holds the configuration, over restarts; `None`: at none.
+    pub fn pin(&self) -> Option<Pin> {
+        self.only(Keyspace::Pin).and_then(|payload| serde_json::from_slice(&payload).ok()).flatten()
+    }
+
+    pub fn put_pin(&self, pin: Option<&Pin>) -> Result<(), StoreError> {
+        // Texts, numbers and times, for which this cannot fail.
+        self.put_only(Keyspace::Pin, Zeroizing::new(serde_json::to_vec(&pin).unwrap_or_default()))
+    }
+
     /// The keys of TLS session tickets, as whoever makes them wrote them.
     pub fn ticket_keys(&self) -> Option<Arc<Zeroizing<Vec<u8>>>> {
         self.only(Keyspace::TicketKeys)
@@ -302,6 +376,9 @@ impl Store {
         if fs::read(&path).is_ok_and(|found| found == content) {
             return Ok(path);
         }
+        if disk.apart.is_some() {
+            return Err(not_durable("the directory is another process's".into()));
+        }
         write_whole(&path, content, 0o644)
             .and_then(|()| sync_directory(directory))
             .map_err(|error| not_durable(error.to_string()))?;
@@ -335,6 +412,15 @@ impl Store {
             }
         }
         let mut disk = self.disk();
+        if let Some(apart) = &mut disk.apart {
+            let mut memory = self.0.memory.write().unwrap_or_else(PoisonError::into_inner);
+            for (key, payload) in records {
+                apart.insert((keyspace, key.clone()));
+                memory.records.insert((keyspace, key), Arc::new(payload));
+            }
+            // It is written when the directory is taken over.
+            return Ok(());
+        }
         let mut encoded = Vec::with_capacity(records.len());
         let mut refused = None;
         for (key, payload) in &records {
@@ -361,6 +447,14 @@ impl Store {
 
     fn remove(&self, keyspace: Keyspace, keys: Vec<String>) -> Result<(), StoreError> {
         let mut disk = self.disk();
+        if let Some(apart) = &mut disk.apart {
+            let mut memory = self.0.memory.write().unwrap_or_else(PoisonError::into_inner);
+            for key in keys {
+                memory.records.remove(&(keyspace, key.clone()));
+                apart.insert((keyspace, key));
+            }
+            return Ok(());
+        }
         let is_open = |key: &&str| !disk.locked.contains(&(keyspace, (*key).to_owned()));
         let names: Vec<&str> = keys.iter().map(String::as_str).filter(is_open).collect();
         let result = disk.remove(keyspace, &names);

@@ -21,13 +21,13 @@ use super::seal::Sealing;
 use super::unseal::unseal;
 
 /// How long the directory or the database may be somebody else's before it counts as in use.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// Directories of broken databases that are kept for a look; older ones are removed.
 const BROKEN_KEPT: u32 = 5;
 
 /// Creates the directory where needed, proves that it can be written, and locks it.
-pub(super) fn open_directory(directory: &Path) -> Result<File, String> {
+pub(super) fn open_directory(directory: &Path, patience: Duration) -> Result<File, String> {
     // 0755: the folders inside that hold secrets are 0700, and the internal CA's certificate is for everybody.
     DirBuilder::new()
         .recursive(true)
@@ -43,7 +43,7 @@ pub(super) fn open_directory(directory: &Path) -> Result<File, String> {
         .map_err(|error| format!("cannot be written: {error}"))?;
     // Whoever held it a moment ago may still be on its way out: a daemon that was killed, or a child between fork and
     // exec that inherited the lock.
-    let deadline = Instant::now() + LOCK_PATIENCE;
+    let deadline = Instant::now() + patience;
     loop {
         match lock.try_lock() {
             Ok(()) => return Ok(lock),
@@ -108,6 +108,7 @@ pub(super) fn open_disk(directory: &Path, lock: File, sealing: Sealing, notices:
         degraded: None,
         sealing,
         locked: BTreeSet::new(),
+        apart: None,
     };
     if disk.database.is_none() {
         disk.degraded = Some("no database".into());
@@ -115,6 +116,23 @@ pub(super) fn open_disk(directory: &Path, lock: File, sealing: Sealing, notices:
         disk.degraded = Some("no directory of copies".into());
     }
     repair(&mut disk, &newest, notices);
+    let memory = unseal(&mut disk, newest, notices);
+    (disk, memory)
+}
+
+/// What the plain copies say, while the directory is another process's: nothing is locked, repaired or written.
+pub(super) fn read_beside(directory: &Path, sealing: Sealing, notices: &mut Vec<String>) -> (Disk, Memory) {
+    let mut newest = BTreeMap::new();
+    let copies = Copies::beside(directory.join("copies"));
+    for keyspace in Keyspace::ALL {
+        for bytes in copies.read(keyspace, notices) {
+            let Ok(record) = record::decode(&bytes) else { continue };
+            let key = (keyspace, record.key.to_owned());
+            newest.insert(key, Newest::new(record.sequence, bytes, Side::Copy));
+        }
+    }
+    let apart = Some(BTreeSet::new());
+    let mut disk = Disk { directory: Some(directory.into()), sealing, apart, ..Disk::default() };
     let memory = unseal(&mut disk, newest, notices);
     (disk, memory)
 }

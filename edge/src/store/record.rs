@@ -36,10 +36,12 @@ pub(super) enum Keyspace {
     Holds,
     /// Hosts that an operator has closed.
     Maintenance,
+    /// The revision at which an operator holds the configuration.
+    Pin,
 }
 
 impl Keyspace {
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::Certificates,
         Self::InternalCa,
         Self::Assignments,
@@ -54,6 +56,7 @@ impl Keyspace {
         Self::Tenure,
         Self::Holds,
         Self::Maintenance,
+        Self::Pin,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -72,6 +75,7 @@ impl Keyspace {
             Self::Tenure => "tenure",
             Self::Holds => "holds",
             Self::Maintenance => "maintenance",
+            Self::Pin => "pin",
         }
     }
 
@@ -86,7 +90,8 @@ impl Keyspace {
             | Self::Accounts
             | Self::Orders
             | Self::Tenure
-            | Self::Holds => 256 << 10,
+            | Self::Holds
+            | Self::Pin => 256 << 10,
             Self::Assignments | Self::BoundAddresses | Self::SecretTexts | Self::Maintenance => 4 << 20,
             Self::AcmeMemory => 32 << 20,
         }
@@ -108,7 +113,8 @@ impl Keyspace {
             | Self::AcmeMemory
             | Self::Tenure
             | Self::Holds
-            | Self::Maintenance => false,
+            | Self::Maintenance
+            | Self::Pin => false,
         }
     }
 }

@@ -205,3 +205,33 @@ fn parts_of_what_planning_remembers_are_there_until_the_whole_has_them() {
     let store = Store::open(directory.path()).store;
     assert_eq!((text(&store.acme_memory().unwrap()), since(&store).len()), ("whole of ten".to_owned(), 0));
 }
+
+#[test]
+fn a_store_passes_from_one_process_to_the_next_without_losing_what_either_wrote() {
+    let directory = tempfile::tempdir().unwrap();
+    let account = |text: &str| Zeroizing::new(text.as_bytes().to_vec());
+    let first = opened(directory.path());
+    first.put_secret_texts(account("one")).unwrap();
+    first.put_tenure(b"old".to_vec()).unwrap();
+    let beside = Store::beside(directory.path(), Sealing::Clear);
+    assert!(beside.notices.is_empty(), "{:?}", beside.notices);
+    let second = beside.store;
+    assert_eq!(&**second.secret_texts().unwrap(), b"one");
+    // Each goes on; nobody sees the other's.
+    first.put_secret_texts(account("two")).unwrap();
+    first.put_acme_memory(account("asked"), 0).unwrap();
+    second.put_acme_memory(account("stale"), 0).unwrap();
+    second.put_tenure(b"new".to_vec()).unwrap();
+    assert_eq!(&**second.secret_texts().unwrap(), b"one");
+    assert_eq!(&**Store::beside(directory.path(), Sealing::Clear).store.tenure().unwrap(), b"old");
+
+    first.close();
+    assert_eq!(second.take(directory.path(), Sealing::Clear), Vec::<String>::new());
+    assert!(second.is_durable() && !first.is_durable());
+    first.put_secret_texts(account("late")).unwrap();
+    drop((first, second));
+    let third = opened(directory.path());
+    assert_eq!(&**third.secret_texts().unwrap(), b"two");
+    assert_eq!(&**third.acme_memory().unwrap(), b"asked", "what CAs were asked is known to who asks them");
+    assert_eq!(&**third.tenure().unwrap(), b"new");
+}

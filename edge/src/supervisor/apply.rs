@@ -16,9 +16,11 @@ use tokio::time::Instant;
 
 use super::cluster::{Files, Joined};
 use super::endpoints::names;
+use super::rollback::Holding;
 use super::{CERTIFICATES_PATIENCE, DISK_PATIENCE, LIVE_PATIENCE, Serving, Supervisor};
 use crate::certs;
 use crate::control::world::Reloaded;
+use crate::history::{Bounds, Cause};
 use crate::kubernetes::{Changes, SOURCE};
 use crate::memory;
 use crate::proxy::challenges::responders;
@@ -59,8 +61,9 @@ impl Supervisor {
 
     /// Reads everything again and serves what came out of it. An error: edge.toml is refused, and what it names is read
     /// by the settings before it.
-    pub(super) async fn reload(&mut self) -> Result<Reloaded, String> {
+    pub(super) async fn reload(&mut self, cause: Cause, by: Option<String>) -> Result<Reloaded, String> {
         self.tell(self.notifier.reloading());
+        self.cause = (cause.clone(), by.clone());
         let before = self.wanted.generation;
         let began = Instant::now();
         let loaded = source::load(&self.config, &mut self.wanted.cache);
@@ -77,25 +80,28 @@ impl Supervisor {
         let status = self.status_line();
         self.tell(self.notifier.ready(&status));
         if let Some(reason) = &self.seen.sources_error {
+            self.note_refused(cause, by, reason);
             return Err(format!("{reason}; the settings before it stay in force"));
         }
-        let count = |severity| {
-            let problems = self.wanted.problems.iter().chain(&self.wanted.compiled.report.problems);
-            u32::try_from(problems.filter(|problem| problem.severity == severity).count()).unwrap_or(u32::MAX)
-        };
         Ok(Reloaded {
             generation: self.wanted.generation,
             changed: self.wanted.generation != before,
-            errors: count(Severity::Error),
-            warnings: count(Severity::Warning),
+            errors: self.count(Severity::Error),
+            warnings: self.count(Severity::Warning),
         })
     }
 
-    fn take_files(&mut self, loaded: Loaded) {
+    /// Problems of what is in force.
+    pub(super) fn count(&self, severity: Severity) -> u32 {
+        let problems = self.wanted.problems.iter().chain(&self.wanted.compiled.report.problems);
+        u32::try_from(problems.filter(|problem| problem.severity == severity).count()).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn take_files(&mut self, loaded: Loaded) {
         self.note_source(&loaded);
         self.watcher.set(&loaded.watched);
-        let Loaded { inputs, keys, problems, .. } = loaded;
-        self.wanted.files = Files { inputs, keys, problems };
+        let Loaded { inputs, keys, problems, portion, .. } = loaded;
+        self.wanted.files = Files { inputs, keys, problems, portion };
         self.name_secrets();
     }
 
@@ -115,6 +121,7 @@ impl Supervisor {
         } else if only_endpoints {
             self.move_endpoints();
         } else {
+            self.cause = (Cause::Kubernetes, None);
             self.settle().await;
         }
         // Each generation leaves the one before it behind.
@@ -147,10 +154,14 @@ impl Supervisor {
             // Nothing to put them together with, now or later.
             None => std::mem::take(&mut self.wanted.files).into(),
         };
-        let Joined { mut inputs, keys, problems } = joined;
+        let Joined { mut inputs, keys, mut problems, mut portion } = joined;
+        inputs.assigned = self.store.assignments();
+        if let Some(held) = &mut self.held {
+            (inputs, portion) = held.over(inputs, portion);
+            problems.push(held.problem());
+        }
         self.tell_problems(&problems);
         let settings = Arc::clone(&inputs.settings);
-        inputs.assigned = self.store.assignments();
         if let Some(kubernetes) = &self.kubernetes {
             inputs.published = kubernetes.mirror().published(announced(&inputs));
             inputs.cert_manager = kubernetes.coexistence().borrow().cert_manager;
@@ -162,6 +173,8 @@ impl Supervisor {
             && *problems == *self.wanted.problems
             && self.seen.failed_sockets.is_empty()
         {
+            self.wanted.portion = portion;
+            self.cause = (Cause::Kubernetes, None);
             self.show();
             return;
         }
@@ -170,8 +183,12 @@ impl Supervisor {
         let compiled = self.wanted.compiler.compile(&inputs);
         clock.lap("compile_ms");
         // An address is given out for good: it must be remembered before anybody sees it.
-        if compiled.assigned != inputs.assigned {
-            self.remember_assignments(compiled.assigned.clone()).await;
+        let assigned = match &self.held {
+            Some(held) => held.with_waiting(&compiled.assigned, &self.store.assignments()),
+            None => compiled.assigned.clone(),
+        };
+        if assigned != inputs.assigned {
+            self.remember_assignments(assigned).await;
         }
         let settings_before = std::mem::replace(&mut self.wanted.settings, settings);
         self.apply_settings(&settings_before);
@@ -187,11 +204,13 @@ impl Supervisor {
             && settings_before.tracing == settings.tracing
             && settings_before.certificates == settings.certificates;
         self.wanted.inputs = inputs;
+        self.wanted.portion = portion;
         self.wanted.keys = keys;
         self.wanted.problems = problems.into();
         self.wanted.compiled = Arc::new(compiled);
         self.tell_reach();
         if unchanged && self.seen.failed_sockets.is_empty() {
+            self.note_applied();
             self.show();
             return;
         }
@@ -221,6 +240,7 @@ impl Supervisor {
             tracing::warn!(generation = self.wanted.generation, "not every worker serves it yet");
         }
         clock.lap("live_ms");
+        self.note_applied();
         self.proxy.forget();
         self.show();
         clock.lap("show_ms");
@@ -244,6 +264,15 @@ impl Supervisor {
         let now = &self.wanted.settings;
         if before.tracing != now.tracing {
             self.telemetry.set(now.tracing.as_ref());
+        }
+        // Whoever takes over answers when the predecessor does not any more.
+        if self.api.is_some() {
+            self.dashboard.set(now.dashboard.as_ref());
+        }
+        if before.history != now.history
+            && let Some(history) = &self.history
+        {
+            history.bound(Bounds::of(&now.history, self.held.as_ref().map(Holding::revision)));
         }
         self.logging.set_level(now.log.level);
         let fixed = [

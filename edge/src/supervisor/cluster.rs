@@ -26,17 +26,23 @@ pub(super) struct Files {
     pub(super) inputs: Inputs,
     pub(super) keys: Keys,
     pub(super) problems: Vec<Problem>,
+    /// Of `edge.toml`.
+    pub(super) portion: Arc<str>,
 }
 
 impl Files {
     /// The Secrets that objects of files name and files do not hold.
     pub(super) fn secrets(&self) -> BTreeSet<ObjectKey> {
-        let kinds =
-            [Kind::Gateway, Kind::ListenerSet, Kind::BackendTLSPolicy, Kind::Issuer, Kind::Certificate, Kind::BGPPeer];
-        let objects = kinds.into_iter().flat_map(|kind| self.inputs.of_kind(kind));
-        let secrets = objects.flat_map(|object| secrets_of(&object));
-        secrets.filter(|secret| !self.inputs.secrets.contains_key(secret)).collect()
+        referred(&self.inputs).filter(|secret| !self.inputs.secrets.contains_key(secret)).collect()
     }
+}
+
+/// The Secrets that objects name.
+pub(super) fn referred(inputs: &Inputs) -> impl Iterator<Item = ObjectKey> {
+    let kinds =
+        [Kind::Gateway, Kind::ListenerSet, Kind::BackendTLSPolicy, Kind::Issuer, Kind::Certificate, Kind::BGPPeer];
+    let objects = kinds.into_iter().flat_map(|kind| inputs.of_kind(kind));
+    objects.flat_map(|object| secrets_of(&object))
 }
 
 /// Everything that compile reads, from all sources.
@@ -44,12 +50,13 @@ pub(super) struct Joined {
     pub(super) inputs: Inputs,
     pub(super) keys: Keys,
     pub(super) problems: Vec<Problem>,
+    pub(super) portion: Arc<str>,
 }
 
 impl From<Files> for Joined {
     fn from(files: Files) -> Self {
-        let Files { inputs, keys, problems } = files;
-        Self { inputs, keys, problems }
+        let Files { inputs, keys, problems, portion } = files;
+        Self { inputs, keys, problems, portion }
     }
 }
 
@@ -146,7 +153,7 @@ impl Cluster {
         let broken = broken.filter(|(object, _)| inputs.meta(object).is_none());
         inputs.unusable = broken.map(|(object, reason)| (object.clone(), reason.clone())).collect();
         inputs.outdated = self.outdated_beside(files);
-        Joined { inputs, keys, problems }
+        Joined { inputs, keys, problems, portion: Arc::clone(&files.portion) }
     }
 
     /// Those of its objects that serve in their last good version and are in no file.

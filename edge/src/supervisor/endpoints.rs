@@ -13,7 +13,11 @@ use crate::resolve::{self, Resolved};
 impl Supervisor {
     /// Endpoints moved and nothing else: what is served stays the same generation.
     pub(super) fn move_endpoints(&mut self) {
-        let inputs = self.wanted.cluster.with_endpoints(&self.wanted.files, &self.wanted.inputs);
+        let mut inputs = self.wanted.cluster.with_endpoints(&self.wanted.files, &self.wanted.inputs);
+        if self.held.is_some() {
+            // What is outdated of the sources' objects is not what serves.
+            inputs.outdated.clone_from(&self.wanted.inputs.outdated);
+        }
         let inputs = Arc::new(inputs);
         let compiled = &self.wanted.compiled;
         let endpoints = self.wanted.compiler.endpoints(&inputs, &compiled.snapshot);

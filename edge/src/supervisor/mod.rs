@@ -13,9 +13,12 @@ mod leave;
 mod maintenance;
 mod network;
 mod observe;
+mod rollback;
 mod signals;
 mod start;
+mod take_over;
 mod texts;
+mod upgrade;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -32,14 +35,20 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use self::cluster::{Cluster, Files, Saver};
+use self::rollback::Holding;
 use crate::certs::command::CertCommand;
 use crate::certs::table::CertTable;
 use crate::certs::{self, Certs, CertsObserved};
 use crate::control::api;
 use crate::control::holds::{Ask, Holds};
 use crate::control::maintenance::Closures;
-use crate::control::world::{Command, Reloaded, World};
+use crate::control::world::{Command, Reloaded, Rolled, Upgraded, World};
+use crate::dashboard::Dashboard;
 use crate::fleet::Fleet;
+use crate::handover::Program;
+use crate::handover::predecessor::{Ear, News};
+use crate::handover::successor::Successor;
+use crate::history::{self, Cause, Folder, Keeper};
 use crate::kubernetes::{Changes, Kubernetes, Reporting};
 use crate::logging::Logging;
 use crate::moment;
@@ -84,15 +93,21 @@ pub enum StartError {
     Fleet(#[source] std::io::Error),
     #[error("cannot start the thread that tells the network")]
     Network(#[source] std::io::Error),
+    #[error("cannot start the thread of the history")]
+    History(#[source] std::io::Error),
     #[error("cannot start the thread that watches files")]
     Watch(#[source] std::io::Error),
+    #[error("cannot find out which program this is")]
+    Program(#[source] std::io::Error),
+    #[error(transparent)]
+    Predecessor(#[from] crate::handover::predecessor::PredecessorError),
 }
 
 /// One thing that happened.
 #[derive(Debug)]
 enum Event {
     /// Files may have changed. A command waits for the answer; the watch and SIGHUP do not.
-    Reload(Option<oneshot::Sender<Result<Reloaded, String>>>),
+    Reload(Cause, Option<String>, Option<oneshot::Sender<Result<Reloaded, String>>>),
     Certificates(certs::Published),
     Addresses(Arc<AddressesObserved>),
     Resolved(resolve::Update),
@@ -112,6 +127,14 @@ enum Event {
     Hold(Ask, oneshot::Sender<Result<Holds, String>>),
     /// Something about a host.
     Close(crate::control::maintenance::Ask, oneshot::Sender<Result<Closures, String>>),
+    /// The configuration is to be held at a revision, or to be released.
+    Roll(history::Ask, Option<String>, oneshot::Sender<Result<Rolled, String>>),
+    /// Reload, or hand over to the program on disk; `true`: that in any case.
+    Upgrade(bool, oneshot::Sender<Result<Upgraded, String>>),
+    /// A successor is ready, or why there is none.
+    Successor(Result<Box<Successor>, String>),
+    /// Of the edged before this one.
+    Predecessor(News),
     /// The certificate thread answers it.
     Certificate(CertCommand),
     /// What is seen of the network, or of who guards it, changed.
@@ -128,6 +151,9 @@ enum Event {
 struct Inbox {
     /// Signals.
     signals: mpsc::Receiver<Event>,
+    successors: mpsc::Receiver<Result<Box<Successor>, String>>,
+    /// Until it has ended.
+    predecessor: Option<Ear>,
     files: mpsc::Receiver<()>,
     commands: mpsc::Receiver<Command>,
     certificates: mpsc::UnboundedReceiver<certs::Published>,
@@ -154,13 +180,17 @@ impl Inbox {
             biased;
             Some(event) = self.signals.recv() => event,
             Some(command) = self.commands.recv() => match command {
-                Command::Reload { reply } => Event::Reload(Some(reply)),
+                Command::Reload { by, reply } => Event::Reload(Cause::Reload, by, Some(reply)),
+                Command::Upgrade { is_forced, reply } => Event::Upgrade(is_forced, reply),
                 Command::Drain { reply } => Event::Drain(reply),
                 Command::Undrain { reply } => Event::Undrain(reply),
                 Command::Hold { ask, reply } => Event::Hold(ask, reply),
                 Command::Close { ask, reply } => Event::Close(ask, reply),
+                Command::Roll { ask, by, reply } => Event::Roll(ask, by, reply),
                 Command::Certificate(command) => Event::Certificate(command),
             },
+            Some(successor) = self.successors.recv() => Event::Successor(successor),
+            news = heard(&mut self.predecessor) => Event::Predecessor(news),
             () = self.network.notified() => Event::Network,
             () = moment::reached(self.due) => Event::Due,
             Some(published) = self.certificates.recv() => Event::Certificates(published),
@@ -169,12 +199,19 @@ impl Inbox {
             Ok(()) = self.addresses.changed() => Event::Addresses(self.addresses.borrow_and_update().clone()),
             // Before what may come without end: the watchdog and health wait for it.
             _ = self.look.tick() => Event::Look,
-            Some(()) = self.files.recv() => Event::Reload(None),
+            Some(()) = self.files.recv() => Event::Reload(Cause::Files, None, None),
             Some(changes) = receive(&mut self.cluster) => Event::Cluster(changes),
             () = moved(&mut self.moves) => Event::Published,
             heard = texts::heard(&mut self.beside) => Event::Heard(heard),
             () = moment::reached(self.held) => Event::Begin,
         }
+    }
+}
+
+async fn heard(predecessor: &mut Option<Ear>) -> News {
+    match predecessor {
+        Some(ear) => ear.next().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -210,6 +247,11 @@ const LIVE_PATIENCE: Duration = Duration::from_secs(1);
 
 pub struct Supervisor {
     config: PathBuf,
+    program: Program,
+    upgrade: upgrade::Upgrade,
+    /// While there is an edged before this one.
+    succession: Option<take_over::Succession>,
+    parts: take_over::Parts,
     inbox: Inbox,
     logging: Logging,
     notifier: Notifier,
@@ -236,6 +278,14 @@ pub struct Supervisor {
     holds: Arc<Holds>,
     /// Hosts that an operator has closed.
     closed: maintenance::Closed,
+    /// Once this edged is the one of its machine.
+    history: Option<Keeper>,
+    /// Where revisions are read.
+    revisions: Folder,
+    /// At a revision, by command.
+    held: Option<Holding>,
+    /// Why the next configuration is taken into force, and who asked for it.
+    cause: (Cause, Option<String>),
     kubernetes: Option<Kubernetes>,
     /// What is said in the API.
     reporting: Option<Reporting>,
@@ -244,6 +294,7 @@ pub struct Supervisor {
     /// Ends the control API when it is dropped.
     stop_api: watch::Sender<bool>,
     api: Option<std::thread::JoinHandle<()>>,
+    dashboard: Dashboard,
     wanted: Serving,
     seen: Seen,
 }
@@ -255,6 +306,8 @@ struct Serving {
     cluster: Cluster,
     settings: Arc<Settings>,
     inputs: Arc<Inputs>,
+    /// Of `edge.toml`, as it is in force.
+    portion: Arc<str>,
     keys: Keys,
     problems: Arc<[Problem]>,
     compiled: Arc<Compiled>,
@@ -304,9 +357,21 @@ impl Supervisor {
     /// Takes events until one says to stop; then drains, and undoes what only makes sense while edged runs.
     async fn run(mut self) {
         loop {
+            self.report_readiness();
             match self.inbox.next().await {
-                Event::Reload(reply) => {
-                    let answer = self.reload().await;
+                Event::Upgrade(is_forced, reply) => self.upgrade(is_forced, reply).await,
+                Event::Successor(successor) => {
+                    if let Some(relief) = self.relieve(successor).await {
+                        return self.hand_over(relief).await;
+                    }
+                }
+                Event::Predecessor(news) => {
+                    if !self.take_news(news).await {
+                        return;
+                    }
+                }
+                Event::Reload(cause, by, reply) => {
+                    let answer = self.reload(cause, by).await;
                     if let Some(reply) = reply {
                         // Whoever asked may be gone by now.
                         let _ = reply.send(answer);
@@ -337,12 +402,17 @@ impl Supervisor {
                     let answer = self.close(ask).await;
                     let _ = reply.send(answer);
                 }
+                Event::Roll(ask, by, reply) => {
+                    let answer = self.roll(ask, by).await;
+                    let _ = reply.send(answer);
+                }
                 Event::Certificate(command) => self.certs.door().send(command),
                 Event::Network => self.show(),
                 Event::Due => {
                     self.step_out();
                     self.lapse_holds().await;
                     self.lapse_closures().await;
+                    self.lapse_pin().await;
                     self.show();
                 }
                 Event::Look => self.look(),
@@ -382,6 +452,7 @@ impl Supervisor {
         self.reach.stop().await;
         drop(self.fleet);
         drop(self.certs);
+        drop(self.dashboard);
         drop(self.stop_api);
         if let Some(api) = self.api
             && api.join().is_err()

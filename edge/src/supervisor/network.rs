@@ -44,7 +44,8 @@ impl Supervisor {
         }
         let step = self.leaving.and_then(|leaving| leaving.due());
         let held = judged.next.map(Instant::from_std);
-        self.inbox.due = [step, held, self.next_hold(), self.next_closure()].into_iter().flatten().min();
+        self.inbox.due =
+            [step, held, self.next_hold(), self.next_closure(), self.next_release()].into_iter().flatten().min();
         let passwords = passwords(&snapshot.announce, &self.wanted.keys);
         self.announcer.set(&snapshot.announce, &judged.stances, &passwords, self.seen.undone);
         self.seen.stances = judged.stances.into_iter().collect();

@@ -10,13 +10,15 @@ use edge_config::problem::Severity;
 use edge_config::reach;
 use edge_config::snapshot::{EndpointSet, UpstreamKey};
 
-use super::Supervisor;
 use super::cluster::Saver;
+use super::rollback::Holding;
+use super::{Supervisor, take_over};
 use crate::control::observed::{
     CollectionState, Network, Observed, ReachState, SocketState, SourceState, UpstreamState, VipState,
 };
 use crate::control::span;
 use crate::control::world::World;
+use crate::history::Keeper;
 use crate::kubernetes::Reporting;
 use crate::reach::Way;
 use crate::vip::AddressState;
@@ -43,6 +45,7 @@ impl Supervisor {
             generation: wanted.generation,
             since: wanted.since,
             inputs: Arc::clone(&wanted.inputs),
+            portion: Arc::clone(&wanted.portion),
             compiled: Arc::clone(&wanted.compiled),
             endpoints,
             problems: Arc::clone(&wanted.problems),
@@ -79,6 +82,7 @@ impl Supervisor {
         let mut notices = self.seen.store_notices.clone();
         notices.extend(self.store.degraded().map(|reason| format!("store: {reason}")));
         notices.extend(self.saver.as_ref().and_then(Saver::trouble));
+        notices.extend(self.history.as_ref().and_then(|history| history.observed().trouble.clone()));
         notices.extend(self.seen.certs.notices.iter().cloned());
         notices.extend(self.seen.addresses.notices.iter().cloned());
         notices.extend(self.seen.reach.notices.iter().cloned());
@@ -90,7 +94,10 @@ impl Supervisor {
         notices.extend(self.seen.kernel.0.iter().map(|finding| format!("kernel: {finding}")));
         notices.extend(self.proxy.deaf());
         notices.extend(self.telemetry.trouble());
+        notices.extend(self.dashboard.notice());
         notices.extend(self.reporting.as_ref().and_then(Reporting::trouble));
+        notices.extend(self.upgrade.notice());
+        notices.extend(self.succession.as_ref().map(take_over::Succession::notice));
         let fleet = self.fleet.observed();
         notices.extend(fleet.iter().flat_map(|fleet| fleet.notices()));
         if let Some(kubernetes) = &self.kubernetes {
@@ -124,6 +131,8 @@ impl Supervisor {
             drain: self.leaving.map(|leaving| leaving.observed()),
             holds: Arc::clone(&self.holds),
             closures: Arc::clone(&self.closed.closures),
+            held: self.held.as_ref().map(Holding::told),
+            history: self.history.as_ref().map(Keeper::observed).unwrap_or_default(),
             network: Network::default(),
             fleet,
             troubles,

@@ -6,6 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::Event;
+use crate::history::Cause;
 
 /// Sends events until the receiver is gone. Signals that arrive together are one event.
 pub(super) fn watch(events: mpsc::Sender<Event>) -> io::Result<()> {
@@ -16,7 +17,7 @@ pub(super) fn watch(events: mpsc::Sender<Event>) -> io::Result<()> {
     tokio::spawn(async move {
         loop {
             let event = tokio::select! {
-                Some(()) = hangup.recv() => Event::Reload(None),
+                Some(()) = hangup.recv() => Event::Reload(Cause::Hangup, None, None),
                 Some(()) = reopen.recv() => Event::ReopenLogs,
                 Some(()) = terminate.recv() => Event::Stop,
                 Some(()) = interrupt.recv() => Event::Stop,

@@ -11,7 +11,7 @@ use edge_config::snapshot::WantedIssuer;
 use tokio::sync::watch;
 
 use super::Supervisor;
-use super::cluster::Kept;
+use super::cluster::{Kept, referred};
 use crate::certs::offer::account_secret;
 use crate::certs::{CertsWanted, SecretTexts};
 use crate::kubernetes::{Coexistence, Kubernetes};
@@ -104,6 +104,10 @@ impl Supervisor {
         let Some(kubernetes) = &self.kubernetes else { return };
         let snapshot = &self.wanted.compiled.snapshot;
         let mut secrets = self.wanted.files.secrets();
+        if self.held.is_some() {
+            // The API server's objects of now may not name those of then.
+            secrets.extend(referred(&self.wanted.inputs));
+        }
         for wish in &snapshot.certificates {
             secrets.extend(wish.write_back.as_ref().map(|write| write.secret.0.clone()));
             if let WantedIssuer::Ca(id) = &wish.issuer {

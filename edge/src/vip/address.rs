@@ -57,8 +57,21 @@ pub struct Addresses {
 }
 
 enum Request {
-    Set { settings: VipSettings, wanted: BTreeSet<IpAddr>, done: oneshot::Sender<Arc<AddressesObserved>> },
-    Stop { done: oneshot::Sender<()> },
+    Set {
+        settings: VipSettings,
+        wanted: BTreeSet<IpAddr>,
+        done: oneshot::Sender<Arc<AddressesObserved>>,
+    },
+    TakeOver {
+        done: oneshot::Sender<()>,
+    },
+    /// Everything stays where it is.
+    Release {
+        done: oneshot::Sender<()>,
+    },
+    Stop {
+        done: oneshot::Sender<()>,
+    },
 }
 
 /// The kernel is asked anew this often, for changes that it did not report.
@@ -71,12 +84,23 @@ const SETTLE: Duration = Duration::from_millis(50);
 impl Addresses {
     /// Starts the task on the current tokio runtime. `Store` keeps the list of addresses that are ours.
     pub fn start(store: Store) -> Self {
+        Self::begin(store, false)
+    }
+
+    /// The same, but another process of this machine still owns them: until [`take_over`](Self::take_over) they are only
+    /// looked at.
+    pub fn start_beside(store: Store) -> Self {
+        Self::begin(store, true)
+    }
+
+    fn begin(store: Store, looks_only: bool) -> Self {
         let (requests, inbox) = mpsc::channel(16);
         let (publish, observed) = watch::channel(Arc::default());
         let owner = Owner {
             ours: store.bound_addresses().into_iter().collect(),
             store,
             settings: VipSettings { bind: BindVips::Never, interface: String::new(), ..VipSettings::default() },
+            looks_only,
             wanted: None,
             netlink: None,
             publish,
@@ -106,6 +130,22 @@ impl Addresses {
         self.observed.clone()
     }
 
+    /// The other process has let go: what is wanted is added now, what is not is removed.
+    pub async fn take_over(&self) {
+        let (done, answer) = oneshot::channel();
+        if self.requests.send(Request::TakeOver { done }).await.is_ok() {
+            let _ = answer.await;
+        }
+    }
+
+    /// Ends the task; another process goes on.
+    pub async fn release(self) {
+        let (done, answer) = oneshot::channel();
+        if self.requests.send(Request::Release { done }).await.is_ok() {
+            let _ = answer.await;
+        }
+    }
+
     /// Removes what is ours and ends the task.
     pub async fn stop(self) {
         let (done, answer) = oneshot::channel();
@@ -118,6 +158,8 @@ impl Addresses {
 
 struct Owner {
     store: Store,
+    /// They are another process's.
+    looks_only: bool,
     settings: VipSettings,
     /// `None` before the first request: nothing is removed before somebody said what is wanted.
     wanted: Option<BTreeSet<IpAddr>>,
@@ -145,6 +187,17 @@ impl Owner {
                         let observed = self.apply().await;
                         // The asker may have given up; the addresses are set all the same.
                         let _ = done.send(observed);
+                    }
+                    Some(Request::TakeOver { done }) => {
+                        self.looks_only = false;
+                        // What the other process has added since.
+                        self.ours.extend(self.store.bound_addresses());
+                        self.apply().await;
+                        let _ = done.send(());
+                    }
+                    Some(Request::Release { done }) => {
+                        let _ = done.send(());
+                        break;
                     }
                     Some(Request::Stop { done }) => {
                         self.wanted = Some(BTreeSet::new());
@@ -183,6 +236,13 @@ impl Owner {
         let Some(wanted) = self.wanted.clone() else { return self.publish.borrow().clone() };
         let mut observed = AddressesObserved::default();
         match self.look().await {
+            Ok(listed) if self.looks_only => {
+                for address in &wanted {
+                    let awaited =
+                        || AddressState::Failed(format!("{address} is added when the edged before has ended"));
+                    observed.addresses.insert(*address, self.found(*address, &listed).unwrap_or_else(awaited));
+                }
+            }
             Ok(listed) => {
                 let before = self.ours.clone();
                 self.forget_lost(&listed, &wanted);

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use edge_bgp::child::Parent;
+use edge_bgp::speaker::Household;
 use edge_bgp::{Observed, Speaker, Tell, Wanted};
 use edge_config::announce::{Announce, Engine, Password, Peer, PeerAddress, Prefix};
 use tokio::sync::{Notify, oneshot, watch};
@@ -21,10 +23,10 @@ use tokio::time::Instant;
 use self::lost::Lost;
 use self::passwords::PasswordFiles;
 pub use self::passwords::Passwords;
-use super::bfd::{Bfd, BfdObserved, BfdWanted};
+use super::bfd::{Bfd, BfdHanded, BfdObserved, BfdWanted};
 use super::gate::Stance;
 use super::guard::{ChildProcess, Guard, OWN_PROGRAM, Undo, Untold};
-use super::l2::{GroupWanted, L2, L2Observed, L2Options, VipHeld};
+use super::l2::{GroupWanted, L2, L2Handed, L2Observed, L2Options, VipHeld};
 use crate::control::observed::Network;
 use crate::moment;
 use crate::pulse::Vitals;
@@ -39,11 +41,49 @@ struct Order {
     undone: u64,
 }
 
+/// Everything that the network knows of this machine, between two processes of it: no peer notices while somebody holds
+/// it and goes on in time.
+#[derive(Debug, Default)]
+pub struct Told {
+    pub gobgpd: Option<edge_bgp::child::Handed>,
+    pub l2: Vec<L2Handed>,
+    pub bfd: Vec<BfdHanded>,
+}
+
+impl Told {
+    /// For who may have to go on himself.
+    pub fn try_clone(&self) -> std::io::Result<Self> {
+        let Self { gobgpd, l2, bfd } = self;
+        let gobgpd = gobgpd.as_ref().map(edge_bgp::child::Handed::try_clone).transpose()?;
+        Ok(Self { gobgpd, l2: l2.clone(), bfd: bfd.clone() })
+    }
+}
+
+/// Whence the thread begins.
+pub enum Begin {
+    /// Nobody knows of this machine.
+    Anew,
+    /// When another process has handed over. The second is told as soon as the guard of this one watches over it.
+    After(oneshot::Receiver<Told>, oneshot::Sender<()>),
+}
+
+/// How the thread ends.
+enum Stop {
+    Withdraw,
+    Release(oneshot::Sender<Released>),
+}
+
+/// What was let go of. The guard still takes everything back if this process dies; to be stopped when another's watches.
+pub struct Released {
+    pub told: Told,
+    pub guard: Guard,
+}
+
 /// A handle to the thread.
 pub struct Announcer {
     orders: watch::Sender<Arc<Order>>,
     network: watch::Receiver<Arc<Network>>,
-    stop: Option<oneshot::Sender<()>>,
+    stop: Option<oneshot::Sender<Stop>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -55,21 +95,44 @@ const PASSWORDS: Duration = Duration::from_secs(10);
 impl Announcer {
     /// Starts the thread, which announces nothing yet. `changed` is told of everything new in [`observed`](Self::observed).
     /// `vitals` are those without whom nothing may be announced.
-    pub fn start(run_directory: PathBuf, vitals: Vitals, changed: Arc<Notify>) -> std::io::Result<Self> {
+    pub fn start(run_directory: PathBuf, vitals: Vitals, begin: Begin, changed: Arc<Notify>) -> std::io::Result<Self> {
         let guard = Guard::start(Path::new(OWN_PROGRAM), vitals)?;
         let permit = guard.permit().question();
         let address_list = run_directory.join("l2.addresses");
-        let l2 = L2::start(L2Options { list: address_list.clone(), permit: permit.clone() })?;
-        let bfd = Bfd::start()?;
         let (orders, inbox) = watch::channel(Arc::default());
         let (publish, network) = watch::channel(Arc::default());
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let body = move || {
             runtime.block_on(async {
-                let speaker = Speaker::start(run_directory.join("gobgp"), permit);
+                let (told, entrusted) = match begin {
+                    Begin::Anew => (None, None),
+                    Begin::After(told, entrusted) => match told.await {
+                        Ok(told) => (Some(told), Some(entrusted)),
+                        // Nothing is handed over any more: this process ends.
+                        Err(_) => return,
+                    },
+                };
+                let is_handed = told.is_some();
+                let Told { gobgpd, l2, bfd } = told.unwrap_or_default();
+                let options =
+                    L2Options { list: address_list.clone(), permit: permit.clone(), handed: is_handed.then_some(l2) };
+                let (l2, bfd) = match (L2::start(options), Bfd::start(bfd)) {
+                    (Ok(l2), Ok(bfd)) => (l2, bfd),
+                    (Err(error), _) | (_, Err(error)) => {
+                        tracing::error!(%error, "nothing can be announced: no thread");
+                        return;
+                    }
+                };
+                let child = gobgpd.as_ref().map(|handed| handed.pid);
+                let household = Household {
+                    parent: Parent::Minder(PathBuf::from(OWN_PROGRAM)),
+                    directory: run_directory.join("gobgp"),
+                    handed: gobgpd,
+                };
+                let speaker = Speaker::start(household, permit);
                 let (undo, passwords, lost) = (Undo::default(), PasswordFiles::default(), Lost::default());
-                let owner = Owner {
+                let mut owner = Owner {
                     speaker,
                     l2,
                     bfd,
@@ -83,11 +146,28 @@ impl Announcer {
                     changed,
                     passwords,
                 };
+                if is_handed {
+                    // Before it is taken up: whoever had it may end as soon as this is said.
+                    owner.entrust_child(child).await;
+                    if let Some(entrusted) = entrusted {
+                        let _ = entrusted.send(());
+                    }
+                }
                 owner.run(inbox, stopped).await;
             });
         };
         let thread = std::thread::Builder::new().name("edge-network".to_owned()).spawn(body)?;
         Ok(Self { orders, network, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// One that has ended: nothing is observed, and what is set is lost.
+    pub fn ended() -> Self {
+        Self {
+            orders: watch::channel(Arc::default()).0,
+            network: watch::channel(Arc::default()).1,
+            stop: None,
+            thread: None,
+        }
     }
 
     /// Makes the network know exactly this. What is told already is not told again.
@@ -126,12 +206,25 @@ impl Announcer {
         }
     }
 
+    /// Ends the thread with everything told as it is. `None`: it has ended already.
+    pub async fn release(mut self) -> Option<Released> {
+        let (reply, answer) = oneshot::channel();
+        self.stop.take()?.send(Stop::Release(reply)).ok()?;
+        let released = answer.await.ok()?;
+        self.join().await;
+        Some(released)
+    }
+
     /// Takes everything back and ends the thread.
     pub async fn stop(mut self) {
         if let Some(stop) = self.stop.take() {
             // It is gone already: the same thing.
-            let _ = stop.send(());
+            let _ = stop.send(Stop::Withdraw);
         }
+        self.join().await;
+    }
+
+    async fn join(&mut self) {
         let Some(thread) = self.thread.take() else { return };
         if let Ok(Err(_)) = tokio::task::spawn_blocking(move || thread.join()).await {
             tracing::error!("the thread of the announcers panicked");
@@ -159,18 +252,18 @@ struct Owner {
 }
 
 impl Owner {
-    async fn run(mut self, mut orders: watch::Receiver<Arc<Order>>, mut stopped: oneshot::Receiver<()>) {
+    async fn run(mut self, mut orders: watch::Receiver<Arc<Order>>, mut stopped: oneshot::Receiver<Stop>) {
         let mut bgp = self.speaker.observed();
         let mut l2 = self.l2.observed();
         let mut guard = self.guard.observed();
         let mut bfd = self.bfd.observed();
         let mut reread = Instant::now() + PASSWORDS;
         let mut held = BTreeSet::new();
-        loop {
+        let reply = loop {
             tokio::select! {
                 changed = orders.changed() => {
                     if changed.is_err() {
-                        break;
+                        break None;
                     }
                     let order = Arc::clone(&orders.borrow_and_update());
                     self.passwords.read(&order.plan);
@@ -226,7 +319,10 @@ impl Owner {
                         self.tell(&order, &held).await;
                     }
                 }
-                _ = &mut stopped => break,
+                how = &mut stopped => match how {
+                    Ok(Stop::Release(reply)) => break Some(reply),
+                    Ok(Stop::Withdraw) | Err(_) => break None,
+                },
             }
             self.show(Network {
                 bgp: Some(bgp.borrow_and_update().clone()),
@@ -235,8 +331,16 @@ impl Owner {
                 guard: guard.borrow_and_update().clone(),
                 ..Network::default()
             });
-        }
+        };
         let Self { speaker, l2, bfd, guard, .. } = self;
+        if let Some(reply) = reply {
+            // At the same time, since peers of all three count.
+            let (gobgpd, l2, bfd) = tokio::join!(speaker.release(), l2.release(), bfd.release());
+            if let Err(released) = reply.send(Released { told: Told { gobgpd, l2, bfd }, guard }) {
+                released.guard.stop().await;
+            }
+            return;
+        }
         l2.stop().await;
         if let edge_bgp::Stopped::Unconfirmed(reason) = speaker.stop(WITHDRAWAL_PATIENCE).await {
             tracing::warn!("bgp: {reason}");

@@ -86,6 +86,12 @@ enum Standing {
         until: SystemTime,
         after: Withheld,
     },
+    /// The rest of a hold-down of another process.
+    Waiting {
+        end: Instant,
+        until: SystemTime,
+        after: Withheld,
+    },
 }
 
 /// How all VIPs stand, in the order given.
@@ -110,8 +116,12 @@ impl Gate {
         for (address, verdict) in verdicts {
             let known = before.remove(&address);
             let (standing, stance) = step(known, verdict, leave, hold_down, now);
-            if let Some(Standing::Recovering { since, .. }) = &standing {
-                let end = *since + hold_down;
+            let end = match &standing {
+                Some(Standing::Recovering { since, .. }) => Some(*since + hold_down),
+                Some(Standing::Waiting { end, .. }) => Some(*end),
+                _ => None,
+            };
+            if let Some(end) = end {
                 judged.next = Some(judged.next.map_or(end, |next| next.min(end)));
             }
             if let Some(standing) = standing {
@@ -120,6 +130,31 @@ impl Gate {
             judged.stances.push((address, stance));
         }
         judged
+    }
+
+    /// The hold-downs that run: of each the address, the time that is left, and what it failed of.
+    pub fn held(&self, hold_down: Duration, now: Instant) -> Vec<(IpAddr, Duration, String)> {
+        let left = |(address, standing): (&IpAddr, &Standing)| match standing {
+            Standing::Recovering { since, after, .. } => {
+                let left = (*since + hold_down).saturating_duration_since(now);
+                Some((*address, left, after.to_string()))
+            }
+            Standing::Waiting { end, after, .. } => {
+                Some((*address, end.saturating_duration_since(now), after.to_string()))
+            }
+            Standing::Fallen(after) => Some((*address, hold_down, after.to_string())),
+            Standing::Announced => None,
+        };
+        self.standing.iter().filter_map(left).collect()
+    }
+
+    /// Goes on with what another process was told by [`held`](Self::held).
+    pub fn resume(held: Vec<(IpAddr, Duration, String)>, now: Now) -> Self {
+        let standing = held.into_iter().map(|(address, left, after)| {
+            let (end, until) = (now.instant + left, now.wall + left);
+            (address, Standing::Waiting { end, until, after: Withheld::Before(after) })
+        });
+        Self { standing: standing.collect() }
     }
 
     /// Everything that was announced was taken back behind our back.
@@ -162,6 +197,13 @@ fn step(
             }
             let stance = Stance::Held { until, after: after.clone() };
             (Some(Standing::Recovering { since, until, after }), stance)
+        }
+        (Leave::Stays, Some(Standing::Waiting { end, .. })) if now.instant >= end => {
+            (Some(Standing::Announced), Stance::Announced)
+        }
+        (Leave::Stays, Some(Standing::Waiting { end, until, after })) => {
+            let stance = Stance::Held { until, after: after.clone() };
+            (Some(Standing::Waiting { end, until, after }), stance)
         }
     }
 }
@@ -247,6 +289,23 @@ mod tests {
         script.at(0, Ok(()), Leave::Stays);
         script.gate.fell(&Withheld::NoListener);
         assert_eq!(script.at(1, Ok(()), Leave::Stays).0, script.held(31));
+    }
+
+    #[test]
+    fn a_hold_down_goes_on_in_another_process() {
+        let mut script = Script::new();
+        script.at(0, Ok(()), Leave::Stays);
+        script.at(1, Err(Withheld::NoListener), Leave::Stays);
+        script.at(5, Ok(()), Leave::Stays);
+        let at = |second| {
+            let after = Duration::from_secs(second);
+            Now { instant: script.start.instant + after, wall: script.start.wall + after }
+        };
+        let held = script.gate.held(HOLD, at(15).instant);
+        assert_eq!(held, [(vip(), Duration::from_secs(20), Withheld::NoListener.to_string())]);
+        let mut next = Script { gate: Gate::resume(held, at(15)), start: script.start };
+        assert!(matches!(next.at(34, Ok(()), Leave::Stays), (Stance::Held { .. }, Some(35))));
+        assert_eq!(next.at(35, Ok(()), Leave::Stays).0, Stance::Announced);
     }
 
     #[test]

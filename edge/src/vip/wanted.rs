@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use edge_config::names::CertId;
 use edge_config::snapshot::{
     Action, Backend, EndpointSet, Endpoints, Listener, ListenerId, ListenerServe, Port, PortServe, Snapshot, Socket,
-    StreamRoute, Target, Vip,
+    StreamRoute, Target, Transport, Vip,
 };
 
 use super::address::{AddressState, AddressesObserved};
@@ -43,6 +43,8 @@ pub enum Withheld {
     Undone(String),
     /// A worker stands still, or whoever judges does.
     Standstill(String),
+    /// What it failed of in the process before this one.
+    Before(String),
 }
 
 impl fmt::Display for Withheld {
@@ -56,7 +58,7 @@ impl fmt::Display for Withheld {
             Self::SocketPending(socket) => write!(f, "the socket on {socket} is not bound yet"),
             Self::NoEndpoint => f.write_str("nothing behind it has a ready endpoint"),
             Self::NoWorker => f.write_str("no worker serves"),
-            Self::Standstill(reason) => f.write_str(reason),
+            Self::Standstill(reason) | Self::Before(reason) => f.write_str(reason),
             Self::Undone(reason) => write!(f, "it was withdrawn: {reason}"),
             Self::NoCertificate { listener, certificate } => {
                 write!(f, "{listener} has neither certificate {certificate} nor a placeholder")
@@ -78,7 +80,7 @@ pub struct Sight<'a> {
 /// Every VIP of the snapshot: `Ok` may be announced.
 pub fn wanted_vips(sight: Sight<'_>) -> Vec<(IpAddr, Result<(), Withheld>)> {
     let snapshot = sight.snapshot;
-    let mut sockets: Vec<&Socket> = snapshot.sockets.iter().collect();
+    let mut sockets: Vec<&Socket> = snapshot.sockets.iter().filter(|socket| carries_alone(socket)).collect();
     sockets.sort_by_key(|socket| socket.address.ip());
     let elected: BTreeSet<IpAddr> = snapshot.announce.l2.iter().flat_map(|group| &group.vips).copied().collect();
     let judge = |vip: &Vip| {
@@ -111,7 +113,8 @@ pub fn rules(sight: Sight<'_>, vip: &Vip) -> Vec<Rule> {
         (None, Some(AddressState::Present { interface: None })) => Ok("local already".to_owned()),
     };
     rules.push(("address is bound", bound));
-    let sockets: Vec<&Socket> = snapshot.sockets.iter().filter(|socket| socket.address.ip() == vip.address).collect();
+    let of_vip = |socket: &&Socket| socket.address.ip() == vip.address && carries_alone(socket);
+    let sockets: Vec<&Socket> = snapshot.sockets.iter().filter(of_vip).collect();
     let served: Vec<_> = sockets.iter().map(|socket| (socket, serves(snapshot, socket, observed))).collect();
     let port = |socket: &Socket| format!("{}/{}", socket.address.port(), socket.transport.as_str());
     let good: Vec<String> =
@@ -192,6 +195,11 @@ fn has_endpoint(snapshot: &Snapshot, endpoints: &Endpoints, port: &Port) -> bool
         PortServe::Http { hosts } | PortServe::Tls { names: hosts } => hosts.values().any(of_listener),
         PortServe::Tcp { listener } | PortServe::Udp { listener } => of_listener(listener),
     }
+}
+
+/// HTTP/3 is found by way of TCP only, so it makes no address worth to be announced, and keeps none from it.
+fn carries_alone(socket: &Socket) -> bool {
+    socket.transport != Transport::Quic
 }
 
 /// The port of a socket, if it serves.

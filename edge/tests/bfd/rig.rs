@@ -109,7 +109,7 @@ impl Pair {
     }
 
     pub(crate) fn bfd(&self) -> Bfd {
-        self.run(0, || Bfd::start().unwrap())
+        self.run(0, || Bfd::start(Vec::new()).unwrap())
     }
 
     /// zebra and bfdd with these peers; the profile `fast` is 300 ms three times.

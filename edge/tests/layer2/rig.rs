@@ -253,6 +253,7 @@ impl Edge {
         let options = L2Options {
             list: lan.dir().join(format!("{host}.addresses")),
             permit: Permit::new(move || asked.load(Ordering::Relaxed).then_some(0)),
+            handed: None,
         };
         let l2 = lan.host(host).run(|| L2::start(options).unwrap()).unwrap();
         Self { observed: l2.observed(), l2, permitted }
@@ -324,7 +325,7 @@ pub(crate) fn edge_process(lan: &Lan, host: &str, priority: u8) -> Child {
 pub(crate) fn run_edge_process() {
     let Ok(text) = std::env::var(PROCESS) else { return };
     let (priority, list) = text.split_once(' ').unwrap();
-    let l2 = L2::start(L2Options { list: list.into(), permit: Permit::unconditional() }).unwrap();
+    let l2 = L2::start(L2Options { list: list.into(), permit: Permit::unconditional(), handed: None }).unwrap();
     l2.set(vec![wanted(group(priority.parse().unwrap()), &[V4, V6])]);
     std::thread::sleep(Duration::from_secs(120));
 }

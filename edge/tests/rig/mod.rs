@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use edge::proxy::access_log::AccessLog;
 use edge::proxy::filters::session::Tokens;
+use edge::proxy::h3::steering::Keys;
 use edge::proxy::io::{Backend as IoBackend, uring};
 use edge::proxy::limits::Limits;
 use edge::proxy::secrets::Secrets;
@@ -74,7 +75,14 @@ impl Rig {
         log: Option<AccessLog>,
     ) -> Self {
         let address = free_address();
-        let options = ProxyOptions { workers: 2, backend: Some(backend), tokens: Tokens::new(b"test").unwrap(), log };
+        let options = ProxyOptions {
+            workers: 2,
+            backend: Some(backend),
+            tokens: Tokens::new(b"test").unwrap(),
+            keys: Keys::new(b"test"),
+            log,
+            handed: None,
+        };
         let first = generation(0, Snapshot::default(), Vec::new(), limits);
         let proxy = Proxy::start(options, first).unwrap();
         let rig = Self { proxy, address, number: AtomicU64::new(0), limits, path: Mutex::default() };

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use edge::certs::table::{CertEntry, CertTable, Origin as CertOrigin};
 use edge::proxy::filters::session::Tokens;
+use edge::proxy::h3::steering::Keys;
 use edge::proxy::io::Backend as IoBackend;
 use edge::proxy::limits::Limits;
 use edge::proxy::tls::table::{TlsReason, TlsTable, tls_table};
 use edge::proxy::tls::tickets::Tickets;
 use edge::proxy::tls::{install_provider, provider};
-use edge::proxy::{Generation, Proxy, ProxyOptions};
+use edge::proxy::{BindFailure, Generation, Proxy, ProxyOptions};
 use edge_config::hosts::HostMap;
 use edge_config::matching::{PathMatch, RouteMatch, RouteTable};
 use edge_config::names::{CertId, HostPattern, Kind, ObjectKey};
@@ -254,7 +255,8 @@ impl SecureRig {
     pub fn with_limits(backend: IoBackend, limits: Limits) -> Self {
         install_provider();
         let tokens = Tokens::new(b"test").unwrap();
-        let options = ProxyOptions { workers: 2, backend: Some(backend), tokens, log: None };
+        let keys = Keys::new(b"test");
+        let options = ProxyOptions { workers: 2, backend: Some(backend), tokens, keys, log: None, handed: None };
         let first = Generation {
             number: 0,
             snapshot: Arc::default(),
@@ -279,6 +281,18 @@ impl SecureRig {
 
     /// Publishes and waits until it is live.
     pub fn publish(&self, snapshot: Snapshot, certificates: &CertTable, endpoints: &[SocketAddr]) -> Vec<TlsReason> {
+        let (reasons, failures) = self.publish_as_far_as_possible(snapshot, certificates, endpoints);
+        assert!(failures.is_empty(), "{failures:?}");
+        reasons
+    }
+
+    /// The same where sockets may be another's.
+    pub fn publish_as_far_as_possible(
+        &self,
+        snapshot: Snapshot,
+        certificates: &CertTable,
+        endpoints: &[SocketAddr],
+    ) -> (Vec<TlsReason>, Vec<BindFailure>) {
         let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
         let mut before = self.tls.lock().unwrap();
         let (table, reasons) = tls_table(&snapshot, certificates, RECORDS.get(), &self.tickets, Some(&**before));
@@ -299,9 +313,8 @@ impl SecureRig {
             maintenance: None,
             tracer: None,
         });
-        assert!(failures.is_empty(), "{failures:?}");
         wait_for(|| self.proxy.live() >= number);
-        reasons
+        (reasons, failures)
     }
 }
 

@@ -4,8 +4,11 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use edge_integration::client::LIMIT;
-use edge_integration::documented::{Checkout, PORT, Scene};
+use edge_integration::client::{LIMIT, Tls, fetch};
+use edge_integration::documented::{Checkout, PORT, Scene, secret};
+use edge_integration::edged::until;
+use edge_integration::lab::block_on;
+use edge_integration::pki::{self, Authority, Leaf, Pair};
 
 use crate::{WWW, envoy};
 
@@ -138,5 +141,61 @@ fn a_host_with_a_dot_at_its_end() {
         // The dot decides about nothing here, with the field or without, and is handed on as it came: a condition says so.
         assert_eq!(reply.json()["host"], "www.example.com.");
         assert!(scene.check().text().contains("spec.headers.host"), "{:?}", scene.check());
+    });
+}
+
+/// The page's `kubectl patch gateway eg`: a listener on port 443.
+const SECURED: &str = r#"
+[[patch]]
+target = { kind = "Gateway", namespace = "default", name = "eg" }
+inline = """
+- op: add
+  path: /spec/listeners/-
+  value:
+    name: https
+    protocol: HTTPS
+    port: 443
+    tls:
+      mode: Terminate
+      certificateRefs:
+        - kind: Secret
+          group: ""
+          name: example-cert
+"""
+"#;
+
+#[test]
+fn certificates_of_clients() {
+    envoy("mutual-tls", |files| {
+        let authority = Authority::new("example.com").unwrap();
+        let server = authority.sign(&Leaf { dns: &[WWW], ..Leaf::default() }).unwrap();
+        let client = authority.sign(&Leaf { dns: &["client.example.com"], client: true, ..Leaf::default() }).unwrap();
+        let other = Authority::new("example.com").unwrap();
+        let stranger = other.sign(&Leaf { dns: &["client.example.com"], client: true, ..Leaf::default() }).unwrap();
+        let mut scene = Scene::quickstart(files, 1);
+        scene.settings(SECURED);
+        let text = |text: &str| serde_json::Value::from(text);
+        let (certificate, key) = (text(&server.certificate), text(&server.key));
+        scene.add(
+            "certificates",
+            &format!(
+                "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: example-cert, namespace: default}}\n\
+                 type: kubernetes.io/tls\nstringData: {{tls.crt: {certificate}, tls.key: {key}}}\n{}",
+                secret("example-ca-cert", "ca.crt", &authority.certificate)
+            ),
+        );
+        scene.apply(files.task("security/mutual-tls").block(&["name: enable-mtls"]));
+        scene.start();
+        let ask = |identity: Option<&Pair>| {
+            let config = pki::client(&authority.certificate, &["http/1.1"], identity).unwrap();
+            let tls = Tls { config, server_name: Some(WWW.to_owned()) };
+            block_on(fetch(scene.lab.at(443), Some(&tls), WWW, "/get"))
+        };
+        let reply = until("a client with a certificate is served", || ask(Some(&client)).ok());
+        assert_eq!(reply.status, 200, "{reply:?}");
+        assert!(ask(None).is_err(), "without a certificate the connection fails");
+        assert!(ask(Some(&stranger)).is_err(), "another authority's is none");
+        // The quickstart's listener in clear asks nobody for anything; a condition names it (case client-validation-misspelt).
+        assert_eq!(scene.get(WWW, "/get", &[]).status, 200);
     });
 }

@@ -1,12 +1,17 @@
 //! NGINX Gateway Fabric: its example folders as they are, and what their pages say will happen.
 
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use edge_integration::client::{Connection, H2};
 use edge_integration::documented::{PORT, Scene};
-use edge_integration::lab::block_on;
+use edge_integration::edged::until;
+use edge_integration::lab::{block_on, isolated};
+use edge_integration::manifests::slices;
 
 use crate::nginx;
 
@@ -149,14 +154,69 @@ fn cors_filter() {
     });
 }
 
+/// The document's authorizer, which is an nginx with a configuration of its own.
+struct Authorizer(Child);
+
+impl Authorizer {
+    fn start(folder: &Path, document: &str, at: SocketAddr) -> Self {
+        // The block of the ConfigMap, as it is mounted; only the port is this test's.
+        let lines = document.lines().skip_while(|line| !line.contains("default.conf: |")).skip(1);
+        let server: Vec<&str> = lines.take_while(|line| line.starts_with("    ") || line.is_empty()).collect();
+        let server = server.join("\n").replace("listen 8080;", &format!("listen {at};"));
+        assert!(server.contains(&at.to_string()), "{document}");
+        let root = folder.display();
+        let conf = format!(
+            "daemon off; master_process off; pid {root}/nginx.pid; error_log stderr;\nevents {{}}\nhttp {{ access_log off;\n\
+             client_body_temp_path {root}; proxy_temp_path {root}; fastcgi_temp_path {root}; uwsgi_temp_path {root}; \
+             scgi_temp_path {root};\n{server}\n}}\n"
+        );
+        let file = folder.join("nginx.conf");
+        std::fs::write(&file, conf).unwrap();
+        let mut command = Command::new("/usr/sbin/nginx");
+        command.arg("-c").arg(&file).arg("-p").arg(folder).stdout(Stdio::null()).stderr(Stdio::null());
+        let authorizer = Self(command.spawn().unwrap());
+        until("the authorizer listens", || std::net::TcpStream::connect(at).is_ok().then_some(()));
+        authorizer
+    }
+}
+
+impl Drop for Authorizer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
-fn a_filter_of_the_gateway_api_that_is_refused_closes_its_route() {
+fn external_authentication() {
     nginx("external-authentication", |files| {
-        let mut scene = Scene::example(files, "external-authentication", &["coffee", "tea"]);
-        scene.start();
-        // The route is not accepted, so nobody gets past the authorizer that is not asked.
-        assert_eq!(scene.get(CAFE, "/coffee", &[("x-api-key", "my-custom-secret")]).status, 404);
-        assert_eq!(scene.get(CAFE, "/tea", &[]).status, 200);
-        assert!(scene.check().text().contains("ExternalAuth"), "{:?}", scene.check());
+        isolated("documented-external-authentication", || {
+            let document = files.file("examples/external-authentication/external-auth.yaml");
+            let mut scene = Scene::example(files, "external-authentication", &["coffee", "tea"]);
+            let at: SocketAddr = ([127, 0, 0, 1], 19004).into();
+            let authorizer = Authorizer::start(scene.lab.dir(), &document, at);
+            scene.add("authorizer", &slices("default", "ext-auth-server", "http", "TCP", &[at]));
+            scene.start();
+            let key = [("x-api-key", "my-custom-secret")];
+            let reply = scene.until(200, CAFE, "/coffee", &key);
+            assert_eq!(reply.backend(), Some("coffee-1"), "{reply:?}");
+            // Only the authorizer says who it is.
+            let forged = [key[0], ("x-user-id", "root")];
+            let reply = scene.get(CAFE, "/coffee", &forged);
+            assert_eq!((reply.status, &reply.json()["headers"]["x-user-id"]), (200, &serde_json::Value::Null));
+            for fields in [&[][..], &[("x-api-key", "guessed")]] {
+                let reply = scene.get(CAFE, "/coffee", fields);
+                assert_eq!((reply.status, &*reply.body), (401, &b"unauthorized"[..]), "{reply:?}");
+            }
+            // Up to 1024 bytes of a body are shown to the authorizer; a longer one is refused.
+            for (size, status) in [(1024, 200), (1025, 413)] {
+                assert_eq!(scene.ask("POST", CAFE, "/coffee", &key, &vec![b'x'; size]).status, status, "{size}");
+            }
+            assert_eq!(scene.get(CAFE, "/tea", &[]).status, 200, "a route without the filter");
+            // "If there is any problem communicating with the external service, this filter MUST fail closed."
+            drop(authorizer);
+            scene.until(403, CAFE, "/coffee", &key);
+            assert_eq!(scene.get(CAFE, "/tea", &[]).status, 200);
+        });
     });
 }

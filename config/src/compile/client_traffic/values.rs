@@ -76,6 +76,7 @@ fn values(spec: &ClientTrafficPolicySpec, proxy: &ProxySettings) -> Result<Clien
         rules.health_path = Some(check.path.as_str().into());
     }
     settings.http2 = spec.http2.as_ref().map(http2).filter(|bounds| *bounds != Http2Bounds::default());
+    settings.http3 = spec.http3.is_some();
     settings.rules = rules.or_none();
     settings.waits = waits.or_none();
     let wish = |tls: &ClientTls| {

@@ -91,19 +91,44 @@ pub(super) fn service(
         return Err(invalid(format!("{part}.backendRefs: every weight is 0")));
     }
     let owner = ObjectRef::new(Kind::SecurityPolicy, maker.policy.key.clone());
-    let mut name = format!("{owner} {part}");
-    // A policy that is merged over several has one for each that is different.
-    let services = &mut maker.upstreams.services;
+    Ok(Some(named_service(&mut maker.upstreams.services, format!("{owner} {part}"), backends)))
+}
+
+/// The service of this name with these backends. A policy that is merged over several, and a route at Gateways that speak
+/// otherwise, has one for each that is different.
+pub(in crate::compile) fn named_service(
+    services: &mut Vec<PolicyService>,
+    wanted: String,
+    backends: Vec<Backend>,
+) -> ServiceName {
+    let mut name = wanted.clone();
     for number in 2.. {
         match services.iter().find(|known| *known.name == *name) {
-            Some(known) if known.backends == backends => return Ok(Some(Arc::clone(&known.name))),
-            Some(_) => name = format!("{owner} {part} {number}"),
+            Some(known) if known.backends == backends => return Arc::clone(&known.name),
+            Some(_) => name = format!("{wanted} {number}"),
             None => break,
         }
     }
     let name: ServiceName = name.into();
     services.push(PolicyService { name: Arc::clone(&name), backends });
-    Ok(Some(name))
+    name
+}
+
+/// Notes that what is named by https is asked in the open, since nothing says that these backends speak TLS.
+pub(super) fn note_clear(maker: &mut Maker<'_, '_, '_>, place: &str, url: &str, via: Option<&ServiceName>) {
+    let Some(name) = via.filter(|_| url.starts_with("https:")) else { return };
+    let upstreams = &*maker.upstreams;
+    let service = upstreams.services.iter().find(|known| known.name == *name);
+    let in_clear = service.into_iter().flat_map(|service| &service.backends).find(|backend| match &backend.target {
+        Target::Upstream(id) => upstreams.list.get(id.index()).is_some_and(|upstream| upstream.tls.is_none()),
+        Target::Invalid { .. } => false,
+    });
+    if let Some(backend) = in_clear {
+        maker.warnings.push(format!(
+            "{place} is https, but {} is asked in clear: it has no BackendTLSPolicy, and no tls of its own",
+            backend.reference
+        ));
+    }
 }
 
 /// A URL that the data plane may ask: in the open only what does not leave the machine, or goes to backends.

@@ -15,8 +15,8 @@ use crate::gateway::SecretRef;
 use crate::names::{Kind, ObjectRef};
 use crate::policy::{ExtAuth, ExtAuthPath, ExtAuthProtocol, Extension};
 
-const TIMEOUT: Duration = Duration::from_secs(10);
-const STATUS: u16 = 403;
+pub(in crate::compile) const TIMEOUT: Duration = Duration::from_secs(10);
+pub(in crate::compile) const STATUS: u16 = 403;
 
 pub(super) fn ext_auth(
     maker: &mut Maker<'_, '_, '_>,
@@ -31,7 +31,7 @@ pub(super) fn ext_auth(
         (None, Some(http)) => {
             let path = path(http)?;
             let named = http.headers_to_backend.iter().map(|name| field("extAuth.http.headersToBackend", name));
-            let answer_fields = named.collect::<Result<_, _>>()?;
+            let answer_fields = Some(named.collect::<Result<_, _>>()?);
             let service = service(maker, "extAuth.http", http.cluster(), Use::Http)?;
             (service, ExtAuthProtocol::Http { path, answer_fields })
         }

@@ -44,6 +44,8 @@ pub(in crate::compile) struct Maker<'m, 'c, 'a> {
     pub home: &'m str,
     /// Where the policy is merged: what it says itself, and the policy that says the rest.
     pub parent: Option<(&'m SecurityPolicySpec, &'m Meta)>,
+    /// What is done as the policy says, and is most likely not meant.
+    pub warnings: Vec<String>,
 }
 
 impl<'m, 'c, 'a> Maker<'m, 'c, 'a> {
@@ -88,7 +90,7 @@ impl<'m, 'c, 'a> Maker<'m, 'c, 'a> {
         security.jwt = part!(jwt, |maker: &mut Self, jwt, _| tokens::jwt(maker, jwt));
         security.authorization = part!(authorization, |_: &mut Self, rules, spec| access::authorization(rules, spec));
         let of_others = faults.len();
-        security.ext_auth = part!(ext_auth, ext_auth::ext_auth);
+        security.ext_auth = part!(ext_auth, ext_auth::ext_auth).into_iter().collect();
         // "If set to true, the External Authorization will also be bypassed if its configuration is invalid."
         let is_open = spec.ext_auth.as_ref().is_some_and(|auth| auth.fail_open == Some(true));
         if is_open && of_others == 0 {
@@ -105,6 +107,8 @@ impl<'m, 'c, 'a> Maker<'m, 'c, 'a> {
                 Some(Fault::new(first.reason, all.join("; ")))
             }
         };
+        let warning = |message| Condition { kind: "Warning", status: true, reason: "InsecureBackend", message };
+        notes.extend(self.warnings.drain(..).map(warning));
         let mut made = Made { security: Arc::new(security), fault: None, notes };
         if let Some(fault) = fault {
             made.close(fault);

@@ -7,7 +7,7 @@ use super::super::backends::Use;
 use super::super::context::{Fault, fingerprint};
 use super::super::filters::is_token;
 use super::super::policies::invalid;
-use super::asked::{asked_url, path_of, service, shown_url};
+use super::asked::{asked_url, note_clear, path_of, service, shown_url};
 use super::credentials::field;
 use super::make::Maker;
 use crate::envoy::{self, OidcMatchType, SecurityPolicySpec};
@@ -112,6 +112,10 @@ fn provider(maker: &mut Maker<'_, '_, '_>, spec: &envoy::OidcProvider) -> Result
     }
     let via = service(maker, "oidc.provider", spec.cluster(), Use::Http)?;
     let has_backends = via.is_some();
+    let asked_there = [("tokenEndpoint", spec.token_endpoint.as_ref()), ("issuer", Some(&spec.issuer))];
+    if let Some((name, url)) = asked_there.into_iter().find_map(|(name, url)| Some((name, url?))) {
+        note_clear(maker, &format!("oidc.provider.{name}"), url, via.as_ref());
+    }
     if spec.issuer.contains('?') {
         return Err(invalid(format!("oidc.provider.issuer: {:?} has a query", spec.issuer)));
     }

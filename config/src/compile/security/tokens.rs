@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::backends::Use;
 use super::super::context::Fault;
 use super::super::policies::invalid;
-use super::asked::{asked_url, service};
+use super::asked::{asked_url, note_clear, service};
 use super::credentials::field;
 use super::make::Maker;
 use crate::envoy::{self, LocalJwksType};
@@ -131,6 +131,7 @@ fn remote_keys(maker: &mut Maker<'_, '_, '_>, place: &str, spec: &envoy::RemoteJ
     }
     let via = service(maker, &place, spec.cluster(), Use::Http)?;
     let uri = asked_url(&format!("{place}.uri"), &spec.uri, via.is_some())?;
+    note_clear(maker, &format!("{place}.uri"), &spec.uri, via.as_ref());
     let at_least = |name: &str, value: Option<crate::wire::GepDuration>, otherwise: Duration| match value {
         Some(value) if value.0 < SHORTEST => Err(invalid(format!("{place}.{name}: {value} is less than a second"))),
         Some(value) => Ok(value.0),

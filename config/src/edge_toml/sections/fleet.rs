@@ -10,6 +10,10 @@ use crate::yaml::Quoted;
 /// Every edge keeps a connection to every other.
 const MOST_EDGES: usize = 32;
 const LEAST_ALONE: Duration = Duration::from_secs(60);
+const LEAST_DRIFT: Duration = Duration::from_secs(5);
+const MOST_DRIFT: Duration = Duration::from_secs(86_400);
+/// A change that is rolled out is everywhere by then.
+const DRIFT: Duration = Duration::from_secs(60);
 const MOST_ALONE: Duration = Duration::from_secs(30 * 86_400);
 
 pub(super) fn fleet(mut section: Section<'_>, sink: &mut Sink<'_>) -> Option<FleetSettings> {
@@ -17,6 +21,7 @@ pub(super) fn fleet(mut section: Section<'_>, sink: &mut Sink<'_>) -> Option<Fle
     let secret_file = section.required(sink, "secret_file", path);
     let start = section.value_start("alone_after");
     let alone_after = section.duration_in(sink, "alone_after", LEAST_ALONE, MOST_ALONE);
+    let drift_after = section.duration_in(sink, "drift_after", LEAST_DRIFT, MOST_DRIFT).unwrap_or(DRIFT);
     let sections = section.sections(sink, "edge");
     let written = sections.len();
     let mut edges: Vec<FleetEdge> = Vec::with_capacity(written);
@@ -45,7 +50,7 @@ pub(super) fn fleet(mut section: Section<'_>, sink: &mut Sink<'_>) -> Option<Fle
     }
     section.finish(sink);
     edges.sort_by(|one, other| one.name.cmp(&other.name));
-    Some(FleetSettings { listen: listen?, secret_file: secret_file?, edges, alone_after })
+    Some(FleetSettings { listen: listen?, secret_file: secret_file?, edges, alone_after, drift_after })
 }
 
 fn socket(text: &str) -> Result<SocketAddr, String> {

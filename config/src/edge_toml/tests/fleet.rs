@@ -26,6 +26,7 @@ address = "[2001:db8::1]:7946"
         secret_file: PathBuf::from("/etc/edge/fleet.key"),
         edges: vec![edge("a", "[2001:db8::1]:7946"), edge("b", "192.0.2.2:7946")],
         alone_after: Some(Duration::from_secs(600)),
+        drift_after: Duration::from_secs(60),
     };
     assert_eq!(settings.fleet, Some(expected));
     assert_eq!(decode(&"edge.toml".into(), "").unwrap().fleet, None);

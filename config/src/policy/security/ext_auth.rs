@@ -44,8 +44,9 @@ pub enum ExtAuthProtocol {
     Grpc,
     Http {
         path: ExtAuthPath,
-        /// Fields of a good answer that go to the backend, lower case.
-        answer_fields: Vec<Box<str>>,
+        /// Fields of a good answer that go to the backend, lower case. `None`: all but those that are about the answer
+        /// itself.
+        answer_fields: Option<Vec<Box<str>>>,
     },
 }
 

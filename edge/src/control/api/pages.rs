@@ -17,17 +17,20 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Api, PATIENCE, certificates};
 use crate::control::diff::Effective;
 use crate::control::explain::{self, Question};
+use crate::control::fleet;
+use crate::control::history::{self, HistoryView};
 use crate::control::metrics;
 use crate::control::objects;
 use crate::control::pools::{self, Edit};
 use crate::control::status;
 use crate::control::why;
-use crate::control::world::{Command, World};
+use crate::control::world::{AskUpgrade, Command, World};
+use crate::history::HistoryError;
 use crate::proxy::metrics::{Format, Text};
 
 const MAX_BODY: usize = 64 << 10;
-/// A reload reads every file again.
-const RELOAD: Duration = Duration::from_secs(60);
+/// A reload reads every file again, and so does a new edged before it takes over.
+const RELOAD: Duration = Duration::from_secs(80);
 
 /// What the other end may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,17 +43,48 @@ pub enum Access {
     Change,
 }
 
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller {
+    pub access: Access,
+    /// The number of the user at the other end of the socket.
+    pub user: Option<u32>,
+}
+
+impl Caller {
+    /// As people call the user: its name on this machine, or else its number.
+    fn name(self) -> Option<String> {
+        let user = self.user?;
+        let known = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let name = known.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            (fields.nth(1)?.parse() == Ok(user)).then(|| name.to_owned())
+        });
+        Some(name.unwrap_or_else(|| format!("uid {user}")))
+    }
+}
+
 pub(super) type Answer = Response<Full<Bytes>>;
 
-pub async fn answer(api: &Api, access: Access, request: Request<Incoming>) -> Answer {
+pub async fn answer(api: &Api, caller: Caller, request: Request<Incoming>) -> Answer {
+    let access = caller.access;
     let (head, body) = request.into_parts();
     let path = head.uri.path().trim_end_matches('/');
     let path = if path.is_empty() { "/" } else { path };
     if access == Access::Metrics && !matches!(path, "/metrics" | "/healthz" | "/readyz") {
         return error(StatusCode::NOT_FOUND, "not found: /metrics, /healthz and /readyz are here");
     }
-    let changes =
-        matches!(path, "/v1/reload" | "/v1/drain" | "/v1/undrain" | "/v1/endpoints/hold" | "/v1/maintenance/set");
+    let changes = matches!(
+        path,
+        "/v1/reload"
+            | "/v1/upgrade"
+            | "/v1/drain"
+            | "/v1/undrain"
+            | "/v1/endpoints/hold"
+            | "/v1/maintenance/set"
+            | "/v1/rollback"
+    );
     let asks = matches!(path, "/v1/explain" | "/v1/pools/check");
     let of_certificates = certificates::method(path);
     let post = changes || asks || of_certificates == Some(Method::POST);
@@ -82,7 +116,16 @@ pub async fn answer(api: &Api, access: Access, request: Request<Incoming>) -> An
             Err(answer) => answer,
         },
         _ if changes && access != Access::Change => forbidden(),
-        "/v1/reload" => carried_out(&api.handle.commands, |reply| Command::Reload { reply }).await,
+        "/v1/reload" => carried_out(&api.handle.commands, |reply| Command::Reload { by: caller.name(), reply }).await,
+        "/v1/upgrade" => match bounded(body).await {
+            Ok(body) => match serde_json::from_slice::<AskUpgrade>(&body) {
+                Ok(ask) => {
+                    carried_out(&api.handle.commands, |reply| Command::Upgrade { is_forced: ask.force, reply }).await
+                }
+                Err(fault) => error(StatusCode::BAD_REQUEST, &fault.to_string()),
+            },
+            Err(answer) => answer,
+        },
         "/v1/drain" => carried_out(&api.handle.commands, |reply| Command::Drain { reply }).await,
         "/v1/endpoints" => json(&*world.observed.holds),
         "/v1/endpoints/hold" => match bounded(body).await {
@@ -96,6 +139,18 @@ pub async fn answer(api: &Api, access: Access, request: Request<Incoming>) -> An
         "/v1/maintenance/set" => match bounded(body).await {
             Ok(body) => match serde_json::from_slice(&body) {
                 Ok(ask) => carried_out(&api.handle.commands, |reply| Command::Close { ask, reply }).await,
+                Err(fault) => error(StatusCode::BAD_REQUEST, &fault.to_string()),
+            },
+            Err(answer) => answer,
+        },
+        "/v1/fleet" => fleet_page(api, &world).await,
+        "/v1/history" => json(&HistoryView::of(&world)),
+        "/v1/rollback" => match bounded(body).await {
+            Ok(body) => match serde_json::from_slice(&body) {
+                Ok(ask) => {
+                    let command = |reply| Command::Roll { ask, by: caller.name(), reply };
+                    carried_out(&api.handle.commands, command).await
+                }
                 Err(fault) => error(StatusCode::BAD_REQUEST, &fault.to_string()),
             },
             Err(answer) => answer,
@@ -119,11 +174,15 @@ pub async fn answer(api: &Api, access: Access, request: Request<Incoming>) -> An
             }
         },
         "/v1/objects" => json(&objects::counts(&world.inputs)),
-        path => match (path.strip_prefix("/v1/objects/"), path.strip_prefix("/v1/why/")) {
-            (Some(rest), _) => found(&world, rest),
-            (None, Some(address)) => why_of(&world, address),
-            (None, None) => error(StatusCode::NOT_FOUND, &format!("{path} is not here")),
-        },
+        path => {
+            let under = |prefix| path.strip_prefix(prefix);
+            match (under("/v1/objects/"), under("/v1/why/"), under("/v1/history/")) {
+                (Some(rest), ..) => found(&world, rest),
+                (_, Some(address), _) => why_of(&world, address),
+                (.., Some(rest)) => revision(api, world, rest).await,
+                (None, None, None) => error(StatusCode::NOT_FOUND, &format!("{path} is not here")),
+            }
+        }
     }
 }
 
@@ -157,6 +216,42 @@ async fn pools_checked(world: Arc<World>, body: Bytes) -> Answer {
         Ok(Ok(found)) => json(&found),
         Ok(Err(faults)) => error(StatusCode::UNPROCESSABLE_ENTITY, &faults.join("\n")),
         Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "the compile did not end"),
+    }
+}
+
+/// Every edge is asked now.
+async fn fleet_page(api: &Api, world: &World) -> Answer {
+    let Some(survey) = &api.fleet else {
+        return error(StatusCode::NOT_FOUND, "this edge is in no fleet: there is no [fleet] in edge.toml");
+    };
+    let (words, own) = tokio::join!(survey.ask(), fleet::own(Arc::clone(&api.witness)));
+    match own {
+        Some(own) => json(&fleet::fleet_status(world, own, words)),
+        None => error(StatusCode::INTERNAL_SERVER_ERROR, "how this edge stands cannot be told now"),
+    }
+}
+
+/// `REVISION`, `REVISION/routing`
+async fn revision(api: &Api, world: Arc<World>, rest: &str) -> Answer {
+    let (number, part) = rest.split_once('/').map_or((rest, None), |(number, part)| (number, Some(part)));
+    let Ok(number) = number.parse::<u64>() else {
+        return error(StatusCode::BAD_REQUEST, &format!("{number:?} is no revision, expected a number"));
+    };
+    match part {
+        None => match world.observed.history.revisions.iter().find(|revision| revision.revision == number) {
+            Some(revision) => json(revision),
+            None => error(StatusCode::NOT_FOUND, &HistoryError::Unknown(number).to_string()),
+        },
+        Some("routing") => {
+            let folder = api.revisions.clone();
+            let read = move || folder.read(number).map(|kept| history::routing(kept, &world));
+            match tokio::task::spawn_blocking(read).await {
+                Ok(Ok(effective)) => json(&effective),
+                Ok(Err(fault)) => error(StatusCode::NOT_FOUND, &fault.to_string()),
+                Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "the compile did not end"),
+            }
+        }
+        Some(part) => error(StatusCode::NOT_FOUND, &format!("{part} of a revision is not here")),
     }
 }
 
@@ -218,7 +313,7 @@ pub(super) async fn patiently<T>(answer: oneshot::Receiver<Result<T, String>>) -
         Ok(Ok(Ok(outcome))) => Ok(outcome),
         Ok(Ok(Err(reason))) => Err(error(StatusCode::CONFLICT, &reason)),
         Ok(Err(_)) => Err(error(StatusCode::SERVICE_UNAVAILABLE, "edged is stopping")),
-        Err(_) => Err(error(StatusCode::GATEWAY_TIMEOUT, "it is still under way after 60s; see edgectl status")),
+        Err(_) => Err(error(StatusCode::GATEWAY_TIMEOUT, "it is still under way after 80s; see edgectl status")),
     }
 }
 

@@ -59,6 +59,12 @@ pub fn bind(path: &Path) -> Result<(UnixListener, Owner), ApiError> {
     }
 }
 
+/// Of a socket that another edged has bound.
+pub fn owner(path: &Path) -> Result<Owner, ApiError> {
+    let found = std::fs::metadata(path).map_err(|error| ApiError::Bind(path.to_owned(), error))?;
+    Ok(Owner { uid: found.uid(), gid: found.gid(), inode: found.ino() })
+}
+
 pub fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
@@ -79,4 +85,9 @@ pub fn may_change(stream: &tokio::net::UnixStream, owner: Owner) -> bool {
         || credentials.uid() == owner.uid
         || credentials.gid() == owner.gid
         || peer::groups(stream.as_fd()).is_ok_and(|groups| groups.contains(&owner.gid))
+}
+
+/// Who connected, as a number.
+pub fn user(stream: &tokio::net::UnixStream) -> Option<u32> {
+    stream.peer_cred().ok().map(|credentials| credentials.uid())
 }

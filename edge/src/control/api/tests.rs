@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::*;
+use crate::control::fleet::Witnessed;
 use crate::control::world::{Command, Reloaded, World, channels};
 use crate::proxy::metrics::MetricType;
 
@@ -31,6 +32,9 @@ impl Served {
                 text.family("edge_of_the_data_plane", MetricType::Gauge, "Test.");
                 text.sample(&[], 1);
             }),
+            revisions: Folder::new(directory.path()),
+            fleet: None,
+            witness: Arc::new(Witnessed::new(publish.subscribe())),
         };
         let thread = Some(start(api, sockets, stopped).unwrap());
         Self { directory, publish, commands, stop, thread, metrics }
@@ -144,7 +148,7 @@ async fn a_reload_is_answered_by_the_supervisor() {
     let supervisor = tokio::spawn(async move {
         for answer in [Ok(Reloaded { generation: 7, changed: true, errors: 1, warnings: 0 }), Err("broken".to_owned())]
         {
-            let Some(Command::Reload { reply }) = commands.recv().await else { return };
+            let Some(Command::Reload { reply, .. }) = commands.recv().await else { return };
             reply.send(answer).unwrap();
         }
     });
@@ -174,13 +178,16 @@ async fn only_metrics_are_on_tcp() {
 
 #[tokio::test]
 async fn who_only_reads_cannot_reload() {
-    let (_publish, _commands, handle) = channels(World::empty("edge-1", SystemTime::now()));
-    let api = Api { handle, metrics: Arc::new(|_: &mut Text| {}) };
+    let (publish, _commands, handle) = channels(World::empty("edge-1", SystemTime::now()));
+    let revisions = Folder::new(Path::new("/nowhere"));
+    let witness = Arc::new(Witnessed::new(publish.subscribe()));
+    let api = Api { handle, metrics: Arc::new(|_: &mut Text| {}), revisions, fleet: None, witness };
     let (client, server) = UnixStream::pair().unwrap();
     let connection = tokio::spawn(async move {
         let service = service_fn(move |request| {
             let api = api.clone();
-            async move { Ok::<_, Infallible>(pages::answer(&api, pages::Access::Read, request).await) }
+            let caller = pages::Caller { access: pages::Access::Read, user: None };
+            async move { Ok::<_, Infallible>(pages::answer(&api, caller, request).await) }
         });
         http1::Builder::new().serve_connection(TokioIo::new(server), service).await
     });

@@ -299,6 +299,7 @@ fn fleet(mut world: World, orders: Result<&str, &str>) -> World {
         orders: orders.map(str::to_owned).map_err(str::to_owned),
         since: ago(60),
         peers: Vec::new(),
+        drift: Vec::new(),
         ticket_keys_since: None,
         notices: Vec::new(),
     };

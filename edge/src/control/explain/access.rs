@@ -30,7 +30,7 @@ pub fn lines(security: &Security) -> Vec<String> {
         let count = csrf.origins.len();
         lines.push(format!("CSRF: POST, PUT, DELETE, PATCH from the same host or {count} other origins{shadow}"));
     }
-    lines.extend(security.ext_auth.as_deref().map(asked::ext_auth));
+    lines.extend(security.ext_auth.iter().map(|auth| asked::ext_auth(auth)));
     lines.extend(security.api_keys.as_deref().map(api_keys));
     lines.extend(security.basic.as_ref().map(password));
     lines.extend(security.oidc.iter().flat_map(|login| asked::oidc(login)));

@@ -6,7 +6,7 @@ use edge_config::gateway::ParentReference;
 use edge_config::inputs::Inputs;
 use edge_config::names::{Kind, ObjectRef};
 use edge_config::report::ObjectReport;
-use edge_config::snapshot::{Action, Backend, Target};
+use edge_config::snapshot::{Action, Backend, Rule, Target, UpstreamId};
 
 use super::{Lookup, is_fault, says};
 use crate::control::view::{BackendRow, Health, RouteRow, State};
@@ -101,19 +101,12 @@ fn health(lookup: &Lookup<'_>, route: &ObjectRef, report: &ObjectReport, rows: &
 /// How much of the route is answered by a backend or a redirect.
 fn served(lookup: &Lookup<'_>, route: &ObjectRef, rows: &[BackendRow]) -> Health {
     let mut parts: Vec<(String, Health)> = Vec::new();
+    let row = |id: UpstreamId| rows.get(id.index());
     for rule in lookup.rules.get(route).into_iter().flatten() {
-        let health = match &rule.action {
-            Action::Redirect(_) | Action::Respond(_) => Health::up(),
-            Action::Refuse { status, reason } => Health::new(State::Down, format!("answers {status}: {reason}")),
-            Action::Forward(backends) => forwarded(backends, rows),
-        };
-        parts.push((
-            rule.name.as_ref().map_or_else(|| format!("rule {}", rule.index), |name| format!("rule {name}")),
-            health,
-        ));
+        parts.push((rule_text(rule), rule_health(&rule.action, row)));
     }
     for stream in lookup.streams.get(route).into_iter().flatten() {
-        parts.push((String::new(), forwarded(&stream.backends, rows)));
+        parts.push((String::new(), forwarded(&stream.backends, row)));
     }
     let Some((name, worst)) = parts.iter().min_by_key(|(_, health)| health.state) else {
         return Health::up();
@@ -127,19 +120,36 @@ fn served(lookup: &Lookup<'_>, route: &ObjectRef, rows: &[BackendRow]) -> Health
     Health::new(state, if several { format!("{name}: {}", worst.reason) } else { worst.reason.clone() })
 }
 
-fn forwarded(backends: &[Backend], rows: &[BackendRow]) -> Health {
-    let mut states = Vec::new();
-    for backend in backends.iter().filter(|backend| backend.weight > 0) {
-        states.push(match &backend.target {
-            Target::Invalid { status, reason } => Health::new(State::Down, format!("answers {status}: {reason}")),
-            Target::Upstream(id) => match rows.get(id.index()) {
-                Some(row) if row.health.state != State::Up => {
-                    Health::new(row.health.state, format!("{}: {}", row.backend, row.health.reason))
-                }
-                _ => Health::up(),
-            },
-        });
+/// `rule 0`, or its name.
+pub fn rule_text(rule: &Rule) -> String {
+    rule.name.as_ref().map_or_else(|| format!("rule {}", rule.index), |name| format!("rule {name}"))
+}
+
+/// Whether a rule answers as it is meant to; `row` knows the upstreams.
+pub fn rule_health<'r>(action: &Action, row: impl Fn(UpstreamId) -> Option<&'r BackendRow>) -> Health {
+    match action {
+        Action::Redirect(_) | Action::Respond(_) => Health::up(),
+        Action::Refuse { status, reason } => Health::new(State::Down, format!("answers {status}: {reason}")),
+        Action::Forward(backends) => forwarded(backends, row),
     }
+}
+
+/// What a reference leads to.
+pub fn target_health<'r>(target: &Target, row: impl Fn(UpstreamId) -> Option<&'r BackendRow>) -> Health {
+    match target {
+        Target::Invalid { status, reason } => Health::new(State::Down, format!("answers {status}: {reason}")),
+        Target::Upstream(id) => match row(*id) {
+            Some(row) if row.health.state != State::Up => {
+                Health::new(row.health.state, format!("{}: {}", row.backend, row.health.reason))
+            }
+            _ => Health::up(),
+        },
+    }
+}
+
+pub fn forwarded<'r>(backends: &[Backend], row: impl Fn(UpstreamId) -> Option<&'r BackendRow>) -> Health {
+    let weighted = backends.iter().filter(|backend| backend.weight > 0);
+    let states: Vec<Health> = weighted.map(|backend| target_health(&backend.target, &row)).collect();
     let all_down = states.iter().all(|health| health.state == State::Down);
     let Some(worst) = states.into_iter().min_by_key(|health| health.state) else {
         return Health::new(State::Down, "no backend has a weight above 0");

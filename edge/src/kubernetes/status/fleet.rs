@@ -173,11 +173,7 @@ fn judged(report: &Report) -> impl Iterator<Item = (&ObjectRef, i64)> {
 }
 
 fn socket_name((address, transport): &(std::net::SocketAddr, Transport)) -> String {
-    let transport = match transport {
-        Transport::Tcp => "tcp",
-        Transport::Udp => "udp",
-    };
-    format!("{address}/{transport}")
+    format!("{address}/{}", transport.as_str())
 }
 
 #[cfg(test)]

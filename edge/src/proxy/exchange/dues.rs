@@ -104,24 +104,40 @@ impl Dues<'_> {
 /// The last edits of a response, which are its listener's.
 #[derive(Clone, Copy)]
 pub struct Late<'a> {
-    headers: &'a ListenerHeaders,
+    headers: Option<&'a ListenerHeaders>,
     secure: bool,
+    /// Where HTTP/3 is served.
+    http3: Option<u16>,
 }
 
+/// How long a client may remember that there is HTTP/3, in seconds. One that finds it gone comes by TCP again.
+const REMEMBERED: u32 = 86_400;
+
 impl<'a> Late<'a> {
-    pub fn of(listener: &'a Listener, secure: bool) -> Option<Self> {
-        listener.client.headers.as_deref().map(|headers| Self { headers, secure })
+    pub fn of(listener: &'a Listener, secure: bool, announces_http3: bool) -> Option<Self> {
+        let headers = listener.client.headers.as_deref();
+        let http3 = announces_http3.then_some(listener.port);
+        (headers.is_some() || http3.is_some()).then_some(Self { headers, secure, http3 })
     }
 
     fn apply(&self, response: &mut ResponseHead) {
-        filters::headers::apply_late(&self.headers.late, self.secure, &mut response.fields);
+        if let Some(port) = self.http3 {
+            // RFC 7838 §3. Who says something else of his service means it.
+            if response.fields.first(b"alt-svc").is_none() {
+                response.fields.add(b"alt-svc", format!("h3=\":{port}\"; ma={REMEMBERED}").as_bytes());
+            }
+        }
+        if let Some(headers) = self.headers {
+            filters::headers::apply_late(&headers.late, self.secure, &mut response.fields);
+        }
     }
 }
 
 /// The last edits of a response that no rule has.
 pub fn edit_late(current: &Current, request: &RequestHead, response: &mut ResponseHead, record: &Record) {
     let listener = record.listener.and_then(|id| current.snapshot().listeners.get(id.index()));
-    if let Some(late) = listener.and_then(|listener| Late::of(listener, request.scheme == Scheme::Https)) {
+    let is_secure = request.scheme == Scheme::Https;
+    if let Some(late) = listener.and_then(|listener| Late::of(listener, is_secure, record.announces_http3)) {
         late.apply(response);
     }
 }

@@ -47,8 +47,8 @@ impl<'g> Policies<'g> {
 
     /// How much of the body has to be there before anybody is asked; a longer one is refused.
     pub fn gathers(self) -> Option<usize> {
-        let ext_auth = self.security()?.ext_auth.as_ref()?;
-        ext_auth.body.map(|most| usize::try_from(most).unwrap_or(usize::MAX))
+        let most = self.security()?.ext_auth.iter().filter_map(|auth| auth.body).min()?;
+        Some(usize::try_from(most).unwrap_or(usize::MAX))
     }
 
     fn part<T>(self, of: impl Fn(&'g RulePolicy) -> Option<&'g T>) -> Option<&'g T> {

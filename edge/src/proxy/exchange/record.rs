@@ -35,6 +35,8 @@ pub struct Record {
     pub first_try: Option<Instant>,
     pub latency: Option<Duration>,
     pub upgraded: bool,
+    /// The client may come by HTTP/3 next time.
+    pub announces_http3: bool,
     /// The response was cut off, or there is none.
     is_broken: bool,
     /// `None`: nothing is traced.
@@ -61,6 +63,7 @@ impl Record {
             first_try: None,
             latency: None,
             upgraded: false,
+            announces_http3: false,
             is_broken: false,
             trace: None,
         }
@@ -126,6 +129,7 @@ impl Record {
             Version::Http11 => "HTTP/1.1",
             Version::Http10 => "HTTP/1.0",
             Version::Http2 => "HTTP/2",
+            Version::Http3 => "HTTP/3",
         };
         let mut entry = Entry::new(UNIX_EPOCH, client, arrival.destination(), protocol);
         let listener = self.listener.and_then(|id| snapshot.listeners.get(id.index()));

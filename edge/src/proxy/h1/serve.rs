@@ -60,7 +60,7 @@ pub async fn serve<I: Io>(worker: &Rc<Worker>, io: I, arrival: &Arrival) -> Serv
                 first = false;
                 let timer = worker.clock.timer();
                 timer.set(patience);
-                let waited = worker.unless_draining(timer.limit(io.readable())).await;
+                let waited = worker.unless_idle_ends(timer.limit(io.readable())).await;
                 if !matches!(waited, Some(Ok(Ok(())))) {
                     // Nothing is here to be read, so a close resets nothing.
                     timer.set(DRAIN_TIME);
@@ -178,12 +178,12 @@ struct Session<'a, I> {
 impl<I: Io> Session<'_, I> {
     /// Waits a moment for the next request; no buffer is held meanwhile.
     async fn wait(&self, reader: &mut Reader) -> Wait {
-        if self.worker.is_draining() {
+        if self.worker.ends_idle() {
             return Wait::Never;
         }
         let patience = self.patience();
         reader.timer.set(patience.idle.min(LINGER));
-        match self.worker.unless_draining(reader.wait(self.io)).await {
+        match self.worker.unless_idle_ends(reader.wait(self.io)).await {
             Some(Ok(())) => {
                 reader.timer.set(patience.head);
                 Wait::Come

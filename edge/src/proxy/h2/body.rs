@@ -14,7 +14,7 @@ use crate::proxy::clock::{Clock, Pulse, Timer};
 use crate::proxy::message::{Fields, Length, ResponseHead};
 
 /// Waits on a stream, each for so long at most.
-pub(super) struct Patience {
+pub struct Patience {
     clock: Rc<Clock>,
     idle: Duration,
     timer: Option<Timer>,

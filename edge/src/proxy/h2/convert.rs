@@ -502,13 +502,18 @@ pub fn put_request(head: &RequestHead, secure: bool, into: &mut Vec<u8>) -> Resu
 /// Writes a trailer section's block.
 pub fn put_fields(fields: &Fields, into: &mut Vec<u8>) -> Result<(), Unwritable> {
     for (name, value) in fields.iter() {
-        if name.is_empty() || !name.iter().all(|byte| is_name(*byte)) {
-            return Err(Unwritable("field name"));
-        }
-        check_value(value).map_err(|_| Unwritable("field value"))?;
+        check_field(name, value)?;
         encode::field(into, name, value);
     }
     Ok(())
+}
+
+/// Whether a field may be written; HTTP/3 has the same rule (RFC 9114 §4.2).
+pub fn check_field(name: &[u8], value: &[u8]) -> Result<(), Unwritable> {
+    if name.is_empty() || !name.iter().all(|byte| is_name(*byte)) {
+        return Err(Unwritable("field name"));
+    }
+    check_value(value).map_err(|_| Unwritable("field value"))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::mux::{Ended, Flood};
 use super::serve::{self, Gone, Request, Settings};
 use super::wire::{self, Wire};
+use crate::proxy::body::{Sink, Source};
 use crate::proxy::buffer::Buffer;
 use crate::proxy::exchange::answer::{self, Answer};
 use crate::proxy::exchange::{self, End, Record};
@@ -144,10 +145,34 @@ async fn attend(seat: Rc<Seat>) {
 
 async fn see_to(job: Job) {
     let Job { worker, arrival, idle, request, gone } = job;
-    let worker = &worker;
-    let Request { mut head, refused, mut body, mut sink } = request;
+    let Request { head, refused, body, sink } = request;
+    // A broken one: the stream is reset when its sink is dropped.
+    let (End::Complete | End::Broken) =
+        answer(&worker, &arrival, Message { head, refused, body, sink }, gone.wait()).await;
+    if let Some(patience) = arrival.patience.get() {
+        idle.set(patience.idle);
+    }
+}
+
+/// A request of a protocol with streams.
+pub struct Message<S, K> {
+    /// Where it is refused, as far as it was understood.
+    pub head: RequestHead,
+    pub refused: Option<RequestError>,
+    pub body: S,
+    pub sink: K,
+}
+
+/// Answers a request, by an exchange or because it is refused. `gone` is ready when the client has taken it back.
+pub async fn answer<S: Source, K: Sink>(
+    worker: &Rc<Worker>,
+    arrival: &Arrival,
+    message: Message<S, K>,
+    gone: impl Future<Output = ()>,
+) -> End {
+    let Message { mut head, refused, mut body, mut sink } = message;
     let mut response = Response::take();
-    if let Some(error) = refused {
+    let end = if let Some(error) = refused {
         let reason = match error {
             RequestError::Malformed(what) => Reason::BadRequest(what),
             RequestError::TargetTooLong | RequestError::HeadTooLarge => Reason::TooLarge,
@@ -155,20 +180,17 @@ async fn see_to(job: Job) {
         };
         let answer = Answer::new(error.status(), reason);
         let text = answer.fill(false, &mut response.0);
-        let mut record = Record::begin(&arrival);
+        let mut record = Record::begin(arrival);
         record.answered(answer.status, answer.reason);
         // A client that has gone hears nothing.
-        let _ = answer::send(&mut sink, &response.0, text).await;
-        record.write(worker, &worker.current(), &arrival, &head);
+        let sent = answer::send(&mut sink, &response.0, text).await;
+        record.write(worker, &worker.current(), arrival, &head);
+        if sent.is_ok() { End::Complete } else { End::Broken }
     } else {
-        // A broken one: the stream is reset when its sink is dropped.
-        let (End::Complete | End::Broken) =
-            exchange::run_unless(gone.wait(), worker, &arrival, &mut head, &mut response.0, &mut body, &mut sink).await;
-    }
-    if let Some(patience) = arrival.patience.get() {
-        idle.set(patience.idle);
-    }
+        exchange::run_unless(gone, worker, arrival, &mut head, &mut response.0, &mut body, &mut sink).await
+    };
     give_back(head);
+    end
 }
 
 /// Heads that are kept per thread for the next requests.
@@ -180,7 +202,7 @@ thread_local! {
 }
 
 /// A request head with memory of an earlier one.
-pub(super) fn take_head() -> RequestHead {
+pub fn take_head() -> RequestHead {
     REQUESTS.with_borrow_mut(Vec::pop).unwrap_or_default()
 }
 

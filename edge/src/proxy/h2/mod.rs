@@ -10,10 +10,12 @@ pub mod client;
 pub mod convert;
 mod frame;
 pub mod front;
-mod hpack;
+pub(super) mod hpack;
 mod mux;
 pub mod serve;
 pub mod wire;
+
+pub use mux::budget;
 
 #[cfg(test)]
 mod tests;

@@ -36,10 +36,10 @@ pub struct Settings {
 }
 
 /// Requests in progress at once.
-const STREAMS: u32 = 100;
+pub const STREAMS: u32 = 100;
 /// Bytes of a request body before it is asked for.
-const STREAM_WINDOW: u32 = 64 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+pub const STREAM_WINDOW: u32 = 64 * 1024;
+pub const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// How long a client may take to say that it has heard of the end.
 const ANNOUNCED: Duration = Duration::from_secs(1);
 

@@ -42,6 +42,9 @@ pub trait Targets {
     /// Whether the upstream still has this endpoint.
     fn has(&self, upstream: UpstreamId, endpoint: SocketAddr) -> bool;
 
+    /// Work that is under way already, at this endpoint; no limit ends it. `None`: the upstream does not have it.
+    fn hold(&self, upstream: UpstreamId, endpoint: SocketAddr) -> Option<Self::Load>;
+
     /// How connecting went, for passive health.
     fn note(&self, upstream: UpstreamId, endpoint: SocketAddr, outcome: Result<(), &io::Error>);
 }

@@ -318,6 +318,11 @@ impl Targets for WorkerTargets {
         self.current.upstream(upstream).is_some_and(|upstream| upstream.endpoint_at(endpoint).is_some())
     }
 
+    fn hold(&self, upstream: UpstreamId, endpoint: SocketAddr) -> Option<Self::Load> {
+        let known = self.current.upstream(upstream)?.endpoint_at(endpoint)?;
+        Some((InFlight::new(known), None))
+    }
+
     fn note(&self, upstream: UpstreamId, endpoint: SocketAddr, outcome: Result<(), &io::Error>) {
         let Some(of) = self.current.upstream(upstream) else { return };
         let Some(known) = of.endpoint_at(endpoint) else { return };
@@ -354,14 +359,17 @@ impl Connect for WorkerTargets {
     }
 }
 
-/// The datagrams of a UDPRoute, for as long as the future lives.
-pub async fn datagrams(worker: Rc<Worker>, socket: UdpSocket, address: SocketAddr) {
+/// The datagrams of a UDPRoute that come to one of the sockets of its address, for as long as the future lives.
+pub async fn datagrams(worker: Rc<Worker>, socket: UdpSocket, address: SocketAddr, index: usize) {
     let logged = Rc::clone(&worker);
     let ended = Box::new(move |end: &SessionEnd| log_session(&logged, address, end));
     let mut served = worker.current();
     let all = Arc::clone(&worker.shared.udp_sessions);
     let udp = Udp::start(socket, UdpLimits::default(), serving(&worker, &served, address), all, ended);
-    let _closing = Closing(Rc::clone(&udp));
+    for flow in worker.shared.flows_of(address, index) {
+        udp.resume(flow);
+    }
+    let _closing = Closing { udp: Rc::clone(&udp), worker: Rc::clone(&worker), address, index };
     let mut receiving = std::pin::pin!(Rc::clone(&udp).run());
     loop {
         let changed = worker.shared.changed.notified();
@@ -382,12 +390,20 @@ pub async fn datagrams(worker: Rc<Worker>, socket: UdpSocket, address: SocketAdd
     }
 }
 
-/// Ends the sessions when the task that receives is ended.
-struct Closing(Rc<Udp<WorkerTargets>>);
+/// Ends the sessions when the task that receives is ended; they go on elsewhere where another process has taken over.
+struct Closing {
+    udp: Rc<Udp<WorkerTargets>>,
+    worker: Rc<Worker>,
+    address: SocketAddr,
+    index: usize,
+}
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        self.0.close();
+        if self.worker.is_relieved() {
+            self.worker.shared.hand_flows(self.udp.hand(self.address, self.index));
+        }
+        self.udp.close();
     }
 }
 

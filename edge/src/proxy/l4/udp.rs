@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -82,6 +83,19 @@ pub struct SessionEnd {
     pub sent: u64,
     /// `None` when it fell idle, which is how UDP sessions end.
     pub reason: Option<Reason>,
+}
+
+/// A session between two processes: the endpoint notices nothing, as its socket is the same.
+#[derive(Debug)]
+pub struct HandedFlow {
+    /// The address that the client writes to, and which of its sockets the kernel gives its datagrams to.
+    pub local: SocketAddr,
+    pub index: usize,
+    pub client: SocketAddr,
+    pub endpoint: SocketAddr,
+    pub backend: Arc<str>,
+    pub answered: bool,
+    pub socket: OwnedFd,
 }
 
 /// One address on one worker.
@@ -185,6 +199,55 @@ impl<T: Targets + 'static> Udp<T> {
             self.note_end(&held.session, Some(Reason::BackendClosed));
         }
         *self.serving.borrow_mut() = serving;
+    }
+
+    /// All sessions, for another process; here they are over. Those that descriptors do not suffice for stay, to be closed.
+    pub fn hand(&self, local: SocketAddr, index: usize) -> Vec<HandedFlow> {
+        let mut handed = Vec::new();
+        self.sessions.borrow_mut().retain(|_, held| {
+            let Session { client, endpoint, backend, answered, socket, .. } = &*held.session;
+            let Ok(socket) = socket.as_fd().try_clone_to_owned() else { return true };
+            held.task.abort();
+            self.serving.borrow().series.udp_sessions_closed.one();
+            let (client, endpoint, backend) = (*client, *endpoint, Arc::clone(backend));
+            handed.push(HandedFlow { local, index, client, endpoint, backend, answered: answered.get(), socket });
+            false
+        });
+        handed
+    }
+
+    /// Goes on with a session of another process, if its backend and endpoint are still there.
+    pub fn resume(self: &Rc<Self>, flow: HandedFlow) {
+        let HandedFlow { client, endpoint, backend, answered, socket, .. } = flow;
+        let serving = self.serving.borrow();
+        if !serving.lets_in(client.ip()) {
+            return;
+        }
+        let backends = serving.route.iter().flat_map(|route| &route.backends);
+        let mut same = backends.filter(|known| known.reference == backend).filter_map(target);
+        let held = same.find_map(|upstream| Some((upstream, serving.targets.hold(upstream, endpoint)?)));
+        let (Some((upstream, load)), Some(counted)) = (held, Counted::new(&self.all, serving.most)) else { return };
+        // It is as it was given away: not to be waited for.
+        let Ok(socket) = UdpSocket::from_std(socket.into()) else { return };
+        let now = Instant::now();
+        let session = Rc::new(Session {
+            client,
+            socket,
+            endpoint,
+            backend,
+            upstream: Cell::new(upstream),
+            _load: load,
+            _counted: counted,
+            began: SystemTime::now(),
+            start: now,
+            last: Cell::new(now),
+            answered: Cell::new(answered),
+            received: Cell::new(0),
+            sent: Cell::new(0),
+        });
+        let task = tokio::task::spawn_local(Rc::clone(self).answer(Rc::clone(&session))).abort_handle();
+        serving.series.udp_sessions_opened.one();
+        self.sessions.borrow_mut().insert(client, Held { session, task });
     }
 
     /// Ends all sessions.

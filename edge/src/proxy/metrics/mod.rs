@@ -8,6 +8,7 @@
 //! Standards: Prometheus text format 0.0.4 and OpenMetrics 1.0, Prometheus naming (base units, `_total`).
 
 mod render;
+mod sample;
 mod series;
 mod text;
 
@@ -21,6 +22,7 @@ use edge_config::snapshot::Snapshot;
 use super::reason::Reason;
 
 pub use render::{render, write};
+pub use sample::{Asked, Buckets, Connections, Sample, Served};
 pub use series::{
     Handshake, LimitLabel, LimitSeries, ListenerLabel, ListenerSeries, ObjectLabel, PortLabel, PortSeries, RouteSeries,
     Series, UdpDrop, UpstreamLabel, UpstreamSeries,

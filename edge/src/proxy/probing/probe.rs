@@ -7,6 +7,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use edge_config::policy::{Balance, Check, CheckKind, HttpCheck};
 
+use super::knock::knock;
 use crate::proxy::body::Chunk;
 use crate::proxy::buffer::Buffer;
 use crate::proxy::clock::Clock;
@@ -29,9 +30,14 @@ pub async fn probe(upstream: &Upstream, check: &Check, clock: &Rc<Clock>, limits
     let dialer = Dialer { clock, backend: Backend::Epoll, limits, origin: Some(origin), connect_timeout: None };
     match &check.kind {
         CheckKind::Tcp { send, expect } => {
+            let says_nothing = send.is_empty() && expect.is_empty() && upstream.tls.is_none();
+            if says_nothing && upstream.proxy_protocol.is_none() {
+                let limit = upstream.connect_timeout(limits.connect_timeout);
+                return knock(endpoint.address, limit).await.map_err(|error| error.to_string());
+            }
             let stream = connect(upstream, endpoint, dialer).await.map_err(|error| error.to_string())?;
-            if send.is_empty() && expect.is_empty() && upstream.tls.is_none() {
-                // Nothing was said, so a reset cuts nothing off, and no port waits for a minute (TIME-WAIT) for each check.
+            if says_nothing {
+                // Nothing was said but the PROXY protocol's header, so a reset cuts nothing off, and no port waits for a minute (TIME-WAIT) for each check.
                 stream.reset();
                 return Ok(());
             }

@@ -161,6 +161,7 @@ fn say(value: &Value, response: &ResponseHead, facts: &Facts<'_>, out: &mut Vec<
             Version::Http10 => b"HTTP/1.0",
             Version::Http11 => b"HTTP/1.1",
             Version::Http2 => b"HTTP/2",
+            Version::Http3 => b"HTTP/3",
         }),
         What::Time => out.extend_from_slice(rfc3339(std::time::SystemTime::now()).as_bytes()),
         What::Client => out.extend_from_slice(facts.client.to_canonical().to_string().as_bytes()),

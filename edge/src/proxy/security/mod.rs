@@ -50,7 +50,7 @@ pub async fn pass(
             gate.worker.metrics.csrf(is_valid);
         }
     }
-    if let Some(auth) = &security.ext_auth {
+    for auth in &security.ext_auth {
         ext_auth::pass(auth, gate, request, response, passed).await?;
     }
     if let Some(keys) = &security.api_keys {

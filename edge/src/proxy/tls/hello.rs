@@ -108,6 +108,19 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed, HelloError> {
     }
 }
 
+/// Looks at a ClientHello that comes without records (RFC 9001 §4); `None` while it is not whole.
+pub fn message(bytes: &[u8]) -> Result<Option<Hello>, HelloError> {
+    check_type(bytes)?;
+    let Some(length) = message_length(bytes) else { return Ok(None) };
+    match bytes.get(HANDSHAKE_HEADER..HANDSHAKE_HEADER + length) {
+        Some(body) if bytes.len() == HANDSHAKE_HEADER + length => {
+            client_hello(body).map(Some).map_err(HelloError::Malformed)
+        }
+        Some(_) => Err(HelloError::Malformed("bytes behind it")),
+        None => Ok(None),
+    }
+}
+
 enum Record<'a> {
     Whole(&'a [u8], usize),
     Partial(&'a [u8], usize),

@@ -88,6 +88,20 @@ fn name_and_protocols_are_found_however_the_bytes_are_split() {
     }
 }
 
+/// As QUIC carries it.
+#[test]
+fn a_message_without_records_is_read_when_it_is_whole() {
+    let record = real("a.example", &["h3"]);
+    let bytes = &record[RECORD_HEADER..];
+    for length in 0..bytes.len() {
+        assert_eq!(message(&bytes[..length]).unwrap(), None, "{length} bytes");
+    }
+    let hello = message(bytes).unwrap().unwrap();
+    assert_eq!((hello.server_name.as_deref(), &*hello.protocols), (Some("a.example"), &[Box::from(*b"h3")][..]));
+    assert!(message(&[bytes, &[0]].concat()).is_err(), "something behind it");
+    assert!(message(&[2]).is_err(), "another message");
+}
+
 #[test]
 fn odd_names() {
     for (name, expected) in [

@@ -28,6 +28,7 @@ use super::tickets::{TicketContext, Tickets};
 use super::trust::TrustStore;
 use super::verify::{ClientMode, ClientVerifier, UpstreamVerifier};
 use crate::certs::table::{CertEntry, CertTable};
+use crate::proxy::h3::quic_config;
 
 /// TLS 1.3 tickets after a full handshake: a browser opens a few connections at once and may use each only once. After a
 /// resumed one, the ticket that was used is replaced.
@@ -76,6 +77,11 @@ impl TlsTable {
         Some(if resumes { &served.resuming } else { &served.config })
     }
 
+    /// For a client that comes by QUIC. `None` for a listener that does not speak it, or has no certificate at all.
+    pub fn quic(&self, id: ListenerId) -> Option<&Arc<ServerConfig>> {
+        self.listeners.get(id.index())?.as_ref()?.quic.as_ref()
+    }
+
     /// `None` for an upstream without TLS; the error is why its TLS cannot be used, and it must not be called without.
     pub fn upstream(&self, id: UpstreamId) -> Option<Result<&UpstreamConfig, &str>> {
         let called = self.upstreams.get(id.index())?.as_ref()?;
@@ -92,12 +98,14 @@ struct Served {
     config: Arc<ServerConfig>,
     /// The same but for the number of tickets.
     resuming: Arc<ServerConfig>,
+    quic: Option<Arc<ServerConfig>>,
 }
 
 /// What a session is bound to, besides the listener.
 #[derive(Debug, Clone)]
 struct Context {
     http: bool,
+    http3: bool,
     parameters: Option<Arc<TlsParameters>>,
     records: TlsRecords,
     client: Option<(ClientMode, Arc<TrustStore>, Option<Arc<CertificateDemands>>)>,
@@ -112,7 +120,11 @@ impl PartialEq for Context {
             }
             _ => false,
         };
-        client && self.http == other.http && self.records == other.records && self.parameters == other.parameters
+        client
+            && self.http == other.http
+            && self.http3 == other.http3
+            && self.records == other.records
+            && self.parameters == other.parameters
     }
 }
 
@@ -191,18 +203,22 @@ impl Build<'_> {
         }
         let client = asked(terminate.client_validation)
             .map(|(mode, trust)| (mode, self.trust(trust), terminate.demands.clone()));
-        let context = Context { http, parameters: terminate.parameters.clone(), records: self.records, client };
-        let served = |entries, context, config: ServerConfig| {
+        let http3 = listener.client.http3;
+        let context = Context { http, http3, parameters: terminate.parameters.clone(), records: self.records, client };
+        let served = |entries, context, config: ServerConfig, quic: Option<ServerConfig>| {
             let (parent, name) = (listener.parent.clone(), listener.name.clone());
             let mut resuming: ServerConfig = ServerConfig::clone(&config);
             resuming.send_tls13_tickets = config.send_tls13_tickets.min(TICKETS_RESUMED);
             let (config, resuming) = (Arc::new(config), Arc::new(resuming));
-            Some(Arc::new(Served { parent, name, context, entries, config, resuming }))
+            Some(Arc::new(Served { parent, name, context, entries, config, resuming, quic: quic.map(Arc::new) }))
         };
         let Some(before) = before.filter(|before| before.context == context) else {
-            let tickets = self.ticket_context(listener, terminate);
-            let config = self.server_config(id, &entries, &context, tickets);
-            return served(entries, context, config?);
+            let tickets = self.ticket_context(listener, terminate, if http { "http" } else { "stream" });
+            let config = self.server_config(id, &entries, &context, tickets)?;
+            let quic = http3.then(|| {
+                quic_config(&config, || self.tickets.ticketer(self.ticket_context(listener, terminate, "http3")))
+            });
+            return served(entries, context, config, quic.flatten());
         };
         if before.entries.len() == entries.len() && before.entries.iter().zip(&entries).all(|(a, b)| Arc::ptr_eq(a, b))
         {
@@ -210,7 +226,12 @@ impl Build<'_> {
         }
         let mut config = before.config.as_ref().clone();
         config.cert_resolver = Arc::new(Resolver::new(entries.clone()));
-        served(entries, context, config)
+        let quic = before.quic.as_deref().map(|quic| {
+            let mut quic = quic.clone();
+            quic.cert_resolver = Arc::clone(&config.cert_resolver);
+            quic
+        });
+        served(entries, context, config, quic)
     }
 
     fn entries(&mut self, id: ListenerId, terminate: &Terminate) -> Vec<Arc<CertEntry>> {
@@ -229,7 +250,7 @@ impl Build<'_> {
     }
 
     /// The same for this listener at every edge, as long as what is asked of clients stays the same.
-    fn ticket_context(&self, listener: &Listener, terminate: &Terminate) -> TicketContext {
+    fn ticket_context(&self, listener: &Listener, terminate: &Terminate, protocol: &str) -> TicketContext {
         let mode = match terminate.client_validation {
             ClientValidation::Off => "off",
             ClientValidation::Required { .. } => "required",
@@ -238,10 +259,6 @@ impl Build<'_> {
             ClientValidation::Any { .. } => "any",
         };
         let trust = terminate.client_validation.trust();
-        let protocol = match &listener.serve {
-            ListenerServe::Https { .. } => "http",
-            _ => "stream",
-        };
         let (parent, port) = (listener.parent.to_string(), listener.port.to_be_bytes());
         let trusted = trust.and_then(|trust| self.snapshot.trust.get(trust.index()));
         let trusted = trusted.into_iter().flat_map(|trust| trust.certificates.iter().map(|certificate| &**certificate));

@@ -108,6 +108,7 @@ impl Trace {
             Version::Http10 => b"1.0",
             Version::Http11 => b"1.1",
             Version::Http2 => b"2",
+            Version::Http3 => b"3",
         };
         wire::text(out, ATTRIBUTES, "network.protocol.version", version);
         if let Some(agent) = recording.user_agent {

@@ -1,6 +1,7 @@
 use std::net::{Ipv4Addr, TcpListener};
 
 use super::*;
+use crate::proxy::h3::steering::Keys;
 use crate::proxy::limits::Limits;
 use crate::proxy::{authorities, io, probing};
 
@@ -36,7 +37,7 @@ fn a_worker_that_cannot_accept_says_so_and_serves_when_it_can() {
     let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
     let shared = Arc::new(Shared::new(1, Authorities::new().0));
     // Bound for no worker at all: there is no descriptor for this one.
-    let bad = Arc::new(Bound::new(address, Transport::Tcp, 0).unwrap());
+    let bad = Arc::new(Bound::new(address, Transport::Tcp, 0, &Keys::new(b"test")).unwrap());
     let (sender, receiver) = watch::channel(wanted(1, vec![bad], Mode::Serve));
     let seat = Seat {
         index: 0,
@@ -56,7 +57,7 @@ fn a_worker_that_cannot_accept_says_so_and_serves_when_it_can() {
         // Longer than the first pause: it is still so.
         tokio::time::sleep(FIRST_PAUSE * 3).await;
         assert_eq!(live(), 0);
-        let good = Arc::new(Bound::new(address, Transport::Tcp, 1).unwrap());
+        let good = Arc::new(Bound::new(address, Transport::Tcp, 1, &Keys::new(b"test")).unwrap());
         sender.send_replace(wanted(2, vec![good], Mode::Serve));
         until("the next generation is live", || live() == 2).await;
         assert_eq!(deaf(), None);

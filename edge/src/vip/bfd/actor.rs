@@ -14,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::socket::{interface_index, listen, peer_address, sender};
-use super::{BfdObserved, BfdSeen, BfdWanted, RemoteSeen};
+use super::{BfdHanded, BfdObserved, BfdSeen, BfdWanted, RemoteSeen, Stop};
 use crate::vip::wire;
 
 /// Counters are published and failed sockets tried again this often.
@@ -29,9 +29,11 @@ const FAREWELL: Duration = Duration::from_secs(3);
 pub(super) async fn run(
     mut wishes: watch::Receiver<Vec<BfdWanted>>,
     publish: watch::Sender<Arc<BfdObserved>>,
-    mut stop: oneshot::Receiver<()>,
+    handed: Vec<BfdHanded>,
+    mut stop: oneshot::Receiver<Stop>,
 ) {
     let mut actor = Actor {
+        handed,
         entries: Vec::new(),
         leaving: Vec::new(),
         listeners: BTreeMap::new(),
@@ -60,7 +62,16 @@ pub(super) async fn run(
             biased;
             () = readable => {}
             // The handle is gone, or wants us to go.
-            _ = &mut stop => is_over = true,
+            stopped = &mut stop => match stopped {
+                Ok(Stop::Release(reply)) => {
+                    let handed = actor.entries.iter().filter_map(Entry::hand).collect();
+                    drop(actor);
+                    // Who asked may be gone; then the peers notice.
+                    let _ = reply.send(handed);
+                    return;
+                }
+                Ok(Stop::Farewell) | Err(_) => is_over = true,
+            },
             wished = wishes.changed() => (is_wished, is_over) = (wished.is_ok(), wished.is_err()),
             () = sleep_until(deadline) => {}
         }
@@ -90,6 +101,8 @@ struct Entry {
 }
 
 struct Actor {
+    /// What another process had, until it is wished here.
+    handed: Vec<BfdHanded>,
     entries: Vec<Entry>,
     leaving: Vec<Entry>,
     /// By family (true is IPv6) and port.
@@ -114,6 +127,11 @@ impl Entry {
     fn is_of(&self, wanted: &BfdWanted) -> bool {
         let key = |wanted: &BfdWanted| (wanted.peer, wanted.local, wanted.interface.clone(), wanted.is_multihop);
         key(&self.wanted) == key(wanted)
+    }
+
+    fn hand(&self) -> Option<BfdHanded> {
+        let BfdWanted { peer, local, interface, is_multihop, .. } = self.wanted.clone();
+        Some(BfdHanded { peer, local, interface, is_multihop, session: self.session.hand()? })
     }
 
     fn send(&mut self, packet: &Packet) {
@@ -181,8 +199,10 @@ impl Actor {
                     Entry { wanted, ..entry }
                 }
                 None => {
-                    let discriminator = self.discriminator(&before);
-                    let session = Session::new(now, discriminator, settings);
+                    let session = self.resumed(now, &wanted, settings).unwrap_or_else(|| {
+                        let discriminator = self.discriminator(&before);
+                        Session::new(now, discriminator, settings)
+                    });
                     Entry { wanted, session, sender: None, problem: None, index: None, ends: now }
                 }
             };
@@ -200,10 +220,21 @@ impl Actor {
         }
     }
 
+    /// As another process had it.
+    fn resumed(&mut self, now: Duration, wanted: &BfdWanted, settings: Settings) -> Option<Session> {
+        let is_it = |handed: &BfdHanded| {
+            (handed.peer, handed.local, &handed.interface, handed.is_multihop)
+                == (wanted.peer, wanted.local, &wanted.interface, wanted.is_multihop)
+        };
+        let place = self.handed.iter().position(is_it)?;
+        Session::resume(now, &self.handed.swap_remove(place).session, settings)
+    }
+
     fn discriminator(&mut self, others: &[Entry]) -> u32 {
         loop {
             let next = self.random();
-            let mut taken = self.entries.iter().chain(others).map(|entry| entry.session.discriminator());
+            let handed = self.handed.iter().map(|handed| handed.session.discriminator);
+            let mut taken = self.entries.iter().chain(others).map(|entry| entry.session.discriminator()).chain(handed);
             if next != 0 && taken.all(|taken| taken != next) {
                 return next;
             }

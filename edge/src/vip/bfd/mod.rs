@@ -12,8 +12,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use edge_bgp::bfd::{Counters, Discard, State};
+use edge_bgp::bfd::{Counters, Discard, Handed, State};
 use edge_config::announce::Bfd as BfdSettings;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 
 /// A peer to watch.
@@ -75,11 +76,29 @@ impl BfdObserved {
     }
 }
 
+/// A session that is up, on its way to another process of this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BfdHanded {
+    pub peer: IpAddr,
+    pub local: Option<IpAddr>,
+    pub interface: Option<String>,
+    pub is_multihop: bool,
+    pub session: Handed,
+}
+
+/// How it ends.
+enum Stop {
+    /// Peers are told.
+    Farewell,
+    /// Nobody notices.
+    Release(oneshot::Sender<Vec<BfdHanded>>),
+}
+
 /// A handle to the actor's thread.
 pub struct Bfd {
     wanted: watch::Sender<Vec<BfdWanted>>,
     observed: watch::Receiver<Arc<BfdObserved>>,
-    stop: Option<oneshot::Sender<()>>,
+    stop: Option<oneshot::Sender<Stop>>,
     ended: watch::Receiver<bool>,
 }
 
@@ -87,8 +106,9 @@ pub struct Bfd {
 const STOP: Duration = Duration::from_secs(1);
 
 impl Bfd {
-    /// Starts the thread, in the network namespace of the caller. No socket is open before a peer is wished.
-    pub fn start() -> std::io::Result<Self> {
+    /// Starts the thread, in the network namespace of the caller. No socket is open before a peer is wished. Sessions that
+    /// were handed over go on when they are wished first.
+    pub fn start(handed: Vec<BfdHanded>) -> std::io::Result<Self> {
         let (wanted, wishes) = watch::channel(Vec::new());
         let (publish, observed) = watch::channel(Arc::default());
         let (stop, stopped) = oneshot::channel();
@@ -97,7 +117,7 @@ impl Bfd {
         std::thread::Builder::new().name("edge-bfd".into()).spawn(move || {
             // More than our fair share where that is allowed.
             let _ = rustix::process::setpriority_process(None, -10);
-            runtime.block_on(actor::run(wishes, publish, stopped));
+            runtime.block_on(actor::run(wishes, publish, handed, stopped));
             // Nobody waits for it any more if this fails.
             let _ = end.send(true);
         })?;
@@ -118,9 +138,24 @@ impl Bfd {
         self.observed.clone()
     }
 
+    /// Falls silent, and returns what another process needs to go on before any peer notices.
+    pub async fn release(mut self) -> Vec<BfdHanded> {
+        let (reply, answer) = oneshot::channel();
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(Stop::Release(reply));
+        }
+        let handed = tokio::time::timeout(STOP, answer).await.ok().and_then(Result::ok).unwrap_or_default();
+        // Its sockets are closed with it.
+        let _ = tokio::time::timeout(STOP, self.ended.wait_for(|ended| *ended)).await;
+        handed
+    }
+
     /// Tells every peer that its session ends on purpose.
     pub async fn stop(mut self) {
-        drop(self.stop.take());
+        if let Some(stop) = self.stop.take() {
+            // It has ended already: the same thing.
+            let _ = stop.send(Stop::Farewell);
+        }
         // Only a kernel that hangs takes longer.
         let _ = tokio::time::timeout(STOP, self.ended.wait_for(|ended| *ended)).await;
     }

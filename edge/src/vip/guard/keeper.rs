@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 
 use super::process::NAME;
-use super::wire::{Charged, Letter, Line, Order, Received, Report, WireError, wait};
+use super::wire::{Charged, Letter, Order, Report};
 use super::{GuardObserved, Shared, Undo, Undone};
+use crate::line::{Line, Received, WireError, wait};
 use crate::pulse::{Onlooker, Patience, Vitals};
 
 /// From beat to beat.
@@ -203,7 +204,7 @@ impl Keeper {
         self.shared.standing.beat(self.letter, now);
         let letter = Letter { number: self.letter, known: self.shared.standing.known(), order };
         guard.unanswered.get_or_insert(now);
-        match guard.line.send(&letter, along) {
+        match guard.line.send(&letter, along.as_slice()) {
             Ok(()) => true,
             Err(WireError::Full) => {
                 self.lose("does not listen");

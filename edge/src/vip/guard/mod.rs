@@ -136,7 +136,7 @@ pub enum Untold {
     Unguarded(String),
 }
 
-/// A handle to the thread that keeps the guard.
+/// A handle to the thread that keeps the guard. One that is dropped without [`Guard::stop`] lets the thread be.
 pub struct Guard {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,

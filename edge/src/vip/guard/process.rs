@@ -17,7 +17,8 @@ use rustix::fs::FlockOperation;
 
 use super::undo::{Charge, Gobgpd};
 use super::vigil::{Heard, TICK, Verdict, Vigil, Why};
-use super::wire::{Charged, Letter, Line, Order, Received, Report, wait};
+use super::wire::{Charged, Letter, Order, Report};
+use crate::line::{Line, Received, wait};
 
 /// How it calls itself: not `edged`, so `killall edged` does not kill both at once.
 pub const NAME: &str = "edge-guard";
@@ -122,7 +123,7 @@ impl Guard {
             while !is_closed {
                 match self.line.receive::<Letter>() {
                     Ok(Received::Message(letter, along)) => {
-                        if self.take(letter, along) == Verdict::Leave {
+                        if self.take(letter, along.into_iter().next()) == Verdict::Leave {
                             return;
                         }
                     }
@@ -220,6 +221,6 @@ impl Guard {
         self.report.heard = self.letter;
         self.report.undone = self.vigil.undone();
         // An edged that does not read is one that is silent, or gone.
-        let _ = self.line.send(&self.report, None);
+        let _ = self.line.send(&self.report, &[]);
     }
 }

@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::time::timeout;
 
-use super::wire::wait;
+use crate::line::wait;
 use crate::vip::netlink::{Listed, Netlink, NetlinkError};
 
 /// From SIGTERM to SIGKILL.

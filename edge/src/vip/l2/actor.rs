@@ -12,6 +12,7 @@ use edge_bgp::l2::{Mac, announcement, probe, question};
 use edge_bgp::vrrp::{Arrival, Family};
 use edge_config::announce::L2Group;
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::election::{Election, Outgoing};
@@ -19,7 +20,7 @@ use super::group::Group;
 use super::kernel::{self, Macvlan, Seen, Wish, macvlan_name};
 use super::observed::{ConflictSeen, ElectionSeen, GroupSeen, L2Observed, LeaderSeen, VipHeld, VipSeen};
 use super::port::{Incoming, Port};
-use super::{GroupWanted, L2Options};
+use super::{GroupWanted, L2Handed, L2Options, Stop};
 
 /// Counters are published and failed sockets tried again this often.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -32,13 +33,14 @@ pub(super) async fn run(
     options: L2Options,
     mut wishes: watch::Receiver<Vec<GroupWanted>>,
     publish: watch::Sender<Arc<L2Observed>>,
-    mut stop: oneshot::Receiver<()>,
+    mut stop: oneshot::Receiver<Stop>,
 ) {
     let (tell_kernel, kernel_wishes) = watch::channel(Wish::default());
     let (publish_seen, mut seen) = watch::channel(Arc::new(Seen::default()));
-    let kernel = tokio::spawn(kernel::run(options.list, kernel_wishes, publish_seen));
+    let kernel = tokio::spawn(kernel::run(options.list, options.handed.is_some(), kernel_wishes, publish_seen));
     let mut actor = Actor {
         permit: options.permit,
+        handed: options.handed.unwrap_or_default(),
         groups: Vec::new(),
         leaving: Vec::new(),
         ports: BTreeMap::new(),
@@ -71,7 +73,10 @@ pub(super) async fn run(
             biased;
             () = readable => {}
             // The handle is gone, or wants us to go.
-            _ = &mut stop, if !actor.stopping => actor.stopping = true,
+            stopped = &mut stop, if !actor.stopping => match stopped {
+                Ok(Stop::Release(reply)) => return actor.release(reply, kernel).await,
+                Ok(Stop::Farewell) | Err(_) => actor.stopping = true,
+            },
             wished = wishes.changed(), if !actor.stopping => {
                 is_wished = wished.is_ok();
                 actor.stopping |= wished.is_err();
@@ -103,6 +108,8 @@ pub(super) async fn run(
 
 struct Actor {
     permit: Permit,
+    /// What another process had, until it is wished here.
+    handed: Vec<L2Handed>,
     groups: Vec<Group>,
     /// No longer wished; they say farewell.
     leaving: Vec<Group>,
@@ -120,6 +127,25 @@ struct Actor {
 }
 
 impl Actor {
+    /// Ends without a word and without a change.
+    async fn release(mut self, reply: oneshot::Sender<Vec<L2Handed>>, kernel: JoinHandle<()>) {
+        self.wish.number += 1;
+        self.wish.is_last = true;
+        self.tell_kernel.send_replace(self.wish.clone());
+        let _ = timeout(END, pin!(kernel)).await;
+        let handed = self.groups.iter().flat_map(|group| {
+            let L2Group { interface, router, virtual_mac, .. } = &group.wanted.group;
+            group.elections.iter().filter(|election| election.is_active()).map(|election| L2Handed {
+                interface: interface.clone(),
+                router: *router,
+                virtual_mac: *virtual_mac,
+                is_v6: election.family == Family::V6,
+            })
+        });
+        // Who asked may be gone; then other edges take over when their patience ends.
+        let _ = reply.send(handed.collect());
+    }
+
     fn now(&self) -> Duration {
         self.began.elapsed()
     }
@@ -149,7 +175,15 @@ impl Actor {
             }
             let place = before.iter().position(|group| group.is_of(&wanted));
             let mut group = place.map_or_else(|| Group::new(now, wanted.clone()), |place| before.swap_remove(place));
-            group.configure(now, wanted);
+            let (mine, others) = std::mem::take(&mut self.handed).into_iter().partition(|handed| {
+                let group = &wanted.group;
+                (&handed.interface, handed.router, handed.virtual_mac)
+                    == (&group.interface, group.router, group.virtual_mac)
+            });
+            self.handed = others;
+            let mine: Vec<L2Handed> = mine;
+            let led = mine.iter().map(|handed| if handed.is_v6 { Family::V6 } else { Family::V4 }).collect();
+            group.configure(now, wanted, &led);
             self.groups.push(group);
         }
         self.leaving = before;

@@ -79,10 +79,11 @@ const RETRY: Duration = Duration::from_secs(5);
 const RETRY_MOST: Duration = Duration::from_secs(600);
 
 impl Election {
-    pub(super) fn new(now: Duration, family: Family, group: &L2Group) -> Self {
+    pub(super) fn new(now: Duration, family: Family, group: &L2Group, resumes: bool) -> Self {
+        let settings = settings(family, group);
         Self {
             family,
-            router: Router::new(now, settings(family, group)),
+            router: if resumes { Router::resume(now, settings) } else { Router::new(now, settings) },
             all: Vec::new(),
             told: BTreeSet::new(),
             vips: BTreeMap::new(),

@@ -31,8 +31,9 @@ impl Group {
         (&ours.interface, ours.router, ours.virtual_mac) == (&theirs.interface, theirs.router, theirs.virtual_mac)
     }
 
-    /// Takes over a wish. Elections without VIPs are left by [`Group::is_over`], in order.
-    pub(super) fn configure(&mut self, now: Duration, wanted: GroupWanted) {
+    /// Takes over a wish. Elections without VIPs are left by [`Group::is_over`], in order. `led` are the families whose
+    /// election this machine has won already, by another process.
+    pub(super) fn configure(&mut self, now: Duration, wanted: GroupWanted, led: &BTreeSet<Family>) {
         self.wanted = wanted;
         let group = &self.wanted.group;
         let key = match &self.wanted.key {
@@ -54,7 +55,7 @@ impl Group {
         let families: BTreeSet<Family> = group.vips.iter().map(|vip| Family::of(*vip)).collect();
         for family in families {
             if !self.elections.iter().any(|election| election.family == family) {
-                self.elections.push(Election::new(now, family, group));
+                self.elections.push(Election::new(now, family, group, led.contains(&family)));
                 self.elections.sort_by_key(|election| election.family);
             }
         }

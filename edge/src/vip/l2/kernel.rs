@@ -81,7 +81,13 @@ const RESYNC: Duration = Duration::from_secs(10);
 /// What the list waits for the disk.
 const SAVE: Duration = Duration::from_secs(1);
 
-pub(super) async fn run(list: PathBuf, mut wishes: watch::Receiver<Wish>, publish: watch::Sender<Arc<Seen>>) {
+/// With `is_resumed` nothing is removed before the first wish.
+pub(super) async fn run(
+    list: PathBuf,
+    is_resumed: bool,
+    mut wishes: watch::Receiver<Wish>,
+    publish: watch::Sender<Arc<Seen>>,
+) {
     // Subscribed before the first look, so no change is missed.
     let (mut changes, listener) = match netlink::changes() {
         Some((changes, listener)) => (Some(changes), Some(listener)),
@@ -115,7 +121,11 @@ pub(super) async fn run(list: PathBuf, mut wishes: watch::Receiver<Wish>, publis
         if changed {
             resync = Instant::now() + RESYNC;
         }
-        task.apply(&wish, changed).await;
+        if is_resumed && wish.number == 0 {
+            task.look_first().await;
+        } else {
+            task.apply(&wish, changed).await;
+        }
         publish.send_replace(Arc::new(task.seen.clone()));
         if wish.is_last {
             break;
@@ -182,6 +192,22 @@ impl Task {
             self.seen.places.insert(place.clone(), result);
         }
         Ok(())
+    }
+
+    /// Sees what is there, and touches nothing.
+    async fn look_first(&mut self) {
+        self.seen.notices.clear();
+        let looked = match Netlink::open() {
+            Ok(netlink) => {
+                self.netlink = Some(netlink);
+                self.look().await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = looked {
+            self.netlink = None;
+            self.seen.notices.push(format!("interfaces cannot be asked: {error}"));
+        }
     }
 
     async fn look(&mut self) -> Result<(), NetlinkError> {

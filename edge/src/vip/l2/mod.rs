@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use edge_bgp::{Permit, Secret};
 use edge_config::announce::L2Group;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 
 pub use observed::{ConflictSeen, ElectionSeen, GroupSeen, L2Observed, LeaderSeen, VipHeld, VipSeen};
@@ -41,6 +42,25 @@ pub struct L2Options {
     pub list: PathBuf,
     /// Whether anything may be announced; asked before every turn. No: our watchman has withdrawn us.
     pub permit: Permit,
+    /// Elections that another process of this machine had won and handed over; `None`: there was none.
+    pub handed: Option<Vec<L2Handed>>,
+}
+
+/// An election that this machine has won.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct L2Handed {
+    pub interface: String,
+    pub router: u8,
+    pub virtual_mac: bool,
+    pub is_v6: bool,
+}
+
+/// How it ends.
+enum Stop {
+    /// Addresses away, farewells sent.
+    Farewell,
+    /// Everything stays as it is.
+    Release(oneshot::Sender<Vec<L2Handed>>),
 }
 
 /// A group with what the rest of Edge says of it at the moment.
@@ -58,7 +78,7 @@ pub struct GroupWanted {
 pub struct L2 {
     wanted: watch::Sender<Vec<GroupWanted>>,
     observed: watch::Receiver<Arc<L2Observed>>,
-    stop: Option<oneshot::Sender<()>>,
+    stop: Option<oneshot::Sender<Stop>>,
     ended: watch::Receiver<bool>,
 }
 
@@ -66,7 +86,8 @@ pub struct L2 {
 const STOP: Duration = Duration::from_secs(3);
 
 impl L2 {
-    /// Starts the thread, in the network namespace of the caller. Addresses that an earlier run left are removed first.
+    /// Starts the thread, in the network namespace of the caller. Addresses that an earlier run left are removed first;
+    /// where elections were handed over, with the first wish, and only those that it does not want.
     pub fn start(options: L2Options) -> std::io::Result<Self> {
         let (wanted, wishes) = watch::channel(Vec::new());
         let (publish, observed) = watch::channel(Arc::default());
@@ -97,9 +118,23 @@ impl L2 {
         self.observed.clone()
     }
 
+    /// Falls silent with every address where it is, and returns what another process needs to lead on.
+    pub async fn release(mut self) -> Vec<L2Handed> {
+        let (reply, answer) = oneshot::channel();
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(Stop::Release(reply));
+        }
+        let handed = tokio::time::timeout(STOP, answer).await.ok().and_then(Result::ok).unwrap_or_default();
+        let _ = tokio::time::timeout(STOP, self.ended.wait_for(|ended| *ended)).await;
+        handed
+    }
+
     /// Gives everything up in order: addresses away, farewells sent.
     pub async fn stop(mut self) {
-        drop(self.stop.take());
+        if let Some(stop) = self.stop.take() {
+            // It has ended already: the same thing.
+            let _ = stop.send(Stop::Farewell);
+        }
         // Longer only if the kernel hangs, and then nothing can be done about it here.
         let _ = tokio::time::timeout(STOP, self.ended.wait_for(|ended| *ended)).await;
     }

@@ -12,6 +12,7 @@ const DAY: i64 = 86_400;
 fn offer(name: &str, from: i64) -> Offer {
     let made = local::self_signed(&Order {
         dns_names: &[name.into()],
+        addresses: &[],
         common_name: None,
         is_ca: false,
         key: OrderKey::New(KeyAlgorithm::EcdsaP256),

@@ -245,6 +245,41 @@ fn few_are_not_held_up_by_many() {
     assert!(took >= Duration::from_secs(7) && took < Duration::from_secs(10), "{took:?}");
 }
 
+/// A revision is held: what serves is not what the API server has, whatever their generations say.
+#[test]
+fn nothing_is_written_about_objects_of_the_past() {
+    let now = inputs(2, 2);
+    let mut api = Api::of(&now);
+    let mut edge = Edge::new(&api);
+    // One route of then is as it is now, the other was made anew meanwhile, with the same name and generation.
+    let mut held = inputs(1, 2);
+    for (key, origin) in [("ns/gw", "revision 1"), ("ns/r1", "revision 1"), ("ns/r0", SOURCE)] {
+        let (key, file) = (ObjectKey::parse(key), Arc::from(origin));
+        let origin = Origin { file, line: 1, column: 1 };
+        match held.gateways.get(&key).cloned() {
+            Some(mut gateway) => {
+                Arc::make_mut(&mut gateway).meta.origin = origin;
+                held.gateways.insert(key, gateway);
+            }
+            None => {
+                let mut route = held.http_routes[&key].clone();
+                Arc::make_mut(&mut route).meta.origin = origin;
+                held.http_routes.insert(key, route);
+            }
+        }
+    }
+    edge.world(&world(held, true));
+    edge.settle(&mut api);
+    assert_eq!(says(&api, &route(0), "Accepted"), "True 1");
+    assert!(api.objects[&gateway()].2.is_null() && api.objects[&route(1)].2.is_null(), "{:?}", api.objects);
+    // It is released.
+    edge.world(&world(now, true));
+    edge.desk.take_over(edge.now);
+    edge.settle(&mut api);
+    assert_eq!(says(&api, &gateway(), "Accepted"), "True 2");
+    assert_eq!(says(&api, &route(1), "Accepted"), "True 1");
+}
+
 #[test]
 fn objects_that_serve_in_their_last_good_version_are_told_of() {
     let mut inputs = inputs(1, 1);

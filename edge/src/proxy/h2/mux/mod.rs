@@ -5,7 +5,7 @@
 //! streams, windows, header blocks in bytes, frames and fields, output that is not taken, and frames that carry nothing
 //! ([`budget`]).
 
-mod budget;
+pub mod budget;
 mod receive;
 mod send;
 pub(super) mod stream;

@@ -76,6 +76,13 @@ impl Targets for Fixed {
         self.0.endpoints.borrow().get(upstream.index()).is_some_and(|list| list.contains(&endpoint))
     }
 
+    fn hold(&self, upstream: UpstreamId, endpoint: SocketAddr) -> Option<Load> {
+        self.has(upstream, endpoint).then(|| {
+            self.0.loads.set(self.0.loads.get() + 1);
+            Load(Rc::clone(&self.0))
+        })
+    }
+
     fn note(&self, _: UpstreamId, endpoint: SocketAddr, outcome: Result<(), &io::Error>) {
         self.0.notes.borrow_mut().push((endpoint, outcome.is_ok()));
     }

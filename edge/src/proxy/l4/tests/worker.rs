@@ -16,6 +16,7 @@ use edge_config::snapshot::{
 use super::route;
 use crate::proxy::access_log::{AccessLog, Destination};
 use crate::proxy::filters::session::Tokens;
+use crate::proxy::h3::steering::Keys;
 use crate::proxy::io::{Backend, uring};
 use crate::proxy::limits::Limits;
 use crate::proxy::metrics::{Format, render};
@@ -180,7 +181,9 @@ fn through_workers(backend: Backend) {
         workers: 2,
         backend: Some(backend),
         tokens: Tokens::new(b"test").unwrap(),
+        keys: Keys::new(b"test"),
         log: Some(AccessLog::start(Destination::File(path.clone())).unwrap()),
+        handed: None,
     };
     let proxy = Proxy::start(options, generation(0, address, &[], &[])).unwrap();
     publish(&proxy, generation(1, address, &[(1, Some(0)), (0, Some(1))], &[a, b]));
@@ -257,7 +260,14 @@ fn tcp_and_udp_routes_on_io_uring() {
 }
 
 fn options(workers: usize) -> ProxyOptions {
-    ProxyOptions { workers, backend: Some(Backend::Epoll), tokens: Tokens::new(b"test").unwrap(), log: None }
+    ProxyOptions {
+        workers,
+        backend: Some(Backend::Epoll),
+        tokens: Tokens::new(b"test").unwrap(),
+        keys: Keys::new(b"test"),
+        log: None,
+        handed: None,
+    }
 }
 
 /// The generation with its snapshot changed.

@@ -46,7 +46,7 @@ pub fn question(
         destination: peer(gate.arrival.destination()),
         request: Some(Request {
             time: Some(Timestamp { seconds, nanos: 0 }),
-            http: Some(http(ext_auth, gate.body.as_ref(), request)),
+            http: Some(http(ext_auth, gate.body.as_ref().filter(|_| ext_auth.body.is_some()), request)),
         }),
         context_extensions: extensions,
         tls_session: gate.arrival.server_name.as_ref().map(|name| TlsSession { sni: name.to_string() }),
@@ -121,6 +121,7 @@ fn http(ext_auth: &ExtAuth, body: Option<&Bytes>, request: &RequestHead) -> Http
         Version::Http10 => "HTTP/1.0",
         Version::Http11 => "HTTP/1.1",
         Version::Http2 => "HTTP/2",
+        Version::Http3 => "HTTP/3",
     };
     HttpRequest {
         method: request.method().to_owned(),

@@ -37,7 +37,7 @@ pub fn question(
     for (name, value) in request.fields.iter().filter(|(name, _)| is_shown(name)) {
         head.fields.add(name, value);
     }
-    let body = gate.body.clone().unwrap_or_default();
+    let body = ext_auth.body.and(gate.body.clone()).unwrap_or_default();
     // HEAD and GET with nothing in them stay as they are.
     head.length = match body.len() {
         0 if matches!(head.method(), "GET" | "HEAD" | "OPTIONS" | "DELETE" | "TRACE") => Length::None,
@@ -47,19 +47,21 @@ pub fn question(
 }
 
 /// What the answer means.
-pub fn decision(answer: &Answer, answer_fields: &[Box<str>]) -> Result<Decision, String> {
+pub fn decision(answer: &Answer, answer_fields: Option<&[Box<str>]>) -> Result<Decision, String> {
     match answer.head.status {
         200 => {
-            let fields = &answer.head.fields;
-            let edits = answer_fields.iter().flat_map(|name| {
+            let is_told = |name: &str| match answer_fields {
+                Some(named) => named.iter().any(|told| **told == *name),
+                None => !is_about_the_answer(name),
+            };
+            let mut request: Vec<Edit> = Vec::new();
+            for (name, value) in answer.head.fields.iter() {
+                let Some(name) = std::str::from_utf8(name).ok().filter(|name| is_told(name)) else { continue };
                 // The first takes the place of what is there, the others come behind it.
-                fields.all(name.as_bytes()).enumerate().map(|(place, value)| Edit {
-                    name: name.to_string(),
-                    value: value.to_vec(),
-                    how: if place == 0 { How::Set } else { How::Append },
-                })
-            });
-            Ok(Decision::Allowed(Edits { request: edits.collect(), ..Edits::default() }))
+                let how = if request.iter().any(|edit| edit.name == name) { How::Append } else { How::Set };
+                request.push(Edit { name: name.to_owned(), value: value.to_vec(), how });
+            }
+            Ok(Decision::Allowed(Edits { request, ..Edits::default() }))
         }
         status @ 500.. => Err(format!("the authorizer answered {status}")),
         status => {
@@ -70,4 +72,21 @@ pub fn decision(answer: &Answer, answer_fields: &[Box<str>]) -> Result<Decision,
             Ok(Decision::Denied { status, fields, body: answer.body.clone() })
         }
     }
+}
+
+/// Fields that say what the body of the authorizer's answer is, or who made it and when (RFC 9110 §8, §6.6.1, §10.2.4): in a
+/// request they would be about another body. What frames a message is never taken from elsewhere, see `may_be_edited`.
+fn is_about_the_answer(name: &str) -> bool {
+    matches!(
+        name,
+        "content-type"
+            | "content-encoding"
+            | "content-language"
+            | "content-location"
+            | "content-range"
+            | "date"
+            | "server"
+            | "etag"
+            | "last-modified"
+    )
 }

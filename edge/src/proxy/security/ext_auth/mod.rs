@@ -115,7 +115,7 @@ async fn decide(ext_auth: &ExtAuth, gate: &Gate<'_, '_>, request: &RequestHead) 
     }
     match &ext_auth.protocol {
         ExtAuthProtocol::Grpc => grpc::decision(&answer),
-        ExtAuthProtocol::Http { answer_fields, .. } => http::decision(&answer, answer_fields),
+        ExtAuthProtocol::Http { answer_fields, .. } => http::decision(&answer, answer_fields.as_deref()),
     }
 }
 
@@ -124,7 +124,7 @@ fn forget_claims(ext_auth: &ExtAuth, request: &mut Fields) {
     let ExtAuthProtocol::Http { answer_fields, .. } = &ext_auth.protocol else { return };
     let is_shown =
         |name: &str| name == "authorization" || ext_auth.request_fields.iter().flatten().any(|shown| **shown == *name);
-    for name in answer_fields.iter().filter(|name| !is_shown(name)) {
+    for name in answer_fields.iter().flatten().filter(|name| !is_shown(name)) {
         request.remove(name.as_bytes());
     }
 }

@@ -112,14 +112,27 @@ fn an_authorizer_over_http() {
     head.fields.add(b"x-other", b"1");
     let mut answer = Answer { head, body: b"text".to_vec(), trailers: None, is_whole: true };
     let names: [Box<str>; 2] = ["x-user".into(), "x-missing".into()];
-    let Ok(Decision::Allowed(edits)) = http::decision(&answer, &names) else { panic!() };
+    let Ok(Decision::Allowed(edits)) = http::decision(&answer, Some(&names)) else { panic!() };
     let mut request = RequestHead::default();
     request.fields.add(b"x-user", b"forged");
     edits.apply(&mut request, &mut Passed::default());
     let told: Vec<_> = request.fields.all(b"x-user").map(<[u8]>::to_vec).collect();
     assert_eq!(told, [b"alice".to_vec(), b"admin".to_vec()]);
+    assert!(request.fields.first(b"x-other").is_none());
+    // Where none is named all are told, but for what frames the answer or is about its body.
+    for (name, value) in [("host", "evil"), ("content-length", "9"), ("transfer-encoding", "chunked"), ("date", "then")]
+    {
+        answer.head.fields.add(name.as_bytes(), value.as_bytes());
+    }
+    answer.head.fields.add(b"content-type", b"text/plain");
+    let Ok(Decision::Allowed(edits)) = http::decision(&answer, None) else { panic!() };
+    let mut request = RequestHead::default();
+    request.fields.add(b"content-type", b"application/json");
+    edits.apply(&mut request, &mut Passed::default());
+    let found: Vec<_> = request.fields.iter().map(|(name, value)| [name, value].concat()).collect();
+    assert_eq!(found, [&b"content-typeapplication/json"[..], b"x-useralice", b"x-useradmin", b"x-other1"]);
     for (status, is_denied) in [(201, true), (302, true), (401, true), (499, true), (500, false), (503, false)] {
         answer.head.status = status;
-        assert_eq!(matches!(http::decision(&answer, &names), Ok(Decision::Denied { .. })), is_denied, "{status}");
+        assert_eq!(matches!(http::decision(&answer, Some(&names)), Ok(Decision::Denied { .. })), is_denied, "{status}");
     }
 }

@@ -1,0 +1,201 @@
+//! The static table (RFC 9204 appendix A), and the ways into it for what is written.
+
+pub const STATIC: [(&str, &str); 99] = [
+    (":authority", ""),
+    (":path", "/"),
+    ("age", "0"),
+    ("content-disposition", ""),
+    ("content-length", "0"),
+    ("cookie", ""),
+    ("date", ""),
+    ("etag", ""),
+    ("if-modified-since", ""),
+    ("if-none-match", ""),
+    ("last-modified", ""),
+    ("link", ""),
+    ("location", ""),
+    ("referer", ""),
+    ("set-cookie", ""),
+    (":method", "CONNECT"),
+    (":method", "DELETE"),
+    (":method", "GET"),
+    (":method", "HEAD"),
+    (":method", "OPTIONS"),
+    (":method", "POST"),
+    (":method", "PUT"),
+    (":scheme", "http"),
+    (":scheme", "https"),
+    (":status", "103"),
+    (":status", "200"),
+    (":status", "304"),
+    (":status", "404"),
+    (":status", "503"),
+    ("accept", "*/*"),
+    ("accept", "application/dns-message"),
+    ("accept-encoding", "gzip, deflate, br"),
+    ("accept-ranges", "bytes"),
+    ("access-control-allow-headers", "cache-control"),
+    ("access-control-allow-headers", "content-type"),
+    ("access-control-allow-origin", "*"),
+    ("cache-control", "max-age=0"),
+    ("cache-control", "max-age=2592000"),
+    ("cache-control", "max-age=604800"),
+    ("cache-control", "no-cache"),
+    ("cache-control", "no-store"),
+    ("cache-control", "public, max-age=31536000"),
+    ("content-encoding", "br"),
+    ("content-encoding", "gzip"),
+    ("content-type", "application/dns-message"),
+    ("content-type", "application/javascript"),
+    ("content-type", "application/json"),
+    ("content-type", "application/x-www-form-urlencoded"),
+    ("content-type", "image/gif"),
+    ("content-type", "image/jpeg"),
+    ("content-type", "image/png"),
+    ("content-type", "text/css"),
+    ("content-type", "text/html; charset=utf-8"),
+    ("content-type", "text/plain"),
+    ("content-type", "text/plain;charset=utf-8"),
+    ("range", "bytes=0-"),
+    ("strict-transport-security", "max-age=31536000"),
+    ("strict-transport-security", "max-age=31536000; includesubdomains"),
+    ("strict-transport-security", "max-age=31536000; includesubdomains; preload"),
+    ("vary", "accept-encoding"),
+    ("vary", "origin"),
+    ("x-content-type-options", "nosniff"),
+    ("x-xss-protection", "1; mode=block"),
+    (":status", "100"),
+    (":status", "204"),
+    (":status", "206"),
+    (":status", "302"),
+    (":status", "400"),
+    (":status", "403"),
+    (":status", "421"),
+    (":status", "425"),
+    (":status", "500"),
+    ("accept-language", ""),
+    ("access-control-allow-credentials", "FALSE"),
+    ("access-control-allow-credentials", "TRUE"),
+    ("access-control-allow-headers", "*"),
+    ("access-control-allow-methods", "get"),
+    ("access-control-allow-methods", "get, post, options"),
+    ("access-control-allow-methods", "options"),
+    ("access-control-expose-headers", "content-length"),
+    ("access-control-request-headers", "content-type"),
+    ("access-control-request-method", "get"),
+    ("access-control-request-method", "post"),
+    ("alt-svc", "clear"),
+    ("authorization", ""),
+    ("content-security-policy", "script-src 'none'; object-src 'none'; base-uri 'none'"),
+    ("early-data", "1"),
+    ("expect-ct", ""),
+    ("forwarded", ""),
+    ("if-range", ""),
+    ("origin", ""),
+    ("purpose", "prefetch"),
+    ("server", ""),
+    ("timing-allow-origin", "*"),
+    ("upgrade-insecure-requests", "1"),
+    ("user-agent", ""),
+    ("x-forwarded-for", ""),
+    ("x-frame-options", "deny"),
+    ("x-frame-options", "sameorigin"),
+];
+
+/// Whose name is `:status`.
+pub const STATUS: usize = 24;
+pub const CONTENT_LENGTH: usize = 4;
+
+/// The entry for a whole status.
+pub fn status(status: u16) -> Option<usize> {
+    Some(match status {
+        103 => 24,
+        200 => 25,
+        304 => 26,
+        404 => 27,
+        503 => 28,
+        100 => 63,
+        204 => 64,
+        206 => 65,
+        302 => 66,
+        400 => 67,
+        403 => 68,
+        421 => 69,
+        425 => 70,
+        500 => 71,
+        _ => return None,
+    })
+}
+
+/// The first entry with this name.
+pub fn place(name: &[u8]) -> Option<usize> {
+    Some(match name {
+        b"age" => 2,
+        b"content-disposition" => 3,
+        b"content-length" => 4,
+        b"cookie" => 5,
+        b"date" => 6,
+        b"etag" => 7,
+        b"if-modified-since" => 8,
+        b"if-none-match" => 9,
+        b"last-modified" => 10,
+        b"link" => 11,
+        b"location" => 12,
+        b"referer" => 13,
+        b"set-cookie" => 14,
+        b"accept" => 29,
+        b"accept-encoding" => 31,
+        b"accept-ranges" => 32,
+        b"access-control-allow-headers" => 33,
+        b"access-control-allow-origin" => 35,
+        b"cache-control" => 36,
+        b"content-encoding" => 42,
+        b"content-type" => 44,
+        b"range" => 55,
+        b"strict-transport-security" => 56,
+        b"vary" => 59,
+        b"x-content-type-options" => 61,
+        b"x-xss-protection" => 62,
+        b"accept-language" => 72,
+        b"access-control-allow-credentials" => 73,
+        b"access-control-allow-methods" => 76,
+        b"access-control-expose-headers" => 79,
+        b"access-control-request-headers" => 80,
+        b"access-control-request-method" => 81,
+        b"alt-svc" => 83,
+        b"authorization" => 84,
+        b"content-security-policy" => 85,
+        b"early-data" => 86,
+        b"expect-ct" => 87,
+        b"forwarded" => 88,
+        b"if-range" => 89,
+        b"origin" => 90,
+        b"purpose" => 91,
+        b"server" => 92,
+        b"timing-allow-origin" => 93,
+        b"upgrade-insecure-requests" => 94,
+        b"user-agent" => 95,
+        b"x-forwarded-for" => 96,
+        b"x-frame-options" => 97,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ways_in_lead_to_the_entries() {
+        for (index, (name, value)) in STATIC.iter().enumerate() {
+            if *name == ":status" {
+                assert_eq!(status(value.parse().unwrap()), Some(index));
+            } else if !name.starts_with(':') {
+                let first = STATIC.iter().position(|(other, _)| other == name);
+                assert_eq!(place(name.as_bytes()), first, "{name}");
+            }
+        }
+        assert_eq!((STATIC[STATUS].0, STATIC[CONTENT_LENGTH].0), (":status", "content-length"));
+        assert_eq!((status(201), place(b"x-own")), (None, None));
+    }
+}
