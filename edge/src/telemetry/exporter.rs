@@ -63,7 +63,7 @@ pub struct Exporter {
 }
 
 enum Client {
-    Http(http::Client),
+    Http(Box<http::Client>),
     Grpc(grpc::Client),
 }
 
@@ -144,7 +144,7 @@ impl Exporter {
             Some((of, client)) if *of == ca => client,
             other => {
                 let client = match self.collector.protocol {
-                    OtlpProtocol::HttpProtobuf => Client::Http(http::Client::new(&self.collector, &ca)?),
+                    OtlpProtocol::HttpProtobuf => Client::Http(Box::new(http::Client::new(&self.collector, &ca)?)),
                     OtlpProtocol::Grpc => Client::Grpc(grpc::Client::new(&self.collector, &ca)?),
                 };
                 &mut other.insert((ca, client)).1
