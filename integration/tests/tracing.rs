@@ -224,6 +224,49 @@ fn what_is_sampled() {
     assert!(collector.spans().iter().all(|span| span["flags"].as_u64().unwrap_or_default() & 1 == 1));
 }
 
+/// An edged that nobody in the tests has started.
+struct Other(i32);
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        if let Some(process) = rustix::process::Pid::from_raw(self.0) {
+            let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+#[test]
+fn an_upgrade_loses_no_span() {
+    let mut lab = lab("");
+    let collector = Collector::start(&lab);
+    lab.write_config(&to_collector(&format!("http://{}", collector.http), ""));
+    lab.edged().apply();
+    let address = lab.at(HTTP);
+    let edged = lab.edged();
+    let _successor = block_on(async {
+        let mut old = Connection::open(address, None).await.unwrap();
+        assert_eq!(old.get("back.edge.test", "/before").await.unwrap().status, 200);
+        let said = edged.ctl(&["upgrade", "--force"]).text();
+        let process = said.split("(process ").nth(1).and_then(|rest| rest.split(')').next()).map(str::parse);
+        let Some(Ok(process)) = process else { panic!("{said}") };
+        let successor = Other(process);
+        let mut new = Connection::open(address, None).await.unwrap();
+        assert_eq!(new.get("back.edge.test", "/of-the-new").await.unwrap().status, 200);
+        // The last that the old one does, and its end.
+        assert_eq!(old.get("back.edge.test", "/of-the-old").await.unwrap().status, 200);
+        successor
+    });
+    assert!(lab.edged().wait_end().is_some_and(|status| status.success()));
+    for path in ["/before", "/of-the-new", "/of-the-old"] {
+        until(path, || {
+            let spans = collector.spans();
+            let span = spans.iter().find(|span| told(span, "url.path") == path)?;
+            let of_try = |other: &&Value| other["parentSpanId"] == span["spanId"];
+            spans.iter().any(|other| of_try(&other)).then_some(())
+        });
+    }
+}
+
 /// A receiver that does this with every connection.
 fn fake(lab: &Lab, behaviour: fn(&mut std::net::TcpStream)) -> SocketAddr {
     let listener = TcpListener::bind((lab.vip, 0)).unwrap();
