@@ -133,40 +133,36 @@ impl Child {
         let is_minded = matches!(parent, Parent::Minder(_));
         let release = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
         let released = release.try_clone().map_err(failed)?;
+        let name = program.to_owned();
         // A thread of its own: PR_SET_PDEATHSIG is sent when the thread that made the child ends, so that thread waits
         // for the child and for nothing else.
         let body = move || {
             let begun = if is_minded { begin_minded(command) } else { begin_own(command) };
-            let Begun { pid, process, kept, log, end } = match begun {
+            let Begun { pid, process, kept, log, end: ending } = match begun {
                 Ok(begun) => begun,
                 Err(error) => {
                     let _ = started_in.send(Err(error));
                     return;
                 }
             };
-            if let Err(Ok((_, process, _))) = started_in.send(Ok((pid, process, kept))) {
-                // Nobody waits for it any more.
-                let _ = pidfd_send_signal(&process, Signal::TERM);
-            }
-            attend(log, &released, &lines_in, end, ended_in);
+            // Dropped on its way, where nobody waits for it any more, it is told to end as anywhere else.
+            let _ = started_in.send(Ok(Self {
+                pid,
+                socket,
+                version,
+                program: name,
+                lines,
+                end,
+                ended: None,
+                process,
+                kept,
+                release,
+                is_given_away: false,
+            }));
+            attend(log, &released, &lines_in, ending, ended_in);
         };
         std::thread::Builder::new().name("gobgpd".to_owned()).spawn(body).map_err(failed)?;
-        let (pid, process, kept) =
-            started.await.map_err(|_| failed(io::Error::other("not started")))?.map_err(failed)?;
-        let program = program.to_owned();
-        Ok(Self {
-            pid,
-            socket,
-            version,
-            program,
-            lines,
-            end,
-            ended: None,
-            process,
-            kept,
-            release,
-            is_given_away: false,
-        })
+        started.await.map_err(|_| failed(io::Error::other("not started")))?.map_err(failed)
     }
 
     /// Takes up what another process has given away.

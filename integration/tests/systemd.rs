@@ -189,7 +189,7 @@ impl MemoryGroup {
         std::fs::write(self.0.join("memory.limit_in_bytes"), "65536").unwrap();
     }
 
-    /// Makes it want more, by connections that it has to accept; about when the kernel has killed it.
+    /// Makes it want more, by connections that it has to accept; the last moment before the kernel killed it.
     fn press(&self, pid: u32) -> Instant {
         let socket = format!("/proc/{pid}/root/run/edge/edged.sock");
         let is_killed = || {
@@ -197,10 +197,15 @@ impl MemoryGroup {
             said.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|count| count != "0"))
         };
         let mut kept = Vec::new();
+        let mut alive = Instant::now();
         until("the kernel has killed it", || {
-            let begun = Instant::now();
             kept.extend((0..10).filter_map(|_| UnixStream::connect(&socket).ok()));
-            is_killed().then_some(begun)
+            let now = Instant::now();
+            if is_killed() {
+                return Some(alive);
+            }
+            alive = now;
+            None
         })
     }
 }

@@ -101,3 +101,34 @@ fn one_that_does_not_want_to_end_is_killed() {
     };
     assert!(outcome.is_err(), "still there");
 }
+
+/// Between its start and the taking up of it there is a moment in which it is nobody's.
+#[test]
+fn one_that_nobody_waits_for_any_more_is_ended() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = program(directory.path(), &format!("{VERSION}\necho $$ > up\nexec sleep 600"));
+    let run = directory.path().join("run");
+    let pid = block_on(async {
+        let mut start = Box::pin(Child::start(&Parent::Own, &program, &run));
+        loop {
+            // Asked once, and not before it has had the time to send what nobody takes.
+            let asked = std::future::poll_fn(|context| std::task::Poll::Ready(start.as_mut().poll(context))).await;
+            if let std::task::Poll::Ready(taken) = asked {
+                // A slow machine: this is what dropping the child itself does.
+                return taken.unwrap().pid.to_string();
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            std::thread::sleep(Duration::from_millis(100));
+            match std::fs::read_to_string(run.join("up")) {
+                Ok(pid) if pid.ends_with('\n') => return pid.trim().to_owned(),
+                _ => {}
+            }
+        }
+    });
+    let is_running = || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    let begun = std::time::Instant::now();
+    while is_running() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{pid} still runs");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
