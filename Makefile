@@ -7,7 +7,9 @@ PACKAGES := build-essential cmake iproute2 nghttp2-client curl strace procps sys
 LAB_PACKAGES := frr bird2 gobgpd keepalived tcpdump
 ACME_PACKAGES := pebble caddy knot knot-dnsutils faketime
 DASHBOARD_PACKAGES := chromium fonts-dejavu-core
-IMAGE_PACKAGES := jq lowdown gpg gpg-agent man-db
+IMAGE_PACKAGES := jq lowdown gpg gpg-agent man-db libcap2-bin skopeo umoci runc mmdebstrap squashfs-tools cryptsetup-bin \
+	fdisk dosfstools mtools e2fsprogs cpio kmod zstd gpgv openssh-client
+BOOT_PACKAGES := qemu-system-x86 ovmf
 PROFILE ?= quick
 
 help: ## this list
@@ -22,6 +24,12 @@ build: packages ## the two programs, optimised, in target/release
 
 deb: build image-packages ## a Debian package, its checksums and the list of what is in it, in target/deb; SIGN=key VERSION=1.2 MAINTAINER=…
 	images/deb/build target/release target/deb
+
+oci: deb ## a container image from that package, as a folder (OCI image layout) and a tar, in target/oci; no container engine is needed
+	images/oci/build target/deb/edge_*_*.deb target/oci
+
+image: deb ## a bootable disk with two slots, and the update for those that run, in target/image; root; KERNEL=linux-image-amd64 SIGN=key
+	images/appliance/build target/deb/edge_*_*.deb target/image
 
 run: packages ## serve examples/quickstart on loopback, unprivileged
 	@integration/run/quickstart
@@ -69,6 +77,11 @@ test: lab-packages acme-packages dashboard-packages image-packages ## format, li
 	cargo build --workspace --bins
 	cargo test --workspace --no-fail-fast
 
+image-test: image-packages ## makes that disk twice and compares, and boots it with firmware and processor emulated: first boot, update, roll-back; 15 minutes
+	@integration/run/packages $(BOOT_PACKAGES)
+	cargo build --workspace --bins
+	cargo test --workspace --test appliance -- --ignored --nocapture --test-threads=1
+
 screenshots: dashboard-packages lab-packages ## the pictures of the dashboard in docs/, light and dark, from a running edged
 	cargo build --profile $(PROFILE) -p edge -p edge-integration --bin edged --bin edgectl --bin demo-backend --bin screenshots
 	target/$(subst dev,debug,$(PROFILE))/screenshots docs
@@ -98,4 +111,4 @@ soak: packages ## Edge at 60 % load while everything changes; MINUTES=10
 audit: ## licences, sources, bans and known vulnerabilities of every dependency
 	@integration/run/audit
 
-.PHONY: help packages build deb run demo lab lab-down figures acme-figures probe-figures acme-demo lab-packages acme-packages image-packages test dashboard-packages screenshots bench ordeals fuzz tls-check conformance kubernetes-demo soak audit
+.PHONY: help packages build deb oci image run demo lab lab-down figures acme-figures probe-figures acme-demo lab-packages acme-packages image-packages test image-test dashboard-packages screenshots bench ordeals fuzz tls-check conformance kubernetes-demo soak audit

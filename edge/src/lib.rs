@@ -18,6 +18,7 @@ pub mod memory;
 mod moment;
 mod netlink;
 pub mod notify;
+pub mod privileges;
 pub mod proxy;
 pub mod pulse;
 pub mod reach;

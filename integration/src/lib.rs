@@ -5,6 +5,7 @@
 //! Everything but [`origin`] and [`websocket`] is test code: there a broken expectation is a panic on purpose.
 
 pub mod acme;
+pub mod appliance;
 pub mod browser;
 pub mod causes;
 pub mod client;
@@ -15,6 +16,7 @@ pub mod edged;
 pub mod engine;
 pub mod genestack;
 pub mod host;
+pub mod images;
 pub mod knot;
 pub mod lab;
 pub mod load;

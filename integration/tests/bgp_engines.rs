@@ -4,6 +4,9 @@
 // A failed expectation is what a test is for.
 #![allow(clippy::panic, clippy::unwrap_used)]
 
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -14,7 +17,7 @@ use edge_bgp::gobgp::client::{Client, Place};
 use edge_bgp::plan::Call;
 use edge_bgp::{Permit, SessionState, Stopped, Tell};
 use edge_config::announce::{Bgp, Engine};
-use edge_integration::edged::until;
+use edge_integration::edged::{program, until};
 use edge_integration::rack::{API, CLIENT, ENGINE, Foreign, Rack, Secured, TOR, V4, V6, address, plan};
 use edge_integration::speaker::{GOBGPD, Rig, announced, gobgpd4, session, told, wanted};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
@@ -157,6 +160,37 @@ fn nothing_is_withdrawn(scenario: &str, program: PathBuf) {
     // Its orderly end is no restart: everything is withdrawn at once.
     assert_eq!(rig.stop(), Stopped::Withdrawn);
     rack.has(0);
+}
+
+/// It writes a line before it tells its peers, and who reads it may be dead: its minder does, so that it comes to tell them.
+#[test]
+fn an_engine_whose_log_nobody_reads_takes_its_leave() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = directory.path().join("engine");
+    // More than a pipe holds.
+    let text = "#!/bin/sh\ntrap 'echo stopping; head -c 200000 /dev/zero; echo told >told; exit' TERM\necho up\n\
+                while :; do sleep 0.05; done\n";
+    std::fs::write(&engine, text).unwrap();
+    std::fs::set_permissions(&engine, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let ((log, log_end), (life, lifeline)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
+    let mut minder = Command::new(program("edged"))
+        .arg0("edge-minder")
+        .arg(&engine)
+        .current_dir(directory.path())
+        .stdin(life)
+        .stdout(Stdio::null())
+        .stderr(log_end)
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(log);
+    let mut line = String::new();
+    log.read_line(&mut line).unwrap();
+    assert_eq!(line, "up\n");
+    // As when edged is killed.
+    drop((log, lifeline));
+    let how = until("the minder has ended", || minder.try_wait().unwrap());
+    assert!(how.success(), "{how}");
+    assert!(directory.path().join("told").exists(), "it was cut off");
 }
 
 #[test]

@@ -5,40 +5,19 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
-use edge_integration::edged::{Said, program, run, until, workspace};
+use edge_integration::edged::{Said, until};
 use edge_integration::host::Host;
+use edge_integration::images::{self, must};
 use edge_integration::{lab, machine};
 use serde_json::Value;
 
-const TOOLS: [&str; 6] = ["dpkg-deb", "dpkg-shlibdeps", "jq", "lowdown", "gpg", "strip"];
-
 /// What builds a package; `None`: skipped, loudly.
 fn available(scenario: &str) -> Option<()> {
-    let is_missing = |tool: &&&str| !Path::new("/usr/bin").join(tool).exists();
-    let missing: Vec<&str> = TOOLS.iter().filter(is_missing).copied().collect();
-    if missing.is_empty() {
-        return Some(());
-    }
-    lab::skip(scenario, &format!("no {} (make image-packages)", missing.join(", ")));
+    let Some(why) = images::missing(&images::TOOLS) else { return Some(()) };
+    lab::skip(scenario, &why);
     None
-}
-
-/// Builds it into a folder. Compressing for real would be the longest part.
-fn build(out: &Path, before: &[(&str, &str)]) -> PathBuf {
-    let programs = program("edged").canonicalize().unwrap();
-    let output = Command::new(workspace().join("images/deb/build"))
-        .arg(programs.parent().unwrap())
-        .arg(out)
-        .env("COMPRESSION", "zstd")
-        .envs(before.iter().copied())
-        .output()
-        .unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    PathBuf::from(said.trim())
 }
 
 /// Made once, signed by a key of its own. Its folder stays until the next run makes it anew.
@@ -54,7 +33,7 @@ fn built() -> &'static Path {
             &["--quick-generate-key", "--passphrase", "", "release@edge.test", "ed25519", "sign", "never"],
         );
         let home = keys.path().to_str().unwrap();
-        let package = build(&out, &[("GNUPGHOME", home), ("SIGN", "release@edge.test")]);
+        let package = images::deb(&out, &[("GNUPGHOME", home), ("SIGN", "release@edge.test")]);
         let path = |name: &str| out.join(name).to_str().unwrap().to_owned();
         gpg(keys.path(), &["--verify", &path("SHA256SUMS.asc"), &path("SHA256SUMS")]);
         // gpg has started it to sign, and would leave it.
@@ -68,19 +47,13 @@ fn gpg(keys: &Path, arguments: &[&str]) {
     must("gpg", &all);
 }
 
-fn must(tool: &str, arguments: &[&str]) -> String {
-    let said = run(Path::new(tool), arguments);
-    assert_eq!(said.code, Some(0), "{tool} {arguments:?}: {said:?}");
-    said.stdout
-}
-
 #[test]
 fn the_same_sources_give_the_same_bytes() {
     let Some(()) = available("the_same_sources_give_the_same_bytes") else { return };
     let built = built();
     // By somebody else, elsewhere, and later.
     let other = tempfile::Builder::new().prefix("edge-package-").tempdir().unwrap();
-    let again = build(other.path(), &[("TZ", "Pacific/Auckland"), ("LC_ALL", "C.UTF-8"), ("USER", "nobody")]);
+    let again = images::deb(other.path(), &[("TZ", "Pacific/Auckland"), ("LC_ALL", "C.UTF-8"), ("USER", "nobody")]);
     assert_eq!(built.file_name(), again.file_name());
     let out = built.parent().unwrap();
     for entry in std::fs::read_dir(other.path()).unwrap() {

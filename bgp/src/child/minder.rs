@@ -2,19 +2,24 @@
 //!
 //! The kernel sends the signal of a parent's death whenever that parent ends, and nobody can give a child away. So gobgpd
 //! is the child of a process that does nothing else: it ends gobgpd when the last edged has let go of its standard input,
-//! whatever that edged died of, and the kernel ends gobgpd where this process is killed itself.
+//! whatever that edged died of, and the kernel ends gobgpd where this process is killed itself. It holds gobgpd's log open
+//! as well: gobgpd writes a line before it tells its peers, and a line that nobody can read any more would end it at once
+//! (SIGPIPE), with peers that agreed on graceful restart left to believe in its routes.
 //!
 //! In: the program and its arguments; the reading end of a pipe as standard input, in which nothing is ever written. Out:
 //! gobgpd's log on standard error, and [`Word`]s on standard output, one per line.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -65,9 +70,9 @@ fn run() -> ExitCode {
     // Only for ps.
     let _ = rustix::thread::set_name(c"edge-minder");
     let word = match begin() {
-        Ok((child, process)) => {
+        Ok((child, process, log)) => {
             say(&Word::Started(child.id()));
-            Word::Ended(mind(child, process.as_fd()))
+            Word::Ended(mind(child, process.as_fd(), log.as_fd()))
         }
         Err(error) => Word::Failed(error.to_string()),
     };
@@ -80,18 +85,22 @@ fn say(word: &Word) {
     let _ = io::stdout().lock().write_all(word.line().as_bytes());
 }
 
-fn begin() -> io::Result<(Child, OwnedFd)> {
+/// gobgpd, its process, and the reading end of its log.
+fn begin() -> io::Result<(Child, OwnedFd, File)> {
     let mut arguments = std::env::args_os().skip(1);
     let program = arguments.next().ok_or_else(|| io::Error::other("no program to start"))?;
+    // The log is a pipe whose reading end edged has; this opens another one, and is itself one of those who could write.
+    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
+    let log = File::options().read(true).custom_flags(nonblocking).open("/proc/self/fd/2")?;
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(io::stderr().as_fd().try_clone_to_owned()?);
     let child = spawn::spawn(&mut command)?;
     let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
-    Ok((child, process))
+    Ok((child, process, log))
 }
 
 /// Waits for the end of gobgpd, and brings it about when nobody wants it any more.
-fn mind(mut child: Child, process: BorrowedFd<'_>) -> String {
+fn mind(mut child: Child, process: BorrowedFd<'_>, log: BorrowedFd<'_>) -> String {
     let input = io::stdin();
     loop {
         let mut on = [PollFd::from_borrowed_fd(input.as_fd(), PollFlags::IN), PollFd::new(&process, PollFlags::IN)];
@@ -114,12 +123,27 @@ fn mind(mut child: Child, process: BorrowedFd<'_>) -> String {
     for signal in [Signal::TERM, Signal::CONT] {
         let _ = pidfd_send_signal(process, signal);
     }
-    let patience = Timespec { tv_sec: i64::try_from(FAREWELL.as_secs()).unwrap_or(3), tv_nsec: 0 };
-    let mut on = [PollFd::new(&process, PollFlags::IN)];
-    if !matches!(rustix::event::poll(&mut on, Some(&patience)), Ok(1..)) {
+    if !see_off(process, log) {
         let _ = pidfd_send_signal(process, Signal::KILL);
     }
     how(&mut child)
+}
+
+/// Whether it ends in the time that it has. What it writes meanwhile is for nobody; but it must not wait for somebody to read.
+fn see_off(process: BorrowedFd<'_>, log: BorrowedFd<'_>) -> bool {
+    let until = Instant::now() + FAREWELL;
+    let mut bytes = [0; 4096];
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let Ok(left) = Timespec::try_from(left) else { return false };
+        let mut on = [PollFd::new(&process, PollFlags::IN), PollFd::new(&log, PollFlags::IN)];
+        match rustix::event::poll(&mut on, Some(&left)) {
+            Err(Errno::INTR) => {}
+            Err(_) | Ok(0) => return false,
+            Ok(_) if !on[0].revents().is_empty() => return true,
+            Ok(_) => while matches!(rustix::io::read(log, &mut bytes), Ok(1..)) {},
+        }
+    }
 }
 
 fn how(child: &mut Child) -> String {

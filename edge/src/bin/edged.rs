@@ -33,6 +33,9 @@ const SOFTWARE: u8 = 70;
 const CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
+    if let Err(error) = edge::privileges::take() {
+        eprintln!("edged: the capabilities of its file stay unused: {error}");
+    }
     if let Some(code) = edge::vip::guard::if_asked() {
         return code;
     }
