@@ -7,6 +7,7 @@ mod certificates;
 mod dashboard;
 mod fleet;
 mod history;
+mod tracing;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ pub use certificates::{
 pub use dashboard::{DashboardCertificate, DashboardSettings};
 pub use fleet::{FleetEdge, FleetSettings};
 pub use history::HistorySettings;
+pub use tracing::{Collector, OtlpProtocol, ParentRule, Ratio, TracingSettings};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Settings {
@@ -54,6 +56,8 @@ pub struct Settings {
     pub l2: Option<L2Settings>,
     pub proxy: ProxySettings,
     pub access_log: AccessLog,
+    /// `None`: nothing is traced.
+    pub tracing: Option<TracingSettings>,
     pub log: LogSettings,
     pub control: ControlSettings,
     pub certificates: CertificateSettings,
@@ -372,8 +376,8 @@ impl Default for KubernetesSettings {
 }
 
 impl Settings {
-    /// The same with the daemon's own paths (state, control socket, access log, kubeconfig, and those of `[bgp]`, `[l2]`,
-    /// `[fleet]`, `[dashboard]` and issuers) taken relative to `base`, the directory of `edge.toml`. The paths of sources stay as they
+    /// The same with the daemon's own paths (state, control socket, access log, kubeconfig, and those of `[tracing]`, `[bgp]`,
+    /// `[l2]`, `[fleet]`, `[dashboard]` and issuers) taken relative to `base`, the directory of `edge.toml`. The paths of sources stay as they
     /// were written, since findings name them.
     pub fn anchored(mut self, base: &Path) -> Self {
         self.state_directory = base.join(&self.state_directory);
@@ -392,6 +396,9 @@ impl Settings {
         }
         if let Some(l2) = &mut self.l2 {
             l2.anchor(base);
+        }
+        if let Some(tracing) = &mut self.tracing {
+            tracing.collector.anchor(base);
         }
         if let Some(fleet) = &mut self.fleet {
             fleet.anchor(base);
@@ -423,6 +430,7 @@ impl Settings {
             l2: self.l2,
             proxy: ProxySettings { workers: now.proxy.workers, io: now.proxy.io, ..self.proxy },
             access_log: now.access_log.clone(),
+            tracing: now.tracing.clone(),
             log: now.log.clone(),
             control: now.control.clone(),
             certificates: self.certificates,
@@ -460,6 +468,7 @@ impl Default for Settings {
             l2: None,
             proxy: ProxySettings::default(),
             access_log: AccessLog::Off,
+            tracing: None,
             log: LogSettings { level: LogLevel::Info, format: LogFormat::Auto },
             control: ControlSettings { socket: PathBuf::from("/run/edge/edged.sock"), metrics: None },
             certificates: CertificateSettings::default(),

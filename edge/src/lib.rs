@@ -2,7 +2,7 @@
 //!
 //! [`source`] reads configuration, the [`supervisor`] compiles and publishes it, [`proxy`] carries traffic, [`certs`] and
 //! [`vip`] make the world match, [`handover`] passes everything on to another edged, [`fleet`] shares with other edges, [`store`] remembers,
-//! [`control`] shows, [`dashboard`] shows it in a browser. Nobody imports this crate.
+//! [`telemetry`] exports, [`control`] shows, [`dashboard`] shows it in a browser. Nobody imports this crate.
 
 pub mod certs;
 pub mod control;
@@ -27,4 +27,5 @@ mod secret_file;
 pub mod source;
 pub mod store;
 pub mod supervisor;
+pub mod telemetry;
 pub mod vip;

@@ -172,6 +172,7 @@ fn port_80_of_nobody_answers_challenges_alone() {
             limits: Limits::default(),
             responders: responders.into(),
             maintenance: None,
+            tracer: None,
         };
         let proxy = Proxy::start(options, generation(0, &[])).unwrap();
         assert!(proxy.publish(generation(1, &[address])).is_empty());

@@ -8,6 +8,9 @@ mod secure;
 use std::net::UdpSocket;
 use std::sync::Arc;
 
+use edge::proxy::trace::Tracer;
+use edge::proxy::trace::sampling::Sampler;
+use edge_config::settings::{ParentRule, Ratio};
 use edge_config::snapshot::*;
 use quic::*;
 use rig::{Origin, on_both, wait_for};
@@ -114,6 +117,36 @@ fn many_streams_share_a_connection() {
                 task.await.unwrap();
             }
         });
+    });
+}
+
+#[test]
+fn a_trace_goes_on_through_it() {
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    on_both(|backend| {
+        let world = World::new(backend, Origin::echo().address);
+        let (tracer, mut spans) = Tracer::new(Sampler::new(Ratio::ONE, ParentRule::Follow), 1 << 20, Arc::default());
+        *world.rig.tracer.lock().unwrap() = Some(Arc::new(tracer));
+        world.publish(|_| ());
+        let arrived = run(async {
+            let mut sender = client(connect(world.rig.address, "a.example").await.unwrap()).await;
+            let mut request = get("/x");
+            request.headers_mut().insert("traceparent", PARENT.parse().unwrap());
+            exchange(&mut sender, request, b"", None).await.unwrap().text()
+        });
+        let told = arrived.lines().find_map(|line| line.strip_prefix("traceparent: ")).unwrap();
+        assert_eq!((&told[..35], &told[52..]), (&PARENT[..35], "-01"), "{arrived}");
+        assert_ne!(told[36..52], PARENT[36..52]);
+        let mut batch = None;
+        wait_for(|| {
+            batch = spans.try_recv().ok();
+            batch.is_some()
+        });
+        // What Edge asked, and what it was asked: a key, and the value 3.
+        let batch = batch.unwrap();
+        let says = |text: &[u8]| batch.bytes.windows(text.len()).any(|part| part == text);
+        assert_eq!(batch.count, 2);
+        assert!(says(b"network.protocol.version\x12\x03\x0a\x013"), "{}", String::from_utf8_lossy(&batch.bytes));
     });
 }
 

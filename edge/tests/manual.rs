@@ -11,7 +11,7 @@ use edge_config::edge_toml::decode;
 const MANUAL: &str = include_str!("../../docs/edge.toml.md");
 
 /// Keys whose value is a table that may be empty.
-const TABLES: [&str; 3] = ["target", "labels", "bfd"];
+const TABLES: [&str; 4] = ["target", "labels", "bfd", "attributes"];
 
 fn faults(text: &str) -> Vec<String> {
     let file: Arc<str> = "edge.toml".into();

@@ -8,6 +8,7 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::Value;
+use crate::settings::Ratio;
 use crate::suggest;
 use crate::wire::GepDuration;
 use crate::yaml::Quoted;
@@ -164,6 +165,21 @@ impl<'i> Section<'i> {
                 Ok(number) if (least..=most).contains(&number) => Ok(number),
                 _ => Err(format!("{number} is out of range, expected {least} to {most}")),
             }
+        })
+    }
+
+    /// A part of one, written with or without a point.
+    pub(super) fn ratio(&mut self, sink: &mut Sink<'_>, key: &'static str) -> Option<Ratio> {
+        self.read(sink, key, |value| {
+            let (text, number) = match (value.as_float(), value.as_integer()) {
+                (Some(float), _) => (float.to_string(), float.as_str().parse::<f64>().ok()),
+                (_, Some(integer)) => {
+                    let number = i64::from_str_radix(integer.as_str(), integer.radix()).ok();
+                    (integer.to_string(), number.map(|number| number as f64))
+                }
+                _ => return Err(mismatch(value, "a number from 0 to 1")),
+            };
+            number.and_then(Ratio::new).ok_or_else(|| format!("{text} is out of range, expected 0 to 1"))
         })
     }
 

@@ -9,6 +9,7 @@ mod kubernetes;
 mod l2;
 mod pools;
 mod selector;
+mod tracing;
 mod vips;
 
 use std::net::IpAddr;
@@ -81,6 +82,7 @@ pub(super) fn settings(mut root: Section<'_>, sink: &mut Sink<'_>) -> Settings {
         set(&mut settings.access_log, place);
         section.finish(sink);
     }
+    settings.tracing = root.section(sink, "tracing").and_then(|section| tracing::tracing(section, sink));
     if let Some(section) = root.section(sink, "log") {
         log(section, &mut settings.log, sink);
     }

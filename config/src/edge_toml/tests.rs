@@ -1,6 +1,7 @@
 mod announce;
 mod dashboard;
 mod fleet;
+mod tracing;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -25,7 +25,7 @@ pub use explain::{Candidate, Loss, Outcome};
 pub use order::{PathMatch, RouteMatch};
 pub(crate) use pattern::compile as compile_pattern;
 pub use pattern::{Pattern, PatternError};
-pub use table::{Matched, RouteTable};
+pub use table::{ByPath, Matched, RouteTable};
 
 /// The header fields of a request, looked up by the data plane in its own form of a head.
 pub trait Fields {

@@ -31,6 +31,16 @@ pub struct Matched {
     pub prefix: usize,
     /// The match names the method, as opposed to taking every one.
     pub by_method: bool,
+    pub by_path: ByPath,
+}
+
+/// What kind of match the path was matched by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ByPath {
+    Exact,
+    Prefix,
+    /// An expression, or one part of a call of gRPC.
+    Pattern,
 }
 
 impl RouteTable {
@@ -128,7 +138,9 @@ impl Matches {
     fn find<F: Fields + ?Sized>(&self, request: &RequestView<'_, F>) -> Option<Matched> {
         match self {
             Self::None => None,
-            Self::All(index, rule, _) => Some(Matched { rule: *rule, index: *index, prefix: 0, by_method: false }),
+            Self::All(index, rule, _) => {
+                Some(Matched { rule: *rule, index: *index, prefix: 0, by_method: false, by_path: ByPath::Prefix })
+            }
             Self::One(entry) => entry.matched(request),
             Self::Many(many) => many.find(request),
         }
@@ -171,7 +183,13 @@ impl RouteMatch {
     fn matched<F: Fields + ?Sized>(&self, request: &RequestView<'_, F>) -> Option<Matched> {
         let prefix = self.path.matches(request.path)?;
         let by_method = self.method.is_some();
-        self.conditions_hold(request).then_some(Matched { rule: self.rule, index: self.index, prefix, by_method })
+        let by_path = match self.path {
+            PathMatch::Exact(_) => ByPath::Exact,
+            PathMatch::Prefix(_) => ByPath::Prefix,
+            PathMatch::Regex(_) | PathMatch::GrpcRegex { .. } | PathMatch::GrpcMethod(_) => ByPath::Pattern,
+        };
+        let matched = Matched { rule: self.rule, index: self.index, prefix, by_method, by_path };
+        self.conditions_hold(request).then_some(matched)
     }
 }
 

@@ -6,7 +6,7 @@
 //! happen here: deciding what objects mean together, or waiting for the supervisor while a watch is to be read.
 //! Standards: Kubernetes API concepts (list, watch, bookmarks, resource versions).
 
-mod backoff;
+pub mod backoff;
 mod calls;
 mod client;
 mod coexist;

@@ -46,6 +46,7 @@ modules! {
     "supervisor" ["edge::supervisor", "edge::logging", "edged"] "generations, reloads, commands, starts and stops";
     "history" ["edge::history"] "configurations that were in force";
     "control" ["edge::control"] "the API of edgectl";
+    "tracing" ["edge::telemetry"] "spans on their way to a collector";
     "dashboard" ["edge::dashboard"] "the page for browsers";
 }
 

@@ -26,7 +26,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use edge_config::matching::Matched;
+use edge_config::matching::{ByPath, Matched};
 use edge_config::policy::FixedAnswer;
 use edge_config::settings::PathPolicy;
 use edge_config::snapshot::{Action, Backend, Cors, Rule};
@@ -51,6 +51,7 @@ use super::message::{Length, RequestHead, ResponseHead};
 use super::path;
 use super::reason::Reason;
 use super::responses::{self, Shaping};
+use super::trace::Trace;
 use super::worker::{Arrival, Current, Patience, Worker};
 
 /// How an exchange ended for its connection.
@@ -85,7 +86,10 @@ pub async fn run_unless<S: Source, K: Sink>(
     sink: &mut K,
 ) -> End {
     let current = worker.current();
-    let mut record = Record::begin(arrival, request);
+    let mut record = Record::begin(arrival);
+    if let Some(tracer) = &current.generation.tracer {
+        record.trace = Some(Trace::begin(tracer, &mut worker.spans.borrow_mut(), request));
+    }
     let result = {
         let mut gone = pin!(gone);
         let mut respond = pin!(respond(worker, &current, arrival, request, response, source, sink, &mut record));
@@ -351,6 +355,13 @@ fn find<'g>(
     }
     let (rule, matched) = route::rule(current.snapshot(), place, request).map_err(Made::Answer)?;
     record.rule = Some(matched.rule);
+    if let Some(trace) = &mut record.trace {
+        match matched.by_path {
+            ByPath::Exact => trace.route(request.path, request.path.len()),
+            ByPath::Prefix => trace.route(request.path, matched.prefix),
+            ByPath::Pattern => {}
+        }
+    }
     Ok(Found { place, sender, rule, matched })
 }
 

@@ -11,6 +11,7 @@ use super::limits::Limits;
 use super::responses::Maintenance;
 use super::secrets::Secrets;
 use super::tls::table::TlsTable;
+use super::trace::Tracer;
 
 /// One generation. Cheap to clone; parts that did not change are shared with the one before.
 #[derive(Clone)]
@@ -27,6 +28,8 @@ pub struct Generation {
     pub responders: Arc<[SocketAddr]>,
     /// Hosts that an operator has closed.
     pub maintenance: Option<Arc<Maintenance>>,
+    /// `None`: nothing is traced.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 impl Limits {

@@ -168,6 +168,11 @@ impl Fields {
         self.iter().find(|(candidate, _)| *candidate == name).map(|(_, value)| value)
     }
 
+    /// Where the first value of this (lower-case) name is.
+    pub fn find(&self, name: &[u8]) -> Option<Span> {
+        self.fields.iter().find(|field| self.text(field.name) == name).map(|field| field.value)
+    }
+
     /// How a call of gRPC ended, if these fields say it.
     pub fn grpc_status(&self) -> Option<u8> {
         let text = self.first(b"grpc-status").and_then(|text| std::str::from_utf8(text).ok());

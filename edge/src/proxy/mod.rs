@@ -44,6 +44,7 @@ pub mod secure;
 pub mod security;
 pub mod tap;
 pub mod tls;
+pub mod trace;
 pub mod upstream;
 pub mod worker;
 

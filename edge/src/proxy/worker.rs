@@ -37,7 +37,7 @@ use super::tap::Watched;
 use super::tls::shown::Shown;
 use super::upstream::balance::Random;
 use super::upstream::{Called, Definition, Dialer, Upstream, Upstreams};
-use super::{Mode, Shared, Wanted, access_log};
+use super::{Mode, Shared, Wanted, access_log, trace};
 
 /// How often idle upstream connections are looked at.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -191,6 +191,7 @@ pub struct Worker {
     pub log: Option<RefCell<access_log::Sink>>,
     /// Who looks at requests.
     pub watched: Watched,
+    pub spans: RefCell<trace::Sink>,
     /// About PROXY protocol headers.
     pub complaints: Complaints,
     /// What it keeps of what all workers count.
@@ -238,6 +239,7 @@ impl Worker {
             attendants: Attendants::default(),
             log: log.map(RefCell::new),
             watched: Watched::default(),
+            spans: RefCell::default(),
             complaints: Complaints::default(),
             near: protection::Near::default(),
             challenges: RefCell::default(),
@@ -349,6 +351,7 @@ impl Worker {
             return;
         }
         self.metrics.adopt(&series);
+        self.spans.borrow_mut().adopt(generation.tracer.as_ref());
         let upstreams = Rc::clone(&self.upstreams);
         let called = upstreams.borrow_mut().succeed(&definition(&generation, &series), &before.called);
         let port_limits = connections::of_ports(&generation.snapshot);
@@ -491,6 +494,7 @@ pub(super) async fn run(seat: Seat) {
     if let Some(log) = &worker.log {
         log.borrow_mut().flush();
     }
+    worker.spans.borrow_mut().flush();
 }
 
 /// The accepting tasks of a worker.
@@ -571,6 +575,7 @@ async fn chores(worker: Rc<Worker>) {
         if let Some(log) = &worker.log {
             log.borrow_mut().flush();
         }
+        worker.spans.borrow_mut().flush();
         let now = Instant::now();
         if now.duration_since(swept) >= SWEEP {
             swept = now;

@@ -201,6 +201,7 @@ impl Supervisor {
             && compiled.endpoints == self.wanted.compiled.endpoints
             && settings_before.proxy == settings.proxy
             && settings_before.vips == settings.vips
+            && settings_before.tracing == settings.tracing
             && settings_before.certificates == settings.certificates;
         self.wanted.inputs = inputs;
         self.wanted.portion = portion;
@@ -262,6 +263,9 @@ impl Supervisor {
     fn apply_settings(&mut self, before: &Settings) {
         self.configure_levels();
         let now = &self.wanted.settings;
+        if before.tracing != now.tracing {
+            self.telemetry.set(now.tracing.as_ref());
+        }
         // Whoever takes over answers when the predecessor does not any more.
         if self.api.is_some() {
             self.dashboard.set(now.dashboard.as_ref());
@@ -422,6 +426,7 @@ impl Supervisor {
             limits: Limits::of(&self.wanted.settings.proxy),
             responders: Arc::clone(&responders),
             maintenance: self.closed.table.clone(),
+            tracer: self.telemetry.tracer(),
         };
         let failures = self.proxy.publish(generation);
         let (failures, unheard): (Vec<_>, Vec<_>) = failures

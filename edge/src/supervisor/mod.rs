@@ -65,6 +65,7 @@ use crate::reach::{Reach, ReachObserved};
 use crate::resolve::{self, Resolved, Resolver};
 use crate::source::{self, Keys, Watcher};
 use crate::store::Store;
+use crate::telemetry::Telemetry;
 use crate::vip::announcer::Announcer;
 use crate::vip::gate::{Gate, Stance};
 use crate::vip::road::Roads;
@@ -264,6 +265,7 @@ pub struct Supervisor {
     store: Store,
     watcher: Watcher,
     proxy: Proxy,
+    telemetry: Telemetry,
     certs: Certs,
     /// Told to who orders certificates.
     roads: Roads,
@@ -459,6 +461,8 @@ impl Supervisor {
         self.announcer.stop().await;
         self.addresses.stop().await;
         self.proxy.stop();
+        // Whatever still holds a generation is not waited for.
+        self.telemetry.stop();
         self.reach.stop().await;
         drop(self.fleet);
         drop(self.certs);

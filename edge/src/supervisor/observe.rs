@@ -93,6 +93,7 @@ impl Supervisor {
         notices.extend(self.unreadable());
         notices.extend(self.seen.kernel.0.iter().map(|finding| format!("kernel: {finding}")));
         notices.extend(self.proxy.deaf());
+        notices.extend(self.telemetry.trouble());
         notices.extend(self.dashboard.notice());
         notices.extend(self.reporting.as_ref().and_then(Reporting::trouble));
         notices.extend(self.upgrade.notice());

@@ -48,6 +48,7 @@ use crate::reach::Reach;
 use crate::resolve::Resolver;
 use crate::source::{self, Keys, Watcher};
 use crate::store::{Sealing, Store};
+use crate::telemetry::Telemetry;
 use crate::vip::Addresses;
 use crate::vip::announcer::{Announcer, Begin};
 use crate::vip::gate::{Gate, Now};
@@ -167,6 +168,7 @@ fn open(beginning: Beginning<'_>, settings: Arc<Settings>, logging: Logging) -> 
     }
     let fleet = Fleet::start(start_fleet).map_err(StartError::Fleet)?;
 
+    let telemetry = Telemetry::start(settings.tracing.as_ref());
     let proxy = start_proxy(&settings, &store, handed)?;
     fleet.count(Arc::clone(proxy.ledger()));
     let roads = Roads::default();
@@ -200,6 +202,7 @@ fn open(beginning: Beginning<'_>, settings: Arc<Settings>, logging: Logging) -> 
     let sights = Sights::new(Arc::clone(logging.ring()), Arc::clone(proxy.taps()), &workers);
     let checks = Arc::clone(proxy.checks());
     let authorities = Arc::clone(proxy.authorities());
+    let spans = telemetry.metrics();
     let dropped = proxy.log().map(access_log::AccessLog::dropped_counter);
     let mut api_server = None;
     let mut cluster = Cluster::default();
@@ -225,6 +228,7 @@ fn open(beginning: Beginning<'_>, settings: Arc<Settings>, logging: Logging) -> 
     let metrics = Arc::new(move |text: &mut metrics::Text| {
         metrics::write(&workers, dropped.as_ref().map_or(0, |dropped| dropped()), text);
         checks.write(text);
+        spans(text);
         authorities.tally.write(&authorities.known(), text);
         if let Some(written) = counted.get() {
             written.write(text);
@@ -289,6 +293,7 @@ fn open(beginning: Beginning<'_>, settings: Arc<Settings>, logging: Logging) -> 
         store,
         watcher,
         proxy,
+        telemetry,
         certs,
         roads,
         fleet,
@@ -431,6 +436,7 @@ fn start_proxy(settings: &Settings, store: &Store, handed: Option<Vec<HandedSock
         limits: Limits::of(&settings.proxy),
         responders: Arc::default(),
         maintenance: None,
+        tracer: None,
     };
     Ok(Proxy::start(options, first)?)
 }

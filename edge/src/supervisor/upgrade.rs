@@ -259,6 +259,7 @@ impl Supervisor {
         }
         self.proxy.drain(LAST).await;
         self.proxy.stop();
+        self.telemetry.stop();
         if let Some(api) = self.api
             && api.join().is_err()
         {

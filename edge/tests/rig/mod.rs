@@ -13,6 +13,7 @@ use edge::proxy::h3::steering::Keys;
 use edge::proxy::io::{Backend as IoBackend, uring};
 use edge::proxy::limits::Limits;
 use edge::proxy::secrets::Secrets;
+use edge::proxy::trace::Tracer;
 use edge::proxy::{BindFailure, Generation, Proxy, ProxyOptions};
 use edge_config::hosts::HostMap;
 use edge_config::matching::{PathMatch, RouteMatch, RouteTable};
@@ -136,6 +137,16 @@ impl Rig {
         wait_for(|| self.proxy.live() >= number);
     }
 
+    /// Publishes one rule for everything and one endpoint, and traces.
+    pub fn publish_traced(&self, endpoint: SocketAddr, tracer: &Arc<Tracer>) {
+        let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
+        let (snapshot, endpoints) = snapshot(self.address, vec![("", rule(0))], vec![vec![endpoint]]);
+        let generation = generation(number, snapshot, endpoints, self.limits);
+        let generation = Generation { tracer: Some(Arc::clone(tracer)), ..generation };
+        assert!(self.proxy.publish(generation).is_empty());
+        wait_for(|| self.proxy.live() >= number);
+    }
+
     /// The same for rules and endpoints.
     pub fn publish_as(
         &self,
@@ -208,6 +219,7 @@ fn generation(number: u64, snapshot: Snapshot, endpoints: Endpoints, limits: Lim
         limits,
         responders: Arc::default(),
         maintenance: None,
+        tracer: None,
     }
 }
 

@@ -15,6 +15,7 @@ use edge::proxy::limits::Limits;
 use edge::proxy::tls::table::{TlsReason, TlsTable, tls_table};
 use edge::proxy::tls::tickets::Tickets;
 use edge::proxy::tls::{install_provider, provider};
+use edge::proxy::trace::Tracer;
 use edge::proxy::{BindFailure, Generation, Proxy, ProxyOptions};
 use edge_config::hosts::HostMap;
 use edge_config::matching::{PathMatch, RouteMatch, RouteTable};
@@ -245,6 +246,8 @@ pub struct SecureRig {
     tls: Mutex<Arc<TlsTable>>,
     tickets: Tickets,
     limits: Limits,
+    /// Of the generations to come.
+    pub tracer: Mutex<Option<Arc<Tracer>>>,
 }
 
 impl SecureRig {
@@ -266,6 +269,7 @@ impl SecureRig {
             limits,
             responders: Arc::default(),
             maintenance: None,
+            tracer: None,
         };
         let proxy = Proxy::start(options, first).unwrap();
         Self {
@@ -275,6 +279,7 @@ impl SecureRig {
             tls: Mutex::default(),
             tickets: Tickets::random(),
             limits,
+            tracer: Mutex::default(),
         }
     }
 
@@ -310,6 +315,7 @@ impl SecureRig {
             limits: self.limits,
             responders: Arc::default(),
             maintenance: None,
+            tracer: self.tracer.lock().unwrap().clone(),
         });
         wait_for(|| self.proxy.live() >= number);
         (reasons, failures)

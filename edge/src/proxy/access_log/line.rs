@@ -9,6 +9,7 @@ use super::json::{
     Second, push_address, push_display, push_ip, push_milliseconds, push_number, push_object, push_str, push_time,
 };
 use crate::proxy::reason::Reason;
+use crate::proxy::trace::context::put_hex;
 
 /// One request, connection or session; borrowed from wherever its parts are.
 #[derive(Debug, Clone)]
@@ -46,6 +47,8 @@ pub struct Entry<'a> {
     pub tls: Option<TlsOf<'a>>,
     pub user_agent: Option<&'a [u8]>,
     pub request_id: Option<&'a [u8]>,
+    /// Where requests are traced, also of one that is not sampled.
+    pub trace_id: Option<&'a [u8; 16]>,
     /// Why Edge itself answered or ended it.
     pub reason: Option<Reason>,
 }
@@ -91,6 +94,7 @@ impl<'a> Entry<'a> {
             tls: None,
             user_agent: None,
             request_id: None,
+            trace_id: None,
             reason: None,
         }
     }
@@ -146,6 +150,11 @@ impl<'a> Entry<'a> {
         }
         text(out, ",\"user_agent\":", self.user_agent.unwrap_or_default());
         text(out, ",\"request_id\":", self.request_id.unwrap_or_default());
+        if let Some(id) = self.trace_id {
+            let mut digits = [0; 32];
+            put_hex(&mut digits, id);
+            text(out, ",\"trace_id\":", &digits);
+        }
         if let Some(reason) = &self.reason {
             out.extend_from_slice(b",\"reason\":");
             push_display(out, reason);

@@ -93,7 +93,7 @@ impl Forward<'_, '_> {
     pub async fn run<S: Source, K: Sink>(
         &self,
         matched: &Matched,
-        request: &RequestHead,
+        request: &mut RequestHead,
         response: &mut ResponseHead,
         (source, gathered): (&mut S, Option<Gathered>),
         sink: &mut K,
@@ -103,6 +103,9 @@ impl Forward<'_, '_> {
             return Ok(Some(Answer::new(500, Reason::Internal)));
         };
         record.upstream = Some(self.chosen.upstream);
+        if let Some(trace) = &mut record.trace {
+            trace.tell(request);
+        }
         let mirrors = [&self.rule.filters.mirrors, &self.chosen.backend.filters.mirrors];
         let mirrors = mirrors.into_iter().map(Vec::as_slice);
         let copies = Copies::start(self.worker, self.current, mirrors, request, self.client);
@@ -145,7 +148,7 @@ impl Forward<'_, '_> {
         &self,
         upstream: &Rc<Upstream>,
         matched: &Matched,
-        request: &RequestHead,
+        request: &mut RequestHead,
         response: &mut ResponseHead,
         body: &mut Body<'_, S>,
         sink: &mut Watched<'_, K>,
@@ -189,12 +192,20 @@ impl Forward<'_, '_> {
             }
             record.tries += 1;
             record.endpoint = Some(target.address);
+            if let Some(trace) = record.trace.as_mut().filter(|trace| trace.is_sampled()) {
+                let to = (upstream.protocol, upstream.tls.is_some());
+                trace.begin_try(&mut self.worker.spans.borrow_mut(), request, target.address, to);
+            }
             let last = Attempt { target: &target, fresh, may_retry: retries > 0 };
-            let (answer, again) =
-                match self.attempt(last, upstream, matched, request, response, body, sink, record).await? {
-                    Outcome::Done => return Ok(None),
-                    Outcome::Failed { answer, again } => (answer, again),
-                };
+            let outcome = self.attempt(last, upstream, matched, request, response, body, sink, record).await?;
+            record.end_try(match &outcome {
+                Outcome::Done => None,
+                Outcome::Failed { answer, .. } => Some(answer.reason),
+            });
+            let (answer, again) = match outcome {
+                Outcome::Done => return Ok(None),
+                Outcome::Failed { answer, again } => (answer, again),
+            };
             let replayable = body.replayable().get();
             match again {
                 Again::Fresh if !refreshed && replayable && request.is_idempotent() => {
@@ -438,6 +449,9 @@ impl Forward<'_, '_> {
                     record.reason = Some(Reason::ResponseOverride);
                 }
                 record.bytes_out = bytes;
+                if let Some(status) = record.endpoint_status {
+                    record.answered_try(status);
+                }
                 lease.finish(sent);
                 Ok(Outcome::Done)
             }
@@ -447,7 +461,10 @@ impl Forward<'_, '_> {
             Err(Failure::Unanswered(reason)) => failed(502, reason, self.broken()),
             Err(Failure::Endpoint(Reason::BackendTimeout)) => failed(504, Reason::BackendTimeout, self.broken()),
             Err(Failure::Endpoint(reason)) => failed(502, reason, Again::No),
-            Err(Failure::Code) => failed(response.status, Reason::BackendClosed, Again::ByPolicy),
+            Err(Failure::Code) => {
+                record.answered_try(response.status);
+                failed(response.status, Reason::BackendClosed, Again::ByPolicy)
+            }
             Err(failure) => {
                 if let Failure::Client(error) = &failure
                     && let Some(answer) = of_client(error).filter(|_| !sink.begun.get())
@@ -456,7 +473,9 @@ impl Forward<'_, '_> {
                 }
                 if sink.begun.get() {
                     record.status = response.status;
-                    record.endpoint_status = Some(self.dues.shaping.map_or(response.status, Shaping::endpoint_status));
+                    let status = self.dues.shaping.map_or(response.status, Shaping::endpoint_status);
+                    record.endpoint_status = Some(status);
+                    record.answered_try(status);
                 }
                 Err(failure)
             }

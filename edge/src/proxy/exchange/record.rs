@@ -9,6 +9,8 @@ use crate::proxy::access_log::{Entry, RuleOf, TlsOf};
 use crate::proxy::message::{RequestHead, Version};
 use crate::proxy::reason::Reason;
 use crate::proxy::tap::Phases;
+use crate::proxy::trace::Trace;
+use crate::proxy::trace::span::Told;
 use crate::proxy::worker::{Arrival, Current, Worker};
 
 #[derive(Debug)]
@@ -36,10 +38,14 @@ pub struct Record {
     pub upgraded: bool,
     /// The client may come by HTTP/3 next time.
     pub announces_http3: bool,
+    /// The response was cut off, or there is none.
+    is_broken: bool,
+    /// `None`: nothing is traced.
+    pub trace: Option<Trace>,
 }
 
 impl Record {
-    pub fn begin(arrival: &Arrival, _request: &RequestHead) -> Self {
+    pub fn begin(arrival: &Arrival) -> Self {
         Self {
             begun: Instant::now(),
             client: arrival.peer.ip(),
@@ -59,6 +65,8 @@ impl Record {
             latency: None,
             upgraded: false,
             announces_http3: false,
+            is_broken: false,
+            trace: None,
         }
     }
 
@@ -75,20 +83,54 @@ impl Record {
     /// The exchange broke off; the first reason counts.
     pub fn fail(&mut self, reason: Reason) {
         self.reason.get_or_insert(reason);
+        self.is_broken = true;
     }
 
-    /// Counts, logs, and shows it to who looks.
+    /// What the endpoint of the last try answered.
+    pub fn answered_try(&mut self, status: u16) {
+        if let Some(trace) = &mut self.trace {
+            trace.answered_try(status);
+        }
+    }
+
+    /// The last try is over, and why where it came to nothing.
+    pub fn end_try(&mut self, reason: Option<Reason>) {
+        if let Some(trace) = &mut self.trace {
+            trace.end_try(reason);
+        }
+    }
+
+    /// Counts, traces, logs, and shows it to who looks.
     pub fn write(&self, worker: &Worker, current: &Current, arrival: &Arrival, request: &RequestHead) {
         let duration = self.begun.elapsed();
         self.count(worker, current, duration);
         let is_watched = worker.watched.is_any();
-        if worker.log.is_none() && !is_watched {
+        let trace = self.trace.as_ref().filter(|trace| trace.is_sampled());
+        if worker.log.is_none() && !is_watched && trace.is_none() {
             return;
         }
-        let at = match &worker.log {
+        let mut entry = self.entry(current, arrival, request);
+        entry.duration = duration;
+        if let Some(trace) = trace {
+            let (begun, grpc_status, is_broken) = (self.begun, self.grpc_status, self.is_broken);
+            let told = Told { entry: &entry, request, begun, duration, grpc_status, is_broken };
+            trace.write(&mut worker.spans.borrow_mut(), &told);
+        }
+        entry.at = match &worker.log {
             Some(log) => log.borrow().wall(self.begun),
             None => SystemTime::now().checked_sub(duration).unwrap_or(UNIX_EPOCH),
         };
+        if let Some(log) = &worker.log {
+            log.borrow_mut().record(&entry);
+        }
+        if is_watched {
+            let phases = Phases::of(self.begun, self.sent, self.latency, duration);
+            worker.watched.show(worker.index, &entry, phases, Some((&request.fields, &current.generation)));
+        }
+    }
+
+    /// All of it but the times.
+    fn entry<'a>(&'a self, current: &'a Current, arrival: &'a Arrival, request: &'a RequestHead) -> Entry<'a> {
         let snapshot = current.snapshot();
         let client = if self.client == arrival.peer.ip() { arrival.peer } else { SocketAddr::new(self.client, 0) };
         let protocol = match request.version {
@@ -97,7 +139,7 @@ impl Record {
             Version::Http2 => "HTTP/2",
             Version::Http3 => "HTTP/3",
         };
-        let mut entry = Entry::new(at, client, arrival.destination(), protocol);
+        let mut entry = Entry::new(UNIX_EPOCH, client, arrival.destination(), protocol);
         let listener = self.listener.and_then(|id| snapshot.listeners.get(id.index()));
         entry.listener = listener.map(|listener| (&listener.parent, &*listener.name));
         let rule = self.rule.and_then(|id| snapshot.rules.get(id.index()));
@@ -114,7 +156,6 @@ impl Record {
         entry.status = self.status;
         entry.bytes_in = self.bytes_in;
         entry.bytes_out = self.bytes_out;
-        entry.duration = duration;
         entry.upstream = self.latency;
         entry.tries = self.tries;
         entry.proxied_by = arrival.proxied.as_ref().map(|proxied| proxied.by);
@@ -125,14 +166,9 @@ impl Record {
         });
         entry.user_agent = request.fields.first(b"user-agent");
         entry.request_id = request.fields.first(b"x-request-id");
+        entry.trace_id = self.trace.as_ref().map(Trace::id);
         entry.reason = self.reason;
-        if let Some(log) = &worker.log {
-            log.borrow_mut().record(&entry);
-        }
-        if is_watched {
-            let phases = Phases::of(self.begun, self.sent, self.latency, duration);
-            worker.watched.show(worker.index, &entry, phases, Some((&request.fields, &current.generation)));
-        }
+        entry
     }
 
     fn count(&self, worker: &Worker, current: &Current, duration: Duration) {

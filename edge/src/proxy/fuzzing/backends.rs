@@ -314,5 +314,6 @@ fn generation(limits: Limits) -> Generation {
         limits,
         responders: Arc::default(),
         maintenance: None,
+        tracer: None,
     }
 }

@@ -293,7 +293,7 @@ impl<I: Io> Session<'_, I> {
             idle,
         };
         let body = answer.fill(false, response);
-        let mut record = Record::begin(self.arrival, request);
+        let mut record = Record::begin(self.arrival);
         record.answered(answer.status, answer.reason);
         let _ = answer::send(&mut sink, response, body).await;
         record.write(self.worker, &self.worker.current(), self.arrival, request);

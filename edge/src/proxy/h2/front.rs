@@ -180,7 +180,7 @@ pub async fn answer<S: Source, K: Sink>(
         };
         let answer = Answer::new(error.status(), reason);
         let text = answer.fill(false, &mut response.0);
-        let mut record = Record::begin(arrival, &head);
+        let mut record = Record::begin(arrival);
         record.answered(answer.status, answer.reason);
         // A client that has gone hears nothing.
         let sent = answer::send(&mut sink, &response.0, text).await;

@@ -208,5 +208,6 @@ fn generation(number: u64) -> Generation {
         limits: crate::proxy::limits::Limits::default(),
         responders: Arc::default(),
         maintenance: None,
+        tracer: None,
     }
 }

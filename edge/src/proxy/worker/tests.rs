@@ -25,6 +25,7 @@ fn wanted(number: u64, sockets: Vec<Arc<Bound>>, mode: Mode) -> Arc<Wanted> {
         limits: Limits::default(),
         responders: Arc::default(),
         maintenance: None,
+        tracer: None,
     });
     Arc::new(Wanted { generation, series: vec![Arc::default()], sockets, mode })
 }

@@ -95,6 +95,7 @@ fn generation(number: u64, address: SocketAddr, backends: Backends<'_>, endpoint
         limits: Limits::default(),
         responders: Arc::default(),
         maintenance: None,
+        tracer: None,
     }
 }
 
