@@ -189,9 +189,9 @@ pub struct Worker {
     pub mirrors: Gate,
     pub attendants: Attendants,
     pub log: Option<RefCell<access_log::Sink>>,
+    pub spans: RefCell<trace::Sink>,
     /// Who looks at requests.
     pub watched: Watched,
-    pub spans: RefCell<trace::Sink>,
     /// About PROXY protocol headers.
     pub complaints: Complaints,
     /// What it keeps of what all workers count.
@@ -238,8 +238,8 @@ impl Worker {
             mirrors: Gate::default(),
             attendants: Attendants::default(),
             log: log.map(RefCell::new),
-            watched: Watched::default(),
             spans: RefCell::default(),
+            watched: Watched::default(),
             complaints: Complaints::default(),
             near: protection::Near::default(),
             challenges: RefCell::default(),

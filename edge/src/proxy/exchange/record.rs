@@ -104,9 +104,9 @@ impl Record {
     pub fn write(&self, worker: &Worker, current: &Current, arrival: &Arrival, request: &RequestHead) {
         let duration = self.begun.elapsed();
         self.count(worker, current, duration);
-        let is_watched = worker.watched.is_any();
         let trace = self.trace.as_ref().filter(|trace| trace.is_sampled());
-        if worker.log.is_none() && !is_watched && trace.is_none() {
+        let is_watched = worker.watched.is_any();
+        if worker.log.is_none() && trace.is_none() && !is_watched {
             return;
         }
         let mut entry = self.entry(current, arrival, request);
@@ -116,12 +116,12 @@ impl Record {
             let told = Told { entry: &entry, request, begun, duration, grpc_status, is_broken };
             trace.write(&mut worker.spans.borrow_mut(), &told);
         }
-        entry.at = match &worker.log {
-            Some(log) => log.borrow().wall(self.begun),
-            None => SystemTime::now().checked_sub(duration).unwrap_or(UNIX_EPOCH),
-        };
         if let Some(log) = &worker.log {
-            log.borrow_mut().record(&entry);
+            let mut log = log.borrow_mut();
+            entry.at = log.wall(self.begun);
+            log.record(&entry);
+        } else if is_watched {
+            entry.at = SystemTime::now().checked_sub(duration).unwrap_or(UNIX_EPOCH);
         }
         if is_watched {
             let phases = Phases::of(self.begun, self.sent, self.latency, duration);
