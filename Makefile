@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-PACKAGES := build-essential cmake iproute2 nghttp2-client curl strace procps systemd openssl testssl.sh slowhttptest haproxy
+PACKAGES := build-essential cmake python3-minimal iproute2 nghttp2-client curl strace procps systemd openssl testssl.sh slowhttptest haproxy
 LAB_PACKAGES := frr bird2 gobgpd keepalived tcpdump
 ACME_PACKAGES := pebble caddy knot knot-dnsutils faketime
 DASHBOARD_PACKAGES := chromium fonts-dejavu-core
